@@ -1,0 +1,55 @@
+# `make run` and `make test` are all a newcomer needs; each sets up what it uses. Paths are relative, so the project may live anywhere.
+SHELL := /bin/sh
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help run test check all venv data deps format lint types imports fast bench docs lock clean
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: venv data ## supervise the example jobs of config.yaml in the foreground
+	.venv/bin/mainstay run
+
+test: venv deps data lint ## everything: the fast checks, then all tests (real processes, Prometheus, a machine with systemd)
+	$(PY) -m pytest $(ARGS)
+
+check: venv lint fast ## the fast checks: format, lint, types, import contracts, the tests of the core
+
+all: check test docs ## check, test and docs
+
+venv: .venv/.done ## the virtual environment in .venv, exactly as locked
+
+.venv/.done: requirements-dev.lock pyproject.toml scripts/venv.sh
+	@sh scripts/venv.sh
+
+data: ## the data that the example jobs work on, as data/source
+	@sh scripts/data.sh
+
+deps: ## Debian's packages that the tests of real parts use (as root; otherwise says which tests will skip)
+	@sh scripts/deps.sh
+
+lint: venv
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy supervisor jobs scripts
+	.venv/bin/lint-imports
+
+fast: venv
+	$(PY) -m pytest tests/core tests/config
+
+format: venv ## rewrite the code as `make check` wants it
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: venv ## measure what we promise; the figures go to the terminal
+	@for file in bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+
+docs: venv ## write anew the pages that are generated from the code
+	@$(PY) scripts/docs.py
+
+lock: venv ## newest versions that pyproject.toml allows, with hashes, into requirements*.lock
+	$(PY) scripts/lock.py
+
+clean: ## remove what can be made again (var/, the history of your own runs, stays)
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
