@@ -1,0 +1,475 @@
+"""The nouns that everything else speaks of: Job, Run, Attempt, Exit, Evidence, Verdict, Incident.
+
+Frozen data only; what they *do* lives in the other modules of ``core``. Seconds are floats, sizes are bytes, wall times are
+aware datetimes in UTC, and ``Mono`` is CLOCK_MONOTONIC seconds of one boot.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+Mono = NewType("Mono", float)
+Wall = datetime
+RunId = int
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Both clocks, read once per event and passed in."""
+
+    mono: Mono
+    wall: Wall
+
+
+class Outcome(StrEnum):
+    """Why a run or an attempt ended. The same word is log value, metric label, API field, database value and alert text."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXCEPTION = "exception"
+    RECURSION = "recursion"
+    MEMORY = "memory"
+    TIME = "time"
+    CPU = "cpu"
+    STALLED = "stalled"
+    PROCESSES = "processes"
+    OUTPUT = "output"
+    CRASHED = "crashed"
+    SIGNALLED = "signalled"
+    HOST_OOM = "host_oom"
+    WORKER_LOST = "worker_lost"
+    UNMET = "unmet"
+    LAUNCH_FAILED = "launch_failed"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+    @property
+    def is_bad(self) -> bool:
+        """True for an end that somebody should know of: everything but a success and a stop that was asked for."""
+        return self not in (Outcome.SUCCEEDED, Outcome.STOPPED)
+
+
+class State(StrEnum):
+    """Where a job is; the label values of ``mainstay_job_state``."""
+
+    IDLE = "idle"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    BACKING_OFF = "backing_off"
+    PARKED = "parked"
+    PAUSED = "paused"
+    DISABLED = "disabled"
+
+
+class Trigger(StrEnum):
+    """Why a run began."""
+
+    SCHEDULE = "schedule"
+    STARTUP = "startup"
+    REQUEST = "request"
+
+
+class LimitName(StrEnum):
+    """Which line was crossed; the label values of ``limit`` in metrics and reports."""
+
+    MEMORY = "memory"
+    MEMORY_SOFT = "memory_soft"
+    RECURSION = "recursion"
+    TIME = "time"
+    CPU = "cpu"
+    STALL = "stall"
+    PROCESSES = "processes"
+    OUTPUT = "output"
+
+
+class OutputAction(StrEnum):
+    """What happens when a job has written more than its output limit."""
+
+    KILL = "kill"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The lines a job must not cross; None means "no line". They hold for the whole process tree of an attempt.
+
+    ``recursion_frames`` None means Python's own limit, capped so that it cannot be raised out of reach.
+    """
+
+    memory_bytes: int | None = 512 * 2**20
+    memory_soft_bytes: int | None = None
+    recursion_frames: int | None = None
+    time_s: float | None = 3600.0
+    cpu_s: float | None = None
+    stall_s: float | None = None
+    processes: int | None = None
+    files: int | None = None
+    output_bytes: int | None = None
+    output_action: OutputAction = OutputAction.KILL
+
+
+class RestartWhen(StrEnum):
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Wait before restart n: ``first_s * factor**(n-1)``, at most ``max_s``, spread by ± ``jitter`` (a ratio, 0.1 = 10 %)."""
+
+    first_s: float = 1.0
+    factor: float = 2.0
+    max_s: float = 300.0
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most ``restarts`` restarts in any window of ``within_s`` seconds; then the job is parked."""
+
+    restarts: int = 5
+    within_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When an ended attempt is followed by another.
+
+    ``retry_on`` None means every bad outcome; ``park_on`` outcomes park the job at once. An attempt that lived
+    ``stable_s`` seconds starts the back-off afresh and, for a service, closes its incidents.
+    """
+
+    when: RestartWhen = RestartWhen.ON_FAILURE
+    backoff: Backoff = Backoff()
+    budget: Budget = Budget()
+    retry_on: frozenset[Outcome] | None = None
+    park_on: frozenset[Outcome] = frozenset()
+    stable_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopPolicy:
+    """``signal`` is the name without SIG ("TERM"); after ``grace_s`` the whole tree is killed."""
+
+    signal: str = "TERM"
+    grace_s: float = 10.0
+
+
+class Overlap(StrEnum):
+    """What a fire time does while the previous run is still going."""
+
+    FORBID = "forbid"
+    REPLACE = "replace"
+    ALLOW = "allow"
+
+
+class CatchUp(StrEnum):
+    """What happens to fire times that passed while Mainstay was not running (or the job was paused)."""
+
+    NONE = "none"
+    LAST = "last"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A fixed interval on the wall clock, aligned to multiples of ``every_s`` since the epoch."""
+
+    every_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A five-field cron expression in a time zone (IANA name)."""
+
+    expression: str
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """No fire times: the job runs only when it is triggered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """No fire times: the job is kept running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a job runs. ``within_s`` bounds how old a missed fire time may be and still be caught up."""
+
+    when: Every | Cron | Manual | Service = Service()
+    jitter_s: float = 0.0
+    catch_up: CatchUp = CatchUp.NONE
+    within_s: float | None = None
+    overlap: Overlap = Overlap.FORBID
+
+    @property
+    def is_service(self) -> bool:
+        return isinstance(self.when, Service)
+
+    @property
+    def is_timed(self) -> bool:
+        return isinstance(self.when, Every | Cron)
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What has to hold although the exit code is 0, and how old the last success may become."""
+
+    success_every_s: float | None = None
+    records_at_least: int | None = None
+    success_exit_codes: frozenset[int] = frozenset({0})
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPolicy:
+    """Who hears of an incident (receiver names), after how many failed attempts in sequence, and how loud."""
+
+    to: tuple[str, ...] = ()
+    after: int = 1
+    remind_s: float | None = None
+    severity: str = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPolicy:
+    """Captured output on disk: an attempt's file turns over at ``max_bytes`` (one turned-over file is kept beside it);
+    the files of the last ``keep_runs`` runs are kept."""
+
+    max_bytes: int = 10 * 2**20
+    keep_runs: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the child process is made. ``directory`` is absolute; None for user and umask means "as Mainstay's own"."""
+
+    argv: tuple[str, ...]
+    directory: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    group: str | None = None
+    groups: tuple[str, ...] = ()
+    umask: int | None = None
+    nice: int | None = None
+    guard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A thing to run, as configured, with every default filled in."""
+
+    name: str
+    launch: Launch
+    schedule: Schedule = Schedule()
+    limits: Limits = Limits()
+    restart: RestartPolicy = RestartPolicy()
+    stop: StopPolicy = StopPolicy()
+    expect: Expect = Expect()
+    alerts: AlertPolicy = AlertPolicy()
+    logs: LogPolicy = LogPolicy()
+    enabled: bool = True
+    description: str = ""
+
+
+# ---------------------------------------------------------------- evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One level of a Python stack. ``line`` is 0 where it is not known."""
+
+    function: str
+    file: str
+    line: int
+
+
+class CycleKind(StrEnum):
+    """What repeats; the label values of ``mainstay_job_recursion_detected_total``."""
+
+    FRAMES = "frames"
+    TASKS = "tasks"
+    PROCESSES = "processes"
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What called itself: one turn of it (outermost call first), how deep it stood, and what did not change.
+
+    ``notes`` has a line per argument that stayed the same or stepped by one from turn to turn.
+    """
+
+    frames: tuple[Frame, ...]
+    depth: int
+    kind: CycleKind = CycleKind.FRAMES
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionFacts:
+    """An uncaught Python exception as the guard wrote it down: frames outermost first, possibly cut in the middle.
+
+    ``depth`` is the length of the whole traceback; ``where`` is "main", "thread", "unraisable", or "child" for another process of the tree.
+    ``chain`` is what it came from (``raise … from``), nearest first, each "Type: message".
+    """
+
+    type: str
+    message: str
+    frames: tuple[Frame, ...]
+    depth: int
+    where: str = "main"
+    chain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The Python stack of one thread, innermost frame first, at most some hundred frames; ``depth`` is the true number."""
+
+    thread: int
+    frames: tuple[Frame, ...]
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What the guard inside the job left behind. ``spoke`` is False when no guard was active in the job's main process.
+
+    ``finalized``: the interpreter reached its orderly end. ``fatal_signal``/``fatal_frames``: what faulthandler wrote about a
+    native crash (innermost first). ``asked_limit``: the highest recursion limit the job asked for and did not get.
+    ``swallowed_recursion``/``swallowed_memory``: RecursionErrors/MemoryErrors that the job's own code caught.
+    ``lineage``: the script that started itself and how many levels deep, when the guard refused to go on.
+    """
+
+    spoke: bool = False
+    python: str = ""
+    finalized: bool = False
+    exception: ExceptionFacts | None = None
+    cycle: Cycle | None = None
+    fatal_signal: str | None = None
+    fatal_frames: tuple[Frame, ...] = ()
+    fatal_truncated: bool = False
+    asked_limit: int | None = None
+    swallowed_recursion: int = 0
+    swallowed_memory: int = 0
+    lineage: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen from outside while the tree was stopped (SIGSTOP) just before a kill.
+
+    ``waiting`` says in words what a thread waits for ("futex", "reading from a pipe"), from /proc.
+    """
+
+    stacks: tuple[Stack, ...] = ()
+    cycle: Cycle | None = None
+    depth: int = 0
+    recursion_limit: int | None = None
+    exception_in_flight: str | None = None
+    waiting: str = ""
+    processes: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A sample over a line. ``measured`` and ``line`` are in the limit's own unit (bytes, seconds, frames, processes)."""
+
+    limit: LimitName
+    measured: float
+    line: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The raw fact of how the main process of an attempt ended, as the keeper saw it.
+
+    Exactly one of ``code`` and ``signal`` is set, unless ``launch_error`` tells why it never ran. ``killed_for`` is the reason the brain gave *before*
+    we sent SIGKILL, "stop" for the end of a stop's grace; ``asked_to_stop`` when we sent the stop signal. ``oom_kills`` counts the kernel's kills inside the
+    attempt's cgroup, None without a cgroup. ``leftovers`` is how many processes of the tree had to be killed after the main one ended.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    launch_error: str | None = None
+    killed_for: str | None = None
+    asked_to_stop: bool = False
+    cpu_s: float = 0.0
+    max_rss_bytes: int = 0
+    memory_peak_bytes: int | None = None
+    oom_kills: int | None = None
+    pids_max_hits: int | None = None
+    output_bytes: int = 0
+    output_dropped_bytes: int = 0
+    leftovers: int = 0
+    unkillable: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that bears on the verdict over one attempt.
+
+    ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
+    job said it processed (None: it does not say).
+    """
+
+    exit: Exit
+    words: LastWords = LastWords()
+    breach: Breach | None = None
+    look: Look | None = None
+    memory_peak_bytes: int = 0
+    depth_peak: int = 0
+    swallowed_seen: int = 0
+    host_oom_kills: int | None = None
+    duration_s: float = 0.0
+    records: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement: outcome, the limit that struck (or None), one sentence for a tired person, and the facts it rests on."""
+
+    outcome: Outcome
+    summary: str
+    limit: LimitName | None = None
+    evidence: tuple[str, ...] = ()
+    cycle: Cycle | None = None
+    exception: ExceptionFacts | None = None
+    stacks: tuple[Stack, ...] = ()
+    fingerprint: str = ""
+
+
+# ---------------------------------------------------------------- incidents
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An open problem with a fingerprint: opens once, counts, closes once.
+
+    ``alerted``: a person was told that it opened (so a person is told when it ends). ``run`` is the run that opened it.
+    """
+
+    id: int
+    job: str
+    fingerprint: str
+    outcome: Outcome
+    summary: str
+    severity: str
+    opened_at: Wall
+    last_at: Wall
+    run: RunId
+    last_run: RunId
+    occurrences: int = 1
+    alerted: bool = False
+    reminded_at: Wall | None = None
+    acknowledged: bool = False
+    closed_at: Wall | None = None
+    closed_because: str | None = None

@@ -1,0 +1,82 @@
+"""Figures, places and names as a tired person reads them; for summaries and screens, never for parsing back."""
+
+import signal as signals
+from collections.abc import Sequence
+
+from supervisor.core.model import Cycle, Frame
+from supervisor.core.units import MAX_DURATION_S, format_duration
+
+FUNCTIONS_SHOWN = 4  # of a longer cycle the rest is counted
+
+
+def about_size(size: float) -> str:
+    """A size to one decimal in its largest unit: "312.4MiB"."""
+    value, units = max(float(size), 0.0), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while round(value, 1) >= 1024 and len(units) > 1:
+        value /= 1024
+        del units[0]
+    return f"{value:.1f}".removesuffix(".0") + units[0]
+
+
+def about_duration(seconds: float) -> str:
+    """A duration as exact as it matters: milliseconds below one second, tenths below a minute, seconds below an hour, else minutes."""
+    value = min(max(seconds, 0.0), MAX_DURATION_S)
+    digits = 3 if value < 1 else 1 if value < 60 else 0
+    return format_duration(round(value / 60) * 60.0 if value >= 3600 else round(value, digits))
+
+
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number with its noun: "1,001 levels" or "1 level"."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def clean(text: str, most: int = 2000) -> str:
+    """*text* on one line with everything unprintable escaped (control characters, text direction marks), cut after *most* characters."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+def signal_name(number: int) -> str:
+    """SIGSEGV, SIGRTMIN+3 or "signal 99"."""
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        inner = signals.SIGRTMIN < number < signals.SIGRTMAX
+        return f"SIGRTMIN+{number - signals.SIGRTMIN}" if inner else f"signal {number}"
+
+
+def base(path: str) -> str:
+    """The last part of a path, or the path where it has no parts."""
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
+def place(frame: Frame) -> str:
+    """File and line, as in "metrics.py:57"; without the line where it is not known."""
+    return f"{base(frame.file)}:{frame.line}" if frame.line > 0 else base(frame.file)
+
+
+def at(frame: Frame) -> str:
+    """Function and place, as in "load (metrics.py:57)"."""
+    return f"{frame.function} ({place(frame)})"
+
+
+def turn_of(cycle: Cycle) -> str:
+    """One turn in a line: "a → b → a (job.py:3, job.py:9)"."""
+    frames = cycle.frames
+    if not frames:
+        return "an unnamed cycle"
+    shown = frames[:FUNCTIONS_SHOWN]
+    names = [frame.function for frame in shown]
+    if len(frames) > len(shown):
+        names.append(f"… {len(frames) - len(shown)} more …")
+    places = ", ".join(dict.fromkeys(place(frame) for frame in shown))
+    return f"{' → '.join([*names, frames[0].function])} ({places})"
+
+
+def own_frames(frames: Sequence[Frame]) -> list[Frame]:
+    """The application's own frames: neither the standard library nor installed packages. All of them where none is its own."""
+    own = [frame for frame in frames if not any(part in frame.file for part in FOREIGN)]
+    return own or list(frames)
+
+
+FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ")

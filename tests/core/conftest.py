@@ -1,0 +1,6 @@
+"""Property tests are judged by what they find, not by how busy the machine is, and leave nothing behind."""
+
+from hypothesis import settings
+
+settings.register_profile("core", deadline=None, database=None)
+settings.load_profile("core")
