@@ -1,0 +1,127 @@
+"""Checked sections as the frozen values of ``core``: a field for each key, no decision left."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from supervisor.config.shape import Section
+from supervisor.core import settings
+from supervisor.core.model import (
+    AlertPolicy,
+    Backoff,
+    Budget,
+    Cron,
+    Every,
+    Expect,
+    Job,
+    Launch,
+    Limits,
+    LogPolicy,
+    RestartPolicy,
+    Schedule,
+    StopPolicy,
+)
+
+SHELL = "/bin/sh"
+
+
+def job(name: str, section: Section) -> Job:
+    """The job that *section* describes."""
+    return Job(
+        name=name,
+        launch=_launch(section),
+        schedule=_schedule(section["schedule"]),
+        limits=_limits(section["limits"]),
+        restart=_restart(section["restart"]),
+        stop=StopPolicy(section["stop"]["signal"], section["stop"]["grace"]),
+        expect=_expect(section["expect"]),
+        alerts=AlertPolicy(**_values(section["alerts"], to="to", after="after", remind_s="remind", severity="severity")),
+        logs=LogPolicy(section["logs"]["max_size"], section["logs"]["keep"]),
+        enabled=section["enabled"],
+        description=section["description"],
+    )
+
+
+def daemon(section: Section) -> settings.Settings:
+    """The ``supervisor:`` section."""
+    return settings.Settings(
+        state_dir=section["state_dir"],
+        listen=section["listen"],
+        log_level=section["log"]["level"],
+        log_format=section["log"]["format"],
+        history_days=section["history"] / 86400,
+    )
+
+
+def receiver(name: str, section: Section) -> settings.Receiver:
+    """The receiver that *section* describes, by its type."""
+    match section["type"]:
+        case "webhook":
+            return settings.WebhookReceiver(name, section["url"], _secret(section, "secret_file"), section["headers"], section["timeout"])
+        case "alertmanager":
+            urls = section["urls"] or (section["url"],)
+            return settings.AlertmanagerReceiver(name, urls, section["labels"], section["repost"], section["timeout"])
+        case "email":
+            plain = _values(
+                section, to="to", sender="sender", host="host", port="port", tls="tls", username="username", timeout_s="timeout"
+            )
+            return settings.EmailReceiver(name, password=_secret(section, "password_file"), **plain)
+        case _:
+            return settings.CommandReceiver(name, section["command"], section["directory"], section["timeout"])
+
+
+def _launch(section: Section) -> Launch:
+    argv = (SHELL, "-c", section["shell"]) if "shell" in section.written else section["command"]
+    plain = _values(section, user="user", group="group", groups="groups", umask="umask", nice="nice", guard="guard")
+    return Launch(argv=argv, directory=section["directory"], environment=_environment(section), **plain)
+
+
+def _environment(section: Section) -> Mapping[str, str]:
+    file = section["environment_file"]
+    return {**(file.values if file else {}), **section["environment"]}
+
+
+def _schedule(value: Any) -> Schedule:
+    if not isinstance(value, Section):
+        return Schedule(value)
+    when = Every(value["every"]) if "every" in value.written else Cron(value["cron"], value["timezone"])
+    return Schedule(when, **_values(value, jitter_s="jitter", catch_up="catch_up", within_s="within", overlap="overlap"))
+
+
+def _limits(section: Section) -> Limits:
+    return Limits(
+        memory_bytes=section["memory"],
+        memory_soft_bytes=section["memory_soft"],
+        recursion_frames=section["recursion"],
+        time_s=section["time"],
+        cpu_s=section["cpu"],
+        stall_s=section["stall"],
+        processes=section["processes"],
+        files=section["files"],
+        output_bytes=section["output"],
+        output_action=section["output_action"],
+    )
+
+
+def _restart(section: Section) -> RestartPolicy:
+    return RestartPolicy(
+        when=section["when"],
+        backoff=Backoff(**_values(section["backoff"], first_s="first", factor="factor", max_s="max", jitter="jitter")),
+        budget=Budget(section["budget"]["restarts"], section["budget"]["within"]),
+        retry_on=section["retry_on"],
+        park_on=section["park_on"],
+        stable_s=section["stable"],
+    )
+
+
+def _expect(section: Section) -> Expect:
+    return Expect(section["success_every"], section["records_at_least"], section["success_exit_codes"])
+
+
+def _values(section: Section, **fields: str) -> dict[str, Any]:
+    """The values of *section* by field name; ``fields`` says which key each field takes."""
+    return {name: section[key] for name, key in fields.items()}
+
+
+def _secret(section: Section, key: str) -> str | None:
+    secret = section[key]
+    return secret.text if secret else None

@@ -1,0 +1,196 @@
+"""What has to hold between the values of config.yaml, and between them and this machine. Each check reports at the key that is easiest
+to mend.
+"""
+
+import os
+
+from supervisor.config.document import Node, Sequence
+from supervisor.config.kinds import BAD
+from supervisor.config.problems import Report, suggestion
+from supervisor.config.shape import Section, is_inherited
+from supervisor.config.source import Trust, demand
+from supervisor.core.model import Service
+from supervisor.core.units import format_duration, format_size, quoted
+
+
+def check_job(node: Node, job: Section, receivers: set[str], report: Report) -> None:
+    """Reports what is wrong between the keys of one job."""
+    _check_command(node, job, report)
+    _check_schedule(node, job, report)
+    _check_limits(node, job, report)
+    _check_restart(job, report)
+    _check_exit_codes(job, report)
+    _check_receivers(job, receivers, report)
+    _check_people(job, report)
+    _check_environment_file(job, report)
+    _check_directory(job, report)
+
+
+def check_receiver(node: Node, receiver: Section, report: Report) -> None:
+    """Reports what is wrong between the keys of one receiver."""
+    names = receiver.shape.by_name
+    if "urls" in names and ("url" in receiver.written) == ("urls" in receiver.written):
+        report.problem(node, "needs either url or urls; write url: http://127.0.0.1:9093")
+    if "password_file" in names and receiver.is_sure("username", "password_file"):
+        if (receiver["username"] is None) != (receiver["password_file"] is None):
+            report.problem(node, "has only one of username and password_file; write both or neither")
+        elif receiver["username"] is not None and receiver["tls"] == "none" and receiver["host"] not in ("localhost", "127.0.0.1", "::1"):
+            report.warn(node, "sends its password over the network in clear; write tls: starttls")
+
+
+def _check_command(node: Node, job: Section, report: Report) -> None:
+    if "command" in job.written and "shell" in job.written:
+        report.problem(job.nodes["shell"], "stands beside command; keep one of the two")
+    elif "command" not in job.written and "shell" not in job.written:
+        report.problem(node, 'says nothing to run; write command: [python, job.py], or shell: "a | b"')
+
+
+def _check_schedule(node: Node, job: Section, report: Report) -> None:
+    schedule = job["schedule"]
+    if not isinstance(schedule, Section):
+        return
+    place = job.nodes["schedule"]
+    has_every, has_cron = "every" in schedule.written, "cron" in schedule.written
+    if has_every and has_cron:
+        report.problem(schedule.nodes["cron"], "stands beside every; keep one of the two")
+    elif not has_every and not has_cron:
+        report.problem(place, 'says no time; write every: 1m or cron: "*/5 * * * *", or schedule: manual for a job that is only triggered')
+    if has_every and "timezone" in schedule.written:
+        report.problem(schedule.nodes["timezone"], "goes with cron; remove it, an interval needs no time zone")
+    if not has_every or not schedule.is_sure("every", "jitter"):
+        return
+    every = schedule["every"]
+    if schedule["jitter"] >= every:
+        finding = f"the jitter ({format_duration(schedule['jitter'])}) is not less than the interval ({format_duration(every)})"
+        report.problem(_nearest(schedule, "jitter", "every", otherwise=place), f"{finding}; write a shorter jitter")
+    expect = job["expect"]
+    if (
+        isinstance(expect, Section)
+        and expect.is_sure("success_every")
+        and expect["success_every"] is not None
+        and expect["success_every"] <= every
+    ):
+        finding = f"is not more than the interval of the schedule ({format_duration(every)}), so it will alert between any two runs"
+        report.warn(_nearest(expect, "success_every", otherwise=node), f"{finding}; write at least {format_duration(2 * every)}")
+
+
+def _check_limits(node: Node, job: Section, report: Report) -> None:
+    limits = job["limits"]
+    if not isinstance(limits, Section):
+        return
+    if limits.is_sure("memory", "memory_soft") and limits["memory_soft"] is not None and limits["memory_soft"] >= limits["memory"]:
+        soft, hard = format_size(limits["memory_soft"]), format_size(limits["memory"])
+        finding = f"memory_soft ({soft}) is not less than memory ({hard})"
+        place = _nearest(limits, "memory_soft", "memory", otherwise=node)
+        report.problem(place, f"{finding}; write a smaller memory_soft, e.g. {format_size(limits['memory'] * 3 // 4)}")
+    if limits.is_sure("stall", "time") and limits.is_own("stall") and limits["stall"] is not None and limits["stall"] >= limits["time"]:
+        report.warn(
+            limits.nodes["stall"], f"can never strike, limits.time ({format_duration(limits['time'])}) comes first; write a shorter one"
+        )
+    if isinstance(job["schedule"], Service) and "time" not in limits.written and job["enabled"] is True:
+        lasts = format_duration(limits["time"])
+        finding = f"is a service and says no limits.time, so each attempt is ended after the default of {lasts}"
+        report.warn(node, f"{finding}; write how long one may run, e.g. limits: {{time: 30d}}, or a schedule")
+
+
+def _check_restart(job: Section, report: Report) -> None:
+    restart = job["restart"]
+    if not isinstance(restart, Section):
+        return
+    backoff = restart["backoff"]
+    if isinstance(backoff, Section) and backoff.is_sure("first", "max") and backoff["first"] > backoff["max"]:
+        first, longest = format_duration(backoff["first"]), format_duration(backoff["max"])
+        finding = f"the first wait ({first}) is longer than the longest ({longest}); write a shorter first or a longer max"
+        report.problem(_nearest(backoff, "first", "max", otherwise=job.nodes["restart"]), finding)
+    if restart.is_sure("retry_on", "park_on") and restart["retry_on"]:
+        both = sorted(restart["retry_on"] & restart["park_on"])
+        if both:
+            report.problem(restart.nodes["park_on"], f"{both[0]} stands in retry_on, too; remove it from one of them")
+
+
+def _check_exit_codes(job: Section, report: Report) -> None:
+    expect = job["expect"]
+    if "success_exit_codes" not in job.written or not isinstance(expect, Section) or "success_exit_codes" not in expect.written:
+        return
+    here, there = job.nodes["success_exit_codes"], expect.nodes["success_exit_codes"]
+    if is_inherited(here) == is_inherited(there):
+        report.problem(here, "stands beside expect.success_exit_codes; keep one of the two")
+
+
+def _check_receivers(job: Section, receivers: set[str], report: Report) -> None:
+    alerts = job["alerts"]
+    if not isinstance(alerts, Section) or not alerts.is_sure("to"):
+        return
+    node = alerts.nodes.get("to")
+    for name, place in zip(alerts["to"], node.items if isinstance(node, Sequence) else [], strict=True):
+        if name not in receivers:
+            mend = suggestion(name, sorted(receivers)) if receivers else f"write receivers: {{{name}: {{type: webhook, url: ...}}}}"
+            report.problem(place, f"there is no receiver {quoted(name)}; {mend}")
+
+
+def _check_people(job: Section, report: Report) -> None:
+    """A user that does not exist is an error where we could become that user; elsewhere this may be another machine's config."""
+    if not job.is_sure("user", "group", "groups"):
+        return
+    root = os.geteuid() == 0
+    wanted = [("user", job["user"], "/etc/passwd"), ("group", job["group"], "/etc/group")]
+    wanted += [("groups", name, "/etc/group") for name in job["groups"]]
+    for key, name, where in wanted:
+        if name is None:
+            continue
+        finding = f"there is no {key.removesuffix('s')} {quoted(name)} on this machine; make it, or name one from {where}"
+        if not _exists(key, name):
+            (report.problem if root else report.warn)(job.nodes[key], finding)
+        elif not root and not _is_ours(key, name):
+            report.warn(
+                job.nodes[key], f"only root can start a job with another {key.removesuffix('s')}; run Mainstay as root, or remove the key"
+            )
+    if root and job["user"] is None and (job["group"] is not None or job["groups"]):
+        report.warn(
+            job.nodes["group" if job["group"] is not None else "groups"], "has no user beside it, so the job runs as root; write user"
+        )
+
+
+def _exists(key: str, name: str) -> bool:
+    import grp
+    import pwd
+
+    if name.isdecimal():
+        return int(name) < 2**32 - 1
+    try:
+        pwd.getpwnam(name) if key == "user" else grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _is_ours(key: str, name: str) -> bool:
+    import grp
+    import pwd
+
+    number = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid if key == "user" else grp.getgrnam(name).gr_gid
+    return number == os.geteuid() if key == "user" else number in {os.getegid(), *os.getgroups()}
+
+
+def _check_environment_file(job: Section, report: Report) -> None:
+    """Whoever can set PATH or LD_PRELOAD of a job that runs as root is root."""
+    if not job.is_sure("environment_file", "user") or job["environment_file"] is None or job["user"] not in (None, "root", "0"):
+        return
+    try:
+        demand(job["environment_file"].path, Trust.CODE)
+    except ValueError as err:
+        report.problem(job.nodes["environment_file"], f"{quoted(job['environment_file'].path, 200)} {err}")
+
+
+def _check_directory(job: Section, report: Report) -> None:
+    path = job["directory"]
+    if path is not None and path is not BAD and "directory" in job.nodes and not os.path.isdir(path):
+        report.warn(job.nodes["directory"], f"{quoted(path, 200)} is not a directory; make it before the job starts")
+
+
+def _nearest(section: Section, *names: str, otherwise: Node) -> Node:
+    """The node of the first value that the job wrote itself, else the first that stands under defaults, else what surrounds them."""
+    for name in names:
+        if section.is_own(name):
+            return section.nodes[name]
+    return next((section.nodes[name] for name in names if name in section.nodes), otherwise)

@@ -1,0 +1,70 @@
+"""What a new config would do to the jobs of an old one: which appear, vanish or change, and which running ones would be restarted.
+
+Nothing is done here; the engine applies a config, this tells a person beforehand.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import Any
+
+from supervisor.core.model import Job
+from supervisor.core.settings import Config
+
+# What only a new process can take over. Limits, schedules, policies and alerts hold from the next look on.
+_NEEDS_NEW_PROCESS = ("launch.", "limits.files", "limits.recursion_frames")
+
+
+class PlanKind(StrEnum):
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """What becomes of one job. ``keys`` are the fields that differ, dotted, as in ``core.model.Job`` ("limits.memory_bytes").
+
+    ``stops``: a running attempt is asked to end and does not come back. ``restarts``: it is asked to end and starts again as now
+    configured; only a service is, a run of a timed or triggered job ends as it began.
+    """
+
+    job: str
+    kind: PlanKind
+    keys: tuple[str, ...] = ()
+    restarts: bool = False
+    stops: bool = False
+
+
+def plan(old: Config, new: Config) -> list[PlannedChange]:
+    """The changes from *old* to *new*: removed jobs first, then changed, then added, by name. Unchanged jobs are not mentioned."""
+    removed = [PlannedChange(name, PlanKind.REMOVED, stops=True) for name in sorted(old.jobs.keys() - new.jobs.keys())]
+    added = [PlannedChange(name, PlanKind.ADDED) for name in sorted(new.jobs.keys() - old.jobs.keys())]
+    both = sorted(old.jobs.keys() & new.jobs.keys())
+    return removed + [_changed(old.jobs[name], new.jobs[name]) for name in both if old.jobs[name] != new.jobs[name]] + added
+
+
+def _changed(old: Job, new: Job) -> PlannedChange:
+    keys = tuple(_differences(old, new))
+    needs_new = any(key.startswith(_NEEDS_NEW_PROCESS) for key in keys)
+    stops = old.enabled and not new.enabled
+    restarts = needs_new and not stops and old.enabled and old.schedule.is_service and new.schedule.is_service
+    return PlannedChange(new.name, PlanKind.CHANGED, keys, restarts=restarts, stops=stops)
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields that differ. Of maps the keys are named and never the values, which may be secret."""
+    if is_dataclass(old) and type(old) is type(new):
+        for each in fields(old):
+            yield from _differences(getattr(old, each.name), getattr(new, each.name), f"{prefix}.{each.name}".lstrip("."))
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                yield f"{prefix}.{name}"
+    elif old != new:
+        yield prefix
+
+
+def restarts_running(old: Job, new: Job) -> bool:
+    """Whether a running service has to start again to be as *new* says."""
+    return _changed(old, new).restarts

@@ -1,0 +1,71 @@
+"""What a reload would do, said beforehand."""
+
+from dataclasses import replace
+
+from supervisor.core.model import Every, Job, Launch, Limits, Schedule
+from supervisor.core.plan import PlanKind, PlannedChange, plan
+from supervisor.core.settings import Config, Settings
+
+
+def job(name, **changes):
+    return Job(name, Launch(("run",), "/", environment={"A": "1", "TOKEN": "hunter2"}), **changes)
+
+
+def config(*jobs):
+    return Config("/config.yaml", Settings("/var"), {each.name: each for each in jobs})
+
+
+def only(old, new):
+    (change,) = plan(config(old), config(new))
+    return change
+
+
+TIMED = Schedule(Every(60.0))
+
+
+def test_nothing_changes_by_reading_the_same_again():
+    assert plan(config(job("a"), job("b")), config(job("b"), job("a"))) == []
+
+
+def test_removed_jobs_come_first_then_changed_then_added():
+    old = config(job("same"), job("gone"), job("other"))
+    new = config(job("same"), job("fresh"), job("other", description="new words"))
+    assert plan(old, new) == [
+        PlannedChange("gone", PlanKind.REMOVED, stops=True),
+        PlannedChange("other", PlanKind.CHANGED, ("description",)),
+        PlannedChange("fresh", PlanKind.ADDED),
+    ]
+
+
+def test_a_service_is_restarted_for_what_only_a_new_process_takes_over():
+    changed = replace(job("a"), launch=replace(job("a").launch, argv=("run", "--faster")))
+    assert only(job("a"), changed) == PlannedChange("a", PlanKind.CHANGED, ("launch.argv",), restarts=True)
+
+
+def test_a_run_of_a_timed_job_ends_as_it_began():
+    old = job("a", schedule=TIMED)
+    new = replace(old, launch=replace(old.launch, nice=5))
+    assert only(old, new) == PlannedChange("a", PlanKind.CHANGED, ("launch.nice",))
+
+
+def test_a_limit_that_can_move_restarts_nothing():
+    old, new = job("a"), job("a", limits=Limits(memory_bytes=2**20, time_s=1.0))
+    assert only(old, new) == PlannedChange("a", PlanKind.CHANGED, ("limits.memory_bytes", "limits.time_s"))
+    assert only(job("a"), job("a", limits=Limits(files=64))).restarts
+
+
+def test_the_environment_is_named_by_its_keys_and_never_by_its_values():
+    new = replace(job("a"), launch=replace(job("a").launch, environment={"A": "1", "TOKEN": "canary", "NEW": "x"}))
+    change = only(job("a"), new)
+    assert change == PlannedChange("a", PlanKind.CHANGED, ("launch.environment.NEW", "launch.environment.TOKEN"), restarts=True)
+    assert "canary" not in repr(change)
+
+
+def test_a_disabled_job_is_stopped():
+    assert only(job("a"), job("a", enabled=False)) == PlannedChange("a", PlanKind.CHANGED, ("enabled",), stops=True)
+    assert only(job("a", enabled=False), job("a")) == PlannedChange("a", PlanKind.CHANGED, ("enabled",))
+
+
+def test_another_kind_of_schedule_is_named_as_a_whole():
+    assert only(job("a"), job("a", schedule=TIMED)) == PlannedChange("a", PlanKind.CHANGED, ("schedule.when",))
+    assert only(job("a", schedule=TIMED), job("a", schedule=Schedule(Every(30.0)))).keys == ("schedule.when.every_s",)
