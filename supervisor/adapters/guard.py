@@ -1,0 +1,387 @@
+"""The guard from outside: arms a job's environment with it and reads what it left in the report directory.
+
+What it does inside the job is ``supervisor/guard/site``; where what is in its files is told in ``_mainstay_guard/files.py`` there. The
+files are written by the job's own process, so nothing in them is trusted: whatever does not fit is as if it had not been written.
+"""
+
+import contextlib
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.abc import Traversable
+from importlib.resources import files
+from pathlib import Path
+
+from supervisor.core.cycle import find_cycle_in_frames
+from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords
+
+SITE = str(Path(__file__).resolve().parent.parent / "guard" / "site")
+
+_HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10}) ppid \d{1,10} depth (\d{1,6}) *\n")
+_HELLO_BYTES = 128
+_CELL_BYTES = 16
+_SWALLOWED_RECURSION, _SWALLOWED_MEMORY, _ASKED, _FINALIZED = 128, 144, 160, 176
+_FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
+_FULL = {"main": 65536, "thread": 131072}
+_SWALLOWS = (196608, 262144)
+_MAX_RECORD_BYTES = 60000
+_MAX_DUMP_BYTES = 1 << 20
+_MAX_PROCESSES = 320
+_MAX_FRAMES = 512
+_MAX_NAME = 500
+_MAX_MESSAGE = 2000
+_MAX_CHAIN = 8
+
+_ENDS_OF_RECURSION = ("RecursionError", "MemoryError", "SystemError")
+
+_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Bus error": "SIGBUS",
+    "Aborted": "SIGABRT",
+    "Floating point exception": "SIGFPE",
+    "Floating-point exception": "SIGFPE",
+    "Illegal instruction": "SIGILL",
+}
+_DUMP_FRAMES = 100  # where faulthandler stops; 3.13 does so without its "..."
+_FATAL = re.compile(r"^Fatal Python error: (.{1,200})$", re.MULTILINE)
+_STACK = re.compile(r"^(?:Current thread 0x[0-9a-f]+|Stack)(?: \[[^\]\n]*\])? \(most recent call first\):$", re.MULTILINE)
+_FRAME = re.compile(r'^  File "(.*)", line (\d{1,9}|\?\?\?) in (.*)$')
+
+
+def arm(environment: Mapping[str, str], report_dir: str, recursion: int | None, *, site: str = SITE) -> dict[str, str]:
+    """The job's environment with the guard in it: PYTHONPATH keeps what it held, behind *site*.
+
+    *report_dir* must exist and be writable by the job's user; *recursion* None leaves Python's own limit, capped by the guard.
+    """
+    path = environment.get("PYTHONPATH")
+    behind = (
+        [entry for entry in path.split(os.pathsep) if entry != site] if path else []
+    )  # an empty entry is the current directory: keep it
+    armed = dict(environment) | {"PYTHONPATH": os.pathsep.join([site, *behind]), "MAINSTAY_GUARD_DIR": report_dir}
+    armed.pop("MAINSTAY_RECURSION", None)
+    if recursion is not None:
+        armed["MAINSTAY_RECURSION"] = str(recursion)
+    return armed
+
+
+def install(target: str) -> str:
+    """Copy the guard to the directory *target* and return it: for a place that every job's user can read, out of a zipapp too.
+
+    Raises OSError.
+    """
+    _copy(files("supervisor.guard") / "site", Path(target))
+    return target
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    target.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.is_dir() and entry.name != "__pycache__":
+            _copy(entry, target / entry.name)
+        elif entry.name.endswith(".py"):
+            scratch = target / f"{entry.name}.new"  # a job may be starting from the old one at this moment
+            scratch.write_bytes(entry.read_bytes())
+            scratch.chmod(0o644)
+            scratch.replace(target / entry.name)
+
+
+def precompile(python: str, *, site: str = SITE, timeout_s: float = 30.0) -> bool:
+    """Compile the guard for the interpreter *python*, so that no start of a job whose user cannot write there has to. True if it worked.
+
+    Without it each such start takes 4 to 7 ms longer and is otherwise the same.
+    """
+    command = [python, "-I", "-S", "-m", "compileall", "-q", site]
+    try:
+        done = subprocess.run(command, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL, capture_output=True)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def read_last_words(report_dir: str, pid: int) -> LastWords:
+    """What the guard left behind: of the job's main process *pid*, and where that says nothing, of the others of its tree.
+
+    Never raises: what is missing, torn or nonsense leaves its field at the default.
+    """
+    directory = _open_directory(report_dir)
+    if directory is None:
+        return LastWords()
+    try:
+        return _read_tree(directory, pid)
+    finally:
+        os.close(directory)
+
+
+def swallowed(report_dir: str, pid: int) -> tuple[int, int]:
+    """How many RecursionErrors and MemoryErrors the code of the live process *pid* has caught so far (steps of 64 when there are many)."""
+    try:
+        fd = os.open(f"{report_dir}/{pid}.rep", _FLAGS)
+    except OSError:
+        return 0, 0
+    try:
+        if not _is_plain(fd):
+            return 0, 0
+        raw = os.pread(fd, 2 * _CELL_BYTES, _SWALLOWED_RECURSION)
+    except OSError:
+        return 0, 0
+    finally:
+        os.close(fd)
+    return _number(raw[:_CELL_BYTES]), _number(raw[_CELL_BYTES:])
+
+
+def read_stacks(report_dir: str, pid: int) -> tuple[tuple[Frame, ...], ...]:
+    """The stacks that process *pid* wrote on demand (signal SIGURG), oldest first, each innermost frame first. Never raises."""
+    directory = _open_directory(report_dir)
+    if directory is None:
+        return ()
+    try:
+        return tuple(frames for frames, _ in _stacks(_text(directory, f"{pid}.st")) if frames)
+    finally:
+        os.close(directory)
+
+
+# ---------------------------------------------------------------- the tree
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """One guarded process: its words, how many guarded interpreters stand above it, and when it last wrote."""
+
+    pid: int
+    words: LastWords
+    depth: int
+    wrote_ns: int
+
+
+def _read_tree(directory: int, pid: int) -> LastWords:
+    processes = {found.pid: found for found in _processes(directory, pid)}
+    refusals = [found.words.lineage for found in processes.values() if found.words.lineage is not None]
+    lineage = max(refusals, key=lambda refusal: refusal[1], default=None)
+    main = processes.pop(pid, None)
+    others = sorted(processes.values(), key=lambda found: (found.depth, -found.wrote_ns))
+    # Where the main process is no guarded Python (a shell, say), the interpreter nearest to it speaks for the job.
+    nearest = replace(others[0].words, spoke=False) if others else LastWords()
+    words = nearest if main is None else main.words
+    if words.exception is None:
+        words = _with_exception_of(others, words)
+    return replace(words, lineage=lineage)
+
+
+def _with_exception_of(others: list[_Process], words: LastWords) -> LastWords:
+    for found in others:
+        facts = found.words.exception
+        if facts is not None and facts.where != "unraisable":
+            return replace(words, exception=replace(facts, where="child"), cycle=words.cycle or found.words.cycle)
+    return words
+
+
+def _processes(directory: int, main: int) -> Iterator[_Process]:
+    """The main process first, so that no flood of other files hides it."""
+    pids = [main]
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for count, entry in enumerate(entries):
+            name, _, suffix = entry.name.partition(".")
+            if suffix == "rep" and name.isascii() and name.isdigit() and len(name) <= 10 and int(name) != main:
+                pids.append(int(name))
+            if len(pids) > _MAX_PROCESSES or count > 4 * _MAX_PROCESSES:
+                break
+    for pid in pids:
+        found = _process(directory, pid)
+        if found is not None:
+            yield found
+
+
+def _process(directory: int, pid: int) -> _Process | None:
+    fd = _open(directory, f"{pid}.rep")
+    if fd is None:
+        return None
+    try:
+        hello = _HELLO.fullmatch(os.pread(fd, _HELLO_BYTES, 0))
+        if hello is None or int(hello[2]) != pid:
+            return None
+        words = _words(fd, hello[1].decode("ascii"))
+        wrote_ns = os.fstat(fd).st_mtime_ns
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return _Process(pid, _with_dump(words, _text(directory, f"{pid}.fh")), int(hello[3]), wrote_ns)
+
+
+def _words(fd: int, python: str) -> LastWords:
+    cells = os.pread(fd, 4 * _CELL_BYTES, _SWALLOWED_RECURSION)
+    recursion, memory, asked, finalized = (_number(cells[i : i + _CELL_BYTES]) for i in range(0, 4 * _CELL_BYTES, _CELL_BYTES))
+    exception = next((facts for where in ("main", "thread", "unraisable") if (facts := _exception(fd, where)) is not None), None)
+    return LastWords(
+        spoke=True,
+        python=python,
+        finalized=finalized == 1,
+        exception=exception,
+        cycle=_cycle(exception, recursion, fd),
+        asked_limit=asked or None,
+        swallowed_recursion=recursion,
+        swallowed_memory=memory,
+        lineage=_lineage(_record(fd, _FACTS["lineage"])),
+    )
+
+
+def _cycle(exception: ExceptionFacts | None, recursion: int, fd: int) -> Cycle | None:
+    """The cycle of an uncaught exception's stack, if it is of the kind that recursion ends in, else that of the RecursionErrors that were caught."""
+    if exception is not None and any(name in text for text in (exception.type, *exception.chain) for name in _ENDS_OF_RECURSION):
+        cycle = find_cycle_in_frames(exception.frames, exception.depth, innermost_first=False)
+        if cycle is not None:
+            return cycle
+    if not recursion:
+        return None
+    looks = [look for look in (_record(fd, offset) for offset in _SWALLOWS) if look is not None]
+    latest = max(looks, key=lambda look: _whole(look.get("n")), default=None)
+    if latest is None:
+        return None
+    frames = _frames(latest)
+    return find_cycle_in_frames(frames, max(len(frames), _whole(latest.get("depth"))), innermost_first=False)
+
+
+def _lineage(record: dict[str, object] | None) -> tuple[str, int] | None:
+    if record is None:
+        return None
+    script, depth = _clean(record.get("script"), _MAX_NAME), _whole(record.get("depth"))
+    return (script, depth) if script and depth else None
+
+
+def _exception(fd: int, where: str) -> ExceptionFacts | None:
+    """The fuller record if it belongs to the same exception as the facts (or those are torn), else the facts."""
+    facts = _record(fd, _FACTS[where])
+    full = _record(fd, _FULL[where]) if where in _FULL else None
+    record = full if full is not None and (facts is None or full.get("n") == facts.get("n")) else facts
+    if record is None:
+        return None
+    kind = _clean(record.get("type"), _MAX_NAME)
+    if not kind:
+        return None
+    frames = _frames(record)
+    causes = record.get("chain")
+    chain = [_clean(cause, _MAX_NAME) for cause in causes[:_MAX_CHAIN]] if isinstance(causes, list) else []
+    message = _clean(record.get("message"), _MAX_MESSAGE)
+    return ExceptionFacts(kind, message, frames, max(len(frames), _whole(record.get("depth"))), where, tuple(filter(None, chain)))
+
+
+def _frames(record: dict[str, object]) -> tuple[Frame, ...]:
+    names, frames = record.get("files"), record.get("frames")
+    if not isinstance(names, list) or not isinstance(frames, list):
+        return ()
+    paths = [_clean(path, _MAX_NAME) for path in names[:_MAX_FRAMES]]
+    found = []
+    for frame in frames[:_MAX_FRAMES]:
+        match frame:
+            case [str(function), int(place), int(line)] if 0 <= place < len(paths):
+                found.append(Frame(_clean(function, _MAX_NAME), paths[place], _whole(line)))
+    return tuple(found)
+
+
+# ---------------------------------------------------------------- faulthandler's dumps
+
+
+def _with_dump(words: LastWords, text: str) -> LastWords:
+    """*words* with the native crash that faulthandler wrote down; a stack without a headline is that of SIGXCPU."""
+    fatal = list(_FATAL.finditer(text))
+    stacks = _stacks(text[fatal[-1].end() :] if fatal else text)
+    if not fatal and not stacks:
+        return words
+    frames, is_cut = (stacks[0] if fatal else stacks[-1]) if stacks else ((), False)
+    error = fatal[-1][1] if fatal else ""
+    signal = _SIGNALS.get(error, _clean(error, _MAX_NAME)) if fatal else "SIGXCPU"
+    return replace(words, fatal_signal=signal, fatal_frames=frames, fatal_truncated=is_cut)
+
+
+def _stacks(text: str) -> list[tuple[tuple[Frame, ...], bool]]:
+    """The stacks of the threads that wrote a dump, each with whether faulthandler cut it; frames innermost first."""
+    stacks = []
+    for start in list(_STACK.finditer(text))[-64:]:
+        frames: list[Frame] = []
+        is_cut = False
+        for line in text[start.end() + 1 :].split("\n", _MAX_FRAMES + 1)[:_MAX_FRAMES]:
+            found = _FRAME.match(line)
+            if found is None:
+                is_cut = line == "  ..."
+                break
+            number = int(found[2]) if found[2].isdigit() else 0
+            frames.append(Frame(_clean(found[3], _MAX_NAME), _clean(found[1], _MAX_NAME), _whole(number)))
+        stacks.append((tuple(frames), is_cut or len(frames) >= _DUMP_FRAMES))
+    return stacks
+
+
+# ---------------------------------------------------------------- untrusted files
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _open_directory(path: str) -> int | None:
+    try:
+        return os.open(path, _FLAGS | os.O_DIRECTORY)
+    except (OSError, ValueError):
+        return None
+
+
+def _open(directory: int, name: str) -> int | None:
+    """A regular file with no second name, or None: a link would make us read for the job what it may not read itself."""
+    try:
+        fd = os.open(name, _FLAGS, dir_fd=directory)
+    except OSError:
+        return None
+    if _is_plain(fd):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _is_plain(fd: int) -> bool:
+    status = os.fstat(fd)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _text(directory: int, name: str) -> str:
+    fd = _open(directory, name)
+    if fd is None:
+        return ""
+    try:
+        return os.pread(fd, _MAX_DUMP_BYTES, 0).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _record(fd: int, offset: int) -> dict[str, object] | None:
+    """The record at *offset*, if its length line says that it is whole and it is a JSON object."""
+    size = _number(os.pread(fd, _CELL_BYTES, offset))
+    if not 0 < size <= _MAX_RECORD_BYTES:
+        return None
+    raw = os.pread(fd, size, offset + _CELL_BYTES)
+    if len(raw) != size:
+        return None
+    try:
+        record = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _number(cell: bytes) -> int:
+    """15 digits and a newline; anything else is 0."""
+    return int(cell) if len(cell) == _CELL_BYTES and cell[:-1].isdigit() and cell.endswith(b"\n") else 0
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
+
+
+def _clean(value: object, most: int) -> str:
+    """Text that is safe to store and to print: no half characters, no control characters but newline and tab."""
+    if not isinstance(value, str):
+        return ""
+    text = value[:most].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -1,0 +1,187 @@
+"""What is written when something ends badly: a bounded record of one exception, facts first, the costly parts after.
+
+Works while the job is out of memory or at odds with its own modules: no imports beyond the guard, an own JSON writer.
+"""
+
+import os
+import sys
+
+from _mainstay_guard import files, lineage
+
+MESSAGE_CHARS = 2000
+NAME_CHARS = 200
+PATH_CHARS = 500
+OUTERMOST, INNERMOST = 40, 360  # frames kept of a deep stack; the cycle is found in the innermost ones
+FEW = 20  # innermost frames in the facts
+CHAIN = 8
+DEEPEST = 2000000  # frames counted; a chain that somebody tied into a ring must not hold the job
+
+_written = {}  # where -> how many records
+
+
+def exception(kind, value, trace, where):
+    """Write down an uncaught exception. Twice: what is certain at once, then with its message, all frames and its causes."""
+    number = _written[where] = _written.get(where, 0) + 1
+    if where != "main" and number > 1:
+        return  # the first dead thread explains more than the last
+    facts = {"n": number, "where": where, "type": type_name(kind), "message": ""}
+    codes, depth = traceback_lines(trace, 0, FEW)
+    _commit(files.FACTS[where], files.FACTS_BYTES, facts, codes, depth)
+    facts["message"] = message_of(value)
+    if where in files.FULL:
+        facts["chain"] = chain_of(value)
+        codes, depth = traceback_lines(trace, OUTERMOST, INNERMOST)
+        _commit(files.FULL[where], files.FULL_BYTES, facts, codes, depth)
+    elif facts["message"]:
+        _commit(files.FACTS[where], files.FACTS_BYTES, facts, codes, depth)
+
+
+def swallowed(value, frame, turn):
+    """Write down the stack of a RecursionError that the job's own code caught; *frame* is the one that caught it."""
+    below, below_depth = traceback_lines(value.__traceback__, 0, INNERMOST)
+    above = []
+    depth = below_depth
+    frame = frame.f_back  # the frame that caught it leads the traceback already
+    while frame is not None and depth < DEEPEST:
+        if len(above) < INNERMOST:
+            above.append((frame.f_code, frame.f_lineno))
+        depth += 1
+        frame = frame.f_back
+    above.reverse()
+    facts = {"n": turn, "where": "swallowed", "type": type_name(type(value)), "message": message_of(value)}
+    _commit(files.SWALLOWS[turn % 2], files.FULL_BYTES, facts, (above + below)[-INNERMOST:], depth)
+
+
+def refused(script, depth):
+    """Write down that this script has started itself *depth* levels deep and is not started once more."""
+    arguments = [argument[:PATH_CHARS] for argument in lineage.command_line()[:20]]
+    files.commit(files.FACTS["lineage"], dump({"script": script[:PATH_CHARS], "depth": depth, "argv": arguments}))
+
+
+def traceback_lines(trace, outermost, innermost):
+    """([(code, line)], true depth), outermost first, the middle left out where there are more than asked for."""
+    depth = 0
+    entry = trace
+    while entry is not None and depth < DEEPEST:
+        depth += 1
+        entry = entry.tb_next
+    lines = []
+    place = 0
+    entry = trace
+    while entry is not None and place < depth:
+        if place < outermost or place >= depth - innermost:
+            lines.append((entry.tb_frame.f_code, entry.tb_lineno))
+        place += 1
+        entry = entry.tb_next
+    return lines, depth
+
+
+def type_name(kind):
+    """The name as a traceback prints it, without asking a metaclass."""
+    try:
+        name = type.__dict__["__qualname__"].__get__(kind)
+        module = type.__dict__["__module__"].__get__(kind)
+        if isinstance(module, str) and module not in ("builtins", "__main__"):
+            name = module + "." + name
+        return name[:NAME_CHARS]
+    except Exception:
+        return "?"
+
+
+def message_of(value):
+    """str(value), cut. The job's own __str__ may do anything, so whatever comes out of it is an answer."""
+    try:
+        text = str(value)
+        return str.__str__(text)[:MESSAGE_CHARS]
+    except BaseException as error:
+        return "<%s.__str__ raised %s>" % (type_name(type(value)), type_name(type(error)))
+
+
+def chain_of(value):
+    """What this exception came from, nearest first: ["TypeName: message"]."""
+    chain = []
+    seen = {id(value)}
+    while len(chain) < CHAIN:
+        cause = value.__cause__
+        if cause is None and not value.__suppress_context__:
+            cause = value.__context__
+        if cause is None or id(cause) in seen:
+            break
+        seen.add(id(cause))
+        chain.append(("%s: %s" % (type_name(type(cause)), message_of(cause)[:300])).rstrip(": "))
+        value = cause
+    return chain
+
+
+def _commit(offset, most, facts, lines, depth):
+    """Write the record with as many frames as fit into *most* bytes; what is dropped is dropped from the middle."""
+    facts["depth"] = depth
+    while True:
+        paths = []
+        facts["frames"] = [_frame(code, line, paths) for code, line in lines]
+        facts["files"] = paths
+        payload = dump(facts)
+        if len(payload) <= most:
+            files.commit(offset, payload)
+            return
+        if not lines:
+            facts["message"] = facts["message"][: len(facts["message"]) // 2]
+        keep = len(lines) // 2
+        lines = lines[: keep // 8] + lines[len(lines) - keep + keep // 8 :] if keep else []
+
+
+def _frame(code, line, paths):
+    path = code.co_filename[:PATH_CHARS]
+    try:
+        place = paths.index(path)
+    except ValueError:
+        place = len(paths)
+        paths.append(path)
+    name = getattr(code, "co_qualname", code.co_name)  # 3.11
+    return [name[:NAME_CHARS], place, line if isinstance(line, int) else 0]
+
+
+def dump(value):
+    """*value* (dict, list, str, int) as JSON in ASCII bytes."""
+    pieces = []
+    _pieces(value, pieces.append)
+    return "".join(pieces).encode("ascii")
+
+
+def _pieces(value, add):
+    if isinstance(value, str):
+        add(_quoted(value))
+    elif isinstance(value, int):
+        add("%d" % value)
+    elif isinstance(value, dict):
+        before = "{"
+        for key in value:
+            add(before + _quoted(key) + ":")
+            _pieces(value[key], add)
+            before = ","
+        add("}" if before == "," else "{}")
+    else:
+        before = "["
+        for item in value:
+            add(before)
+            _pieces(item, add)
+            before = ","
+        add("]" if before == "," else "[]")
+
+
+def _quoted(text):
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return '"' + text + '"'
+    pieces = []
+    for letter in text:
+        number = ord(letter)
+        if letter in '"\\':
+            pieces.append("\\" + letter)
+        elif 32 <= number < 127:
+            pieces.append(letter)
+        elif number < 65536:
+            pieces.append("\\u%04x" % number)
+        else:
+            number -= 65536
+            pieces.append("\\u%04x\\u%04x" % (0xD800 + (number >> 10), 0xDC00 + (number & 1023)))
+    return '"' + "".join(pieces) + '"'

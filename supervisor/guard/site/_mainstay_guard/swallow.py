@@ -1,0 +1,86 @@
+"""Counts the RecursionErrors and MemoryErrors that the job's own code catches (3.12 and later: sys.monitoring).
+
+One callback, for exceptions that reach a handler; code that raises none pays nothing, a handled one costs about 75 ns. It may run at the recursion
+limit, where no further Python call fits: so it calls nothing of ours, and the stack is written down by a helper thread, which has a recursion
+counter of its own. In a frame that stands at the very limit even the callback does not fit: there the interpreter passes over that frame's handler and the
+RecursionError goes on to the one above it, as if the limit were one lower. MAINSTAY_COUNT_SWALLOWED=no switches all of this off.
+"""
+
+import _thread
+import os
+import sys
+import time
+
+from _mainstay_guard import files, report
+
+MARK = "_mainstay_counted"
+STEP = 64  # counts between two writes once there are many: 300,000 swallowed MemoryErrors a second were seen
+LOOKS = (1, 16, 1024, 65536)  # the first may be a healthy one, so the stack is looked at again when they do not end
+PATIENCE_S = 0.5
+
+
+def watch():
+    """Start counting; the pair [RecursionErrors, MemoryErrors], or None where no tool number is free."""
+    monitoring = sys.monitoring
+    for tool in (4, 3):  # 0 to 2 and 5 are spoken for by debuggers, coverage, profilers and optimizers
+        try:
+            monitoring.use_tool_id(tool, "mainstay")
+            break
+        except ValueError:
+            continue
+    else:
+        return None
+    counts = [0, 0]
+    monitoring.register_callback(tool, monitoring.events.EXCEPTION_HANDLED, _counter(counts))
+    monitoring.set_events(tool, monitoring.events.EXCEPTION_HANDLED)
+    return counts
+
+
+def _counter(counts):
+    watched = (RecursionError, MemoryError)
+    kind_of, is_kind = type, issubclass  # isinstance would ask the job's own __class__, and costs 40 ns more
+    recursion = RecursionError
+    start, lock_of, frame_at, sleep = _thread.start_new_thread, _thread.allocate_lock, sys._getframe, time.sleep
+    stat, fstat, pwrite = os.stat, os.fstat, os.pwrite
+
+    def handled(code, offset, error):
+        if not is_kind(kind_of(error), watched):
+            return
+        try:
+            marks = error.__dict__  # each exception counts once: every `with` and `finally` on its way is a handler too
+            if MARK in marks:
+                return
+            marks[MARK] = True
+        except Exception:
+            pass
+        try:
+            which = 0 if is_kind(kind_of(error), recursion) else 1
+            count = counts[which] = counts[which] + 1
+            if (count < STEP or count % STEP == 0) and files._identity is not None:
+                status = fstat(files._fds[0])
+                if (status.st_dev, status.st_ino) == files._identity:
+                    pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
+            if which == 0 and count in LOOKS:
+                done = lock_of()
+                done.acquire()
+                threads = stat("/proc/self/task").st_nlink
+                start(_look, (error, frame_at(1), count, done))
+                done.acquire(True, PATIENCE_S)
+                for _ in range(200):  # until it is gone: a job that forks now would be warned of a second thread
+                    if stat("/proc/self/task").st_nlink <= threads:
+                        break
+                    sleep(0.00005)
+        except Exception:
+            pass
+
+    return handled
+
+
+def _look(error, frame, count, done):
+    try:
+        report.swallowed(error, frame, LOOKS.index(count) + 1)
+    except Exception:
+        pass
+    finally:
+        error = frame = None
+        done.release()

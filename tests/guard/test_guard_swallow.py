@@ -1,0 +1,66 @@
+"""Recursion and memory errors that the job catches itself: counted on 3.12 and later, each once, and live."""
+
+import os
+import subprocess
+
+import pytest
+
+from supervisor.adapters.guard import arm, read_last_words, swallowed
+
+
+def test_swallowed_errors_are_counted_exactly_and_the_turn_is_named(monitored, both):
+    ended, _ = both(monitored, "guard_swallow.py", "70", "5")
+    assert (ended.words.swallowed_recursion, ended.words.swallowed_memory) == (70, 5)
+    assert ended.words.exception is None
+    assert sorted(frame.function for frame in ended.words.cycle.frames) == ["follow", "visit"]
+    assert 990 <= ended.words.cycle.depth <= 1001
+
+
+@pytest.mark.parametrize(("happened", "seen"), [(1, 1), (63, 63), (130, 128)])
+def test_the_count_survives_a_kill(monitored, children, bare_environment, tmp_path, happened, seen):
+    command = [monitored, str(children / "guard_swallow.py"), str(happened), "3", "wait"]
+    with subprocess.Popen(command, env=arm(bare_environment, str(tmp_path), None), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout.readline() == b"done\n"
+            assert swallowed(str(tmp_path), child.pid) == (seen, 3)
+        finally:
+            child.kill()
+    words = read_last_words(str(tmp_path), child.pid)
+    assert (words.swallowed_recursion, words.swallowed_memory, words.finalized) == (seen, 3, False)
+    assert words.cycle is not None
+
+
+def test_counting_can_be_switched_off(monitored, run):
+    assert run(monitored, "guard_swallow.py", "3", "3", environment={"MAINSTAY_COUNT_SWALLOWED": "no"}).words.swallowed_recursion == 0
+
+
+def test_a_forked_child_counts_from_zero(monitored, run):
+    ended = run(monitored, "-W", "error", "-c", _FORKS)  # a fork beside a thread of ours would be an error
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert ended.words.swallowed_recursion == 2
+    child = next(
+        int(name.removesuffix(".rep")) for name in os.listdir(ended.report_dir) if name.endswith(".rep") and name != f"{ended.pid}.rep"
+    )
+    assert swallowed(str(ended.report_dir), child) == (1, 0)
+
+
+_FORKS = """
+import os
+def f(): f()
+def once():
+    try:
+        f()
+    except RecursionError:
+        pass
+once()
+pid = os.fork()
+once()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_nobody_is_counted_where_there_is_no_file(tmp_path):
+    assert swallowed(str(tmp_path), 1) == (0, 0)
+    assert swallowed(str(tmp_path / "nowhere"), 1) == (0, 0)
