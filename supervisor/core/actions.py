@@ -1,0 +1,99 @@
+"""What the engine asks for. The daemon applies them in order; a change is recorded before it is announced or acted on."""
+
+from dataclasses import dataclass
+
+from supervisor.core.model import Evidence, Incident, Job, Outcome, RunId, Trigger, Verdict, Wall
+from supervisor.core.records import Row, RunRow, SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write these rows in one transaction; ``durable`` before anything that follows may happen, power loss included."""
+
+    rows: tuple[Row, ...]
+    durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartAttempt:
+    """Start a child for this attempt."""
+
+    job: Job
+    run: RunId
+    attempt: int
+    trigger: Trigger
+    slot: Wall | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskToStop:
+    """Send the stop signal (a name without SIG)."""
+
+    job: str
+    run: RunId
+    attempt: int
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillTree:
+    """SIGKILL to the whole tree; ``reason`` is the limit's name, or "stop" at the end of the grace."""
+
+    job: str
+    run: RunId
+    attempt: int
+    reason: str
+
+
+# ---------------------------------------------------------------- told to log and metrics, after the fact
+
+
+@dataclass(frozen=True, slots=True)
+class TellAttemptEnded:
+    """An attempt was judged. ``restart_after_s`` is None when no other one follows; ``why`` is the policy's reason."""
+
+    job: str
+    run: RunId
+    attempt: int
+    verdict: Verdict
+    evidence: Evidence
+    restart_after_s: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellRunEnded:
+    row: RunRow
+
+
+@dataclass(frozen=True, slots=True)
+class TellSlotMissed:
+    job: str
+    slot: Wall
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class TellIncident:
+    """An incident changed; ``what`` is opened, seen, reminded, acknowledged or closed. ``notified`` counts the notifications queued."""
+
+    incident: Incident
+    what: str
+    notified: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellParked:
+    job: str
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything is stopped; the daemon may go."""
+
+
+Action = (
+    Record | StartAttempt | AskToStop | KillTree | TellAttemptEnded | TellRunEnded | TellSlotMissed | TellIncident | TellParked | Finished
+)

@@ -1,0 +1,374 @@
+"""All jobs together: ``step(state, event, now)`` answers the next state, what to do about it, and what to tell whoever asked.
+
+No I/O, no clock, no randomness: the same events give the same actions, which is why years of schedules and every crash can be
+played in seconds. Each step touches one job, but for a new config, a shutdown and a restore.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, assert_never
+
+from supervisor.core import incidents, lifecycle, timetable
+from supervisor.core.actions import Action, Finished, KillTree, TellIncident
+from supervisor.core.events import (
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    Breached,
+    Due,
+    Event,
+    IncidentWish,
+    Reconfigured,
+    ShutdownAsked,
+    Verb,
+    Wish,
+)
+from supervisor.core.model import Incident, Job, Launch, Mono, Now, Outcome, RestartWhen, RunId, State, Trigger, Wall
+from supervisor.core.plan import restarts_running
+from supervisor.core.state import EngineState, JobState, LiveRun, Memo, StopReason
+from supervisor.core.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an operator hears: done or not, in one line."""
+
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The outcome of one step. ``touched`` names the jobs whose deadlines may have changed."""
+
+    state: EngineState
+    actions: tuple[Action, ...]
+    answer: Answer | None = None
+    touched: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperView:
+    """What the keeper says it holds: (run, attempt) → (pid, start on the monotonic clock) of live ones, and the keys of ended ones."""
+
+    epoch: str
+    boot_id: str
+    live: Mapping[tuple[RunId, int], tuple[int, Mono]]
+    ended: frozenset[tuple[RunId, int]] = frozenset()
+
+
+def step(state: EngineState, event: Event, now: Now) -> Step:
+    """One event in, the new state and the actions out."""
+    match event:
+        case ShutdownAsked():
+            return _shutdown(state, now)
+        case Reconfigured(jobs):
+            return _reconfigure(state, jobs, now)
+        case IncidentWish():
+            return _incident_wish(state, event, now)
+        case AttemptStarted() | AttemptEnded() | AttemptLost() | Breached() | Due() | Wish():
+            return _step_job(state, event, now)
+        case _:
+            assert_never(event)
+
+
+def _step_job(state: EngineState, event: AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish, now: Now) -> Step:
+    job = state.jobs.get(event.job)
+    if job is None:
+        return Step(state, (), Answer(ok=False, text=f"there is no job {event.job!r}; `mainstay status` lists them"))
+    turn = Turn(state, job, now)
+    answer = None
+    match event:
+        case AttemptStarted():
+            lifecycle.attempt_started(turn, event)
+        case AttemptEnded():
+            lifecycle.attempt_ended(turn, event)
+        case AttemptLost():
+            lifecycle.attempt_lost(turn, event)
+        case Breached():
+            lifecycle.breached(turn, event)
+        case Due():
+            _due(turn)
+        case Wish():
+            answer = _WISHES[event.verb](turn, event) if not state.closing else Answer(ok=False, text="Mainstay is stopping")
+        case _:
+            assert_never(event)
+    return _close(state, turn, answer)
+
+
+def _close(state: EngineState, turn: Turn, answer: Answer | None = None) -> Step:
+    actions = turn.finish()
+    name = turn.state.name
+    jobs = dict(state.jobs)
+    if turn.state.removed and not turn.state.memo.runs:
+        jobs.pop(name, None)
+    else:
+        jobs[name] = turn.state
+    new = replace(state, jobs=MappingProxyType(jobs), next_run=turn.next_run, next_incident=turn.next_incident)
+    if new.closing and new.is_idle:
+        actions.append(Finished())
+    return Step(new, tuple(actions), answer, (name,))
+
+
+def _due(turn: Turn) -> None:
+    memo = turn.state.memo
+    if memo.paused and memo.paused_until is not None and turn.now.wall >= memo.paused_until:
+        _resume(turn)
+    for run in turn.state.memo.runs:
+        lifecycle.due(turn, run)
+    timetable.due(turn)
+    changed, notifications = incidents.remind(turn.state.incidents, turn.state.job, turn.now.wall)
+    if changed:
+        turn.incidents(changed, notifications)
+        for incident in changed:
+            turn.tell(TellIncident(incident, "reminded", len(notifications)))
+
+
+# ---------------------------------------------------------------- an operator's wishes
+
+
+def _running_text(turn: Turn) -> str:
+    runs = ", ".join(f"run {run.id}" for run in turn.state.memo.runs)
+    return f"{turn.state.name} is {turn.state.state.value} already ({runs})"
+
+
+def _unblock(turn: Turn) -> None:
+    turn.state = turn.state.remember(paused=False, paused_until=None, parked=None, restarts=())
+
+
+def _begin(turn: Turn, trigger: Trigger) -> Answer:
+    if not turn.state.job.enabled:
+        return Answer(ok=False, text=f"{turn.state.name} is disabled in the config; set enabled: true and reload")
+    _unblock(turn)
+    run = lifecycle.start_run(turn, trigger)
+    return Answer(ok=True, text=f"{turn.state.name}: run {run.id} started")
+
+
+def _wish_start(turn: Turn, _wish: Wish) -> Answer:
+    if turn.state.memo.runs:
+        return Answer(ok=True, text=_running_text(turn))
+    if not turn.state.job.schedule.is_timed:
+        return _begin(turn, Trigger.REQUEST)
+    _unblock(turn)
+    fire = turn.state.next_start
+    when = f"next fire time {fire:%Y-%m-%d %H:%M:%S} UTC" if fire is not None else "it has no further fire time"
+    return Answer(ok=True, text=f"{turn.state.name} goes by its schedule again; {when}")
+
+
+def _wish_trigger(turn: Turn, _wish: Wish) -> Answer:
+    if turn.state.memo.runs:
+        return Answer(ok=False, text=_running_text(turn) + "; `mainstay restart` replaces it")
+    return _begin(turn, Trigger.REQUEST)
+
+
+def _wish_stop(turn: Turn, _wish: Wish) -> Answer:
+    turn.state = turn.state.remember(paused=True, paused_until=None, backlog=())
+    for run in turn.state.memo.runs:
+        lifecycle.stop_run(turn, run, StopReason.OPERATOR)
+    return Answer(ok=True, text=f"{turn.state.name} stops and stays stopped until `mainstay start {turn.state.name}`")
+
+
+def _wish_restart(turn: Turn, _wish: Wish) -> Answer:
+    if not turn.state.memo.runs:
+        return _begin(turn, Trigger.REQUEST)
+    _unblock(turn)
+    for run in turn.state.memo.runs:
+        lifecycle.stop_run(turn, run, StopReason.OPERATOR, then_start=True)
+    return Answer(ok=True, text=f"{turn.state.name} stops and starts again")
+
+
+def _wish_pause(turn: Turn, wish: Wish) -> Answer:
+    turn.state = turn.state.remember(paused=True, paused_until=wish.until)
+    until = f"until {wish.until:%Y-%m-%d %H:%M:%S} UTC" if wish.until else f"until `mainstay resume {turn.state.name}`"
+    return Answer(ok=True, text=f"{turn.state.name} is paused {until}; a run that is going on is left alone")
+
+
+def _wish_resume(turn: Turn, _wish: Wish) -> Answer:
+    _resume(turn)
+    return Answer(ok=True, text=f"{turn.state.name} is no longer paused")
+
+
+def _resume(turn: Turn) -> None:
+    _unblock(turn)
+    if turn.state.job.schedule.is_service and turn.state.job.enabled and not turn.state.memo.runs:
+        lifecycle.start_run(turn, Trigger.STARTUP)
+
+
+_WISHES: Final[Mapping[Verb, Callable[[Turn, Wish], Answer]]] = {
+    Verb.START: _wish_start,
+    Verb.STOP: _wish_stop,
+    Verb.RESTART: _wish_restart,
+    Verb.TRIGGER: _wish_trigger,
+    Verb.PAUSE: _wish_pause,
+    Verb.RESUME: _wish_resume,
+}
+
+
+def _incident_wish(state: EngineState, wish: IncidentWish, now: Now) -> Step:
+    for job in state.jobs.values():
+        incident = next((one for one in job.incidents if one.id == wish.incident), None)
+        if incident is None:
+            continue
+        turn = Turn(state, job, now)
+        if wish.resolve:
+            changed, notifications = incidents.resolve(incident, job.job, now.wall)
+        else:
+            changed, notifications = incidents.acknowledge(incident, job.job, now.wall)
+        turn.incidents(changed, notifications)
+        what = "closed" if wish.resolve else "acknowledged"
+        for one in changed:
+            turn.tell(TellIncident(one, what, len(notifications)))
+        return _close(state, turn, Answer(ok=True, text=f"incident {incident.id} ({job.name}) is {what}"))
+    return Step(state, (), Answer(ok=False, text=f"there is no open incident {wish.incident}; `mainstay incidents` lists them"))
+
+
+# ---------------------------------------------------------------- all jobs at once
+
+
+def _shutdown(state: EngineState, now: Now) -> Step:
+    state = replace(state, closing=True)
+    actions: list[Action] = []
+    for name in tuple(state.jobs):
+        turn = Turn(state, state.jobs[name], now)
+        for run in turn.state.memo.runs:
+            lifecycle.stop_run(turn, run, StopReason.SHUTDOWN)
+        done = _close(state, turn)
+        state = done.state
+        actions += [action for action in done.actions if not isinstance(action, Finished)]
+    if state.is_idle:
+        actions.append(Finished())
+    return Step(state, tuple(actions), touched=tuple(state.jobs))
+
+
+def _reconfigure(state: EngineState, jobs: Mapping[str, Job], now: Now) -> Step:
+    actions: list[Action] = []
+    touched = [*state.jobs, *(name for name in jobs if name not in state.jobs)]
+    for name in touched:
+        job = jobs.get(name)
+        old = state.jobs.get(name)
+        turn = Turn(state, old if old is not None else JobState(_must(job), Memo(now.wall)), now)
+        if job is None:
+            _remove(turn)
+        elif old is None or old.removed:
+            turn.state = replace(turn.state, job=job, removed=False)
+            start_if_service(turn)
+        elif old.job != job:
+            _change(turn, old.job, job)
+        done = _close(state, turn)
+        state, actions = done.state, [*actions, *done.actions]
+    return Step(state, tuple(actions), touched=tuple(touched))
+
+
+def _must(job: Job | None) -> Job:
+    if job is None:  # a name is in the old jobs or in the new ones
+        raise AssertionError
+    return job
+
+
+def _remove(turn: Turn) -> None:
+    turn.state = replace(turn.state, removed=True)
+    for run in turn.state.memo.runs:
+        lifecycle.stop_run(turn, run, StopReason.RELOAD)
+    lifecycle.recover(turn, "the job was removed from the config")
+
+
+def _change(turn: Turn, old: Job, new: Job) -> None:
+    """A run goes on with the config that it began with; a service whose process would differ is restarted."""
+    live = {run.id: turn.state.job_of(run.id) for run in turn.state.memo.runs}
+    turn.state = replace(turn.state, job=new, kept=MappingProxyType(live))
+    if old.schedule.when != new.schedule.when:
+        turn.state = turn.state.remember(last_slot=turn.now.wall if turn.state.memo.last_slot else None, backlog=())
+    if not new.enabled:
+        for run in turn.state.memo.runs:
+            lifecycle.stop_run(turn, run, StopReason.RELOAD)
+    elif turn.state.memo.runs and new.schedule.is_service and restarts_running(old, new):
+        for run in turn.state.memo.runs:
+            turn.state = replace(turn.state, kept=MappingProxyType({}))
+            lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=True)
+    else:
+        start_if_service(turn)
+
+
+def start_if_service(turn: Turn, *, fresh: bool = False) -> None:
+    """A service is kept running, unless an operator or its own failures say otherwise.
+
+    One that has ended well and is not to be restarted for that begins again only with a *fresh* start of Mainstay.
+    """
+    memo, job = turn.state.memo, turn.state.job
+    idle = not (memo.runs or memo.paused or memo.parked)
+    ended_well = memo.last is not None and memo.last.outcome is Outcome.SUCCEEDED
+    finished = ended_well and job.restart.when is not RestartWhen.ALWAYS and not fresh
+    if job.schedule.is_service and job.enabled and idle and not finished:
+        lifecycle.start_run(turn, Trigger.STARTUP)
+
+
+# ---------------------------------------------------------------- after a restart of the brain
+
+
+def restore(
+    jobs: Mapping[str, Job],
+    memos: Mapping[str, Memo],
+    open_incidents: Mapping[str, tuple[Incident, ...]],
+    next_ids: tuple[int, int],
+    keeper: KeeperView,
+    now: Now,
+) -> Step:
+    """The state that the last brain left behind, held against what the keeper holds.
+
+    Each live run of the memos is in exactly one of these positions: its attempt lives (adopted), has ended (the daemon feeds the
+    exit record as an event next), was never asked for (asked for now: same run, same attempt), or died unseen with an earlier keeper or
+    an earlier boot (lost). Attempts of the keeper that no memo knows (the history was broken) are killed.
+    """
+    state = EngineState(MappingProxyType({}), next_ids[0], next_ids[1], keeper.boot_id, keeper.epoch)
+    actions: list[Action] = []
+    touched: list[str] = []
+    for name in [*jobs, *(name for name in memos if name not in jobs and memos[name].runs)]:
+        memo = memos.get(name) or Memo(now.wall)
+        job = jobs.get(name)
+        base = JobState(job or _gone(name), memo, open_incidents.get(name, ()), removed=job is None)
+        turn = Turn(state, base, now)
+        for run in memo.runs:
+            _restore_run(turn, run, keeper)
+        if memo.boot_id != keeper.boot_id:
+            turn.state = turn.state.remember(restarts=())  # monotonic times of another boot mean nothing
+        turn.state = turn.state.remember(boot_id=keeper.boot_id, epoch=keeper.epoch)
+        if job is None:
+            _remove(turn)
+        else:
+            start_if_service(turn, fresh=memo.epoch != keeper.epoch)
+        done = _close(state, turn)
+        state, actions, touched = done.state, [*actions, *done.actions], [*touched, name]
+    known = {(run.id, run.attempt) for job_state in state.jobs.values() for run in job_state.memo.runs}
+    known |= {(run.id, run.attempt) for memo in memos.values() for run in memo.runs}
+    actions += [KillTree("", run_id, attempt, "unknown") for run_id, attempt in keeper.live if (run_id, attempt) not in known]
+    return Step(state, tuple(actions), touched=tuple(touched))
+
+
+def _gone(name: str) -> Job:
+    return Job(name, Launch(("gone",), "/"), enabled=False)
+
+
+def _restore_run(turn: Turn, run: LiveRun, keeper: KeeperView) -> None:
+    key = (run.id, run.attempt)
+    same_keeper = turn.state.memo.epoch == keeper.epoch
+    if key in keeper.live:
+        pid, started = keeper.live[key]
+        phase = State.STOPPING if run.stop is not None else State.RUNNING
+        turn.put(replace(run, phase=phase, pid=pid, attempt_at=started, killed=False))
+    elif key in keeper.ended or not run.is_alive:
+        if turn.state.memo.boot_id != keeper.boot_id and run.deadline is not None:
+            turn.put(replace(run, deadline=turn.now.mono))
+    elif same_keeper and run.phase is State.STARTING:
+        lifecycle.ask_for_start(turn, run)
+    else:
+        rebooted = turn.state.memo.boot_id != keeper.boot_id
+        why = "the machine was rebooted" if rebooted else "both halves of Mainstay died, and the job with them"
+        lifecycle.attempt_lost(turn, AttemptLost(turn.state.name, run.id, run.attempt, why))
+
+
+def earliest(state: EngineState) -> tuple[Mono | None, Wall | None]:
+    """The next deadline of any job on each of the two clocks; for tests and simulators (the daemon keeps a heap)."""
+    monos = [mono for job in state.jobs.values() if (mono := job.mono_deadline()) is not None]
+    walls = [wall for job in state.jobs.values() if (wall := job.wall_deadline()) is not None]
+    return min(monos, default=None), min(walls, default=None)

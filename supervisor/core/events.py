@@ -1,0 +1,105 @@
+"""What can happen, as the engine hears it. Frozen data; the daemon makes them from messages, timers and requests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervisor.core.model import Breach, Evidence, Job, Mono, RunId, Wall
+
+
+class Verb(StrEnum):
+    """What an operator may ask of a job."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    TRIGGER = "trigger"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """The child runs its own program."""
+
+    job: str
+    run: RunId
+    attempt: int
+    pid: int
+    at: Mono
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """The child and its whole tree are gone. ``started_at`` and ``ended_at`` are the keeper's wall times; ``output_tail`` is the end of what it wrote.
+
+    ``containment`` says which means held its limits (memory, processes, kill), for the report.
+    """
+
+    job: str
+    run: RunId
+    attempt: int
+    evidence: Evidence
+    started_at: Wall
+    ended_at: Wall
+    output_tail: str = ""
+    containment: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """The end of the child cannot be known; ``why`` says how that came."""
+
+    job: str
+    run: RunId
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Breached:
+    """A hard limit was passed; the tree stands still (SIGSTOP) and was looked at."""
+
+    job: str
+    run: RunId
+    attempt: int
+    breach: Breach
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A deadline of this job may have come; harmless when it has not."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """An operator asks. ``until`` bounds a pause."""
+
+    verb: Verb
+    job: str
+    until: Wall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentWish:
+    """An operator acknowledges or resolves an incident."""
+
+    incident: int
+    resolve: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """A new config is in force, with these jobs."""
+
+    jobs: Mapping[str, Job]
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownAsked:
+    """Stop everything in order, then finish."""
+
+
+Event = AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | IncidentWish | Reconfigured | ShutdownAsked

@@ -1,0 +1,168 @@
+"""Incidents: a problem opens once, counts, closes once; and when a person hears of it.
+
+Pure functions over the open incidents of one job. What they return is to be recorded; sending is the outbox's business, and a
+notification's key makes asking twice send once. A person is told of an opening when the job has failed ``alerts.after`` times in a row, and
+of the end only if told of the beginning.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, timedelta
+
+from supervisor.core.model import AlertPolicy, Incident, Job, Outcome, RunId, Verdict, Wall
+from supervisor.core.prose import clean
+from supervisor.core.records import Notification, NotificationKind
+
+SCHEMA = 1
+LINES_MAX = 20  # evidence in a notification; the dossier has all of it
+LINE_MAX = 500
+
+Changed = tuple[Incident, ...]
+Notifications = tuple[Notification, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a notification says beyond the incident itself."""
+
+    evidence: Sequence[str] = ()
+    did: Sequence[str] = ()
+    will: Sequence[str] = ()
+
+
+def observe(
+    open_: Sequence[Incident],
+    job: Job,
+    verdict: Verdict,
+    run: RunId,
+    consecutive_failures: int,
+    now: Wall,
+    next_id: int,
+    *,
+    did: Sequence[str] = (),
+    will: Sequence[str] = (),
+) -> tuple[Changed, Notifications, int]:
+    """A bad end was judged: its incident counts it or opens. A good end changes nothing here (see ``recover``)."""
+    if not verdict.outcome.is_bad:
+        return (), (), next_id
+    known = next((one for one in open_ if one.fingerprint == verdict.fingerprint and one.closed_at is None), None)
+    if known is None:
+        incident = _opened(job, verdict, run, now, next_id)
+        next_id += 1
+    else:
+        incident = replace(known, last_at=max(now, known.last_at), last_run=run, occurrences=known.occurrences + 1)
+    if incident.alerted or incident.acknowledged or not job.alerts.to or consecutive_failures < job.alerts.after:
+        return (incident,), (), next_id
+    told = replace(incident, alerted=True, reminded_at=None if now == incident.opened_at else now)
+    facts = Facts(verdict.evidence, did, will)
+    return (told,), _notify(told, job.alerts, NotificationKind.OPENED, now, facts), next_id
+
+
+def recover(open_: Sequence[Incident], job: Job, now: Wall, because: str) -> tuple[Changed, Notifications]:
+    """The job is well: all its open incidents close."""
+    changed: list[Incident] = []
+    notifications: list[Notification] = []
+    for incident in open_:
+        if incident.closed_at is not None:
+            continue
+        closed = replace(incident, closed_at=max(now, incident.opened_at), closed_because=because)
+        changed.append(closed)
+        if closed.alerted:
+            notifications += _notify(closed, job.alerts, NotificationKind.CLOSED, now, Facts())
+    return tuple(changed), tuple(notifications)
+
+
+def resolve(incident: Incident, job: Job, now: Wall, because: str = "an operator resolved it") -> tuple[Changed, Notifications]:
+    """An operator closes it. Nothing happens to one that is closed already."""
+    return recover((incident,), job, now, because)
+
+
+def acknowledge(incident: Incident, job: Job, now: Wall) -> tuple[Changed, Notifications]:
+    """An operator knows of it: no more reminders, and no late alert of its opening. Its end is still told to whom its opening was."""
+    del job, now
+    if incident.closed_at is not None or incident.acknowledged:
+        return (), ()
+    return (replace(incident, acknowledged=True),), ()
+
+
+def remind(open_: Sequence[Incident], job: Job, now: Wall) -> tuple[Changed, Notifications]:
+    """Say again what has been open for ``alerts.remind`` since it was last said."""
+    changed: list[Incident] = []
+    notifications: list[Notification] = []
+    for incident in open_:
+        due = next_reminder(incident, job.alerts)
+        if due is not None and due <= now:
+            told = replace(incident, reminded_at=now)
+            changed.append(told)
+            notifications += _notify(told, job.alerts, NotificationKind.REMINDER, now, Facts())
+    return tuple(changed), tuple(notifications)
+
+
+def next_reminder(incident: Incident, alerts: AlertPolicy) -> Wall | None:
+    """When the incident is said again; None when it never is."""
+    silent = incident.closed_at is not None or incident.acknowledged or not incident.alerted
+    if silent or alerts.remind_s is None or not alerts.to:
+        return None
+    return (incident.reminded_at or incident.opened_at) + timedelta(seconds=alerts.remind_s)
+
+
+def body(incident: Incident, kind: NotificationKind, facts: Facts, now: Wall) -> str:
+    """A notification as JSON text. ``duration_seconds`` is how long it has been open, or was."""
+    end = incident.closed_at or max(now, incident.opened_at)
+    document: Mapping[str, object] = {
+        "schema": SCHEMA,
+        "kind": kind.value,
+        "incident": incident.id,
+        "job": incident.job,
+        "outcome": incident.outcome.value,
+        "severity": incident.severity,
+        "fingerprint": incident.fingerprint,
+        "summary": clean(incident.summary),
+        "evidence": _lines(facts.evidence),
+        "did": _lines(facts.did),
+        "will": _lines(facts.will),
+        "opened_at": stamp(incident.opened_at),
+        "last_at": stamp(incident.last_at),
+        "closed_at": None if incident.closed_at is None else stamp(incident.closed_at),
+        "closed_because": incident.closed_because,
+        "occurrences": incident.occurrences,
+        "run": incident.run,
+        "last_run": incident.last_run,
+        "duration_seconds": max(0.0, (end - incident.opened_at).total_seconds()),
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def stamp(at: Wall) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _opened(job: Job, verdict: Verdict, run: RunId, now: Wall, id_: int) -> Incident:
+    return Incident(
+        id=id_,
+        job=job.name,
+        fingerprint=verdict.fingerprint,
+        outcome=Outcome(verdict.outcome),
+        summary=verdict.summary,
+        severity=job.alerts.severity,
+        opened_at=now,
+        last_at=now,
+        run=run,
+        last_run=run,
+    )
+
+
+def _notify(incident: Incident, alerts: AlertPolicy, kind: NotificationKind, now: Wall, facts: Facts) -> Notifications:
+    """One notification per receiver; the time of a reminder keeps its key apart from the last one's."""
+    text = body(incident, kind, facts, now)
+    nth = f"/{stamp(now)}" if kind is NotificationKind.REMINDER else ""
+    return tuple(
+        Notification(f"{incident.id}/{kind.value}{nth}/{receiver}", receiver, kind, incident.id, now, text)
+        for receiver in dict.fromkeys(alerts.to)
+    )
+
+
+def _lines(lines: Sequence[str]) -> list[str]:
+    return [clean(line, LINE_MAX) for line in lines[:LINES_MAX]]

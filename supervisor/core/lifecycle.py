@@ -1,0 +1,362 @@
+"""The life of one run: attempts begin, end, are judged, wait, begin again, until the run is over.
+
+    (trigger) ──▶ STARTING ──▶ RUNNING ──▶ [judged] ──▶ run over
+                     │            │            │
+                     └──▶ STOPPING ┴──▶ ───────┴──▶ BACKING_OFF ──▶ STARTING
+
+An operator's stop, a breach and the job's own end all lead to the same place: ``attempt_ended``, where the evidence says which it was.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from supervisor.core import explain, incidents, outcome, restart
+from supervisor.core.actions import (
+    AskToStop,
+    KillTree,
+    StartAttempt,
+    TellAttemptEnded,
+    TellIncident,
+    TellParked,
+    TellRunEnded,
+)
+from supervisor.core.events import AttemptEnded, AttemptLost, AttemptStarted, Breached
+from supervisor.core.model import Evidence, Exit, Job, Mono, Outcome, State, Trigger, Verdict, Wall
+from supervisor.core.records import AttemptPhase, AttemptRow, RunRow, SlotResult, SlotRow
+from supervisor.core.state import Last, LiveRun, StopReason
+from supervisor.core.turn import Turn
+from supervisor.core.units import format_duration
+
+KILL_FOR_STOP: Final = "stop"
+LATE_S: Final = 60.0
+
+
+def start_run(turn: Turn, trigger: Trigger, slot: Wall | None = None) -> LiveRun:
+    """A new run and its first attempt."""
+    run = LiveRun(turn.next_run, trigger, slot, turn.now.wall, State.STARTING)
+    turn.next_run += 1
+    if slot is not None:
+        late = (turn.now.wall - slot).total_seconds() > LATE_S + turn.state.job.schedule.jitter_s
+        turn.write(
+            SlotRow(turn.state.name, slot, SlotResult.LATE if late and trigger is Trigger.SCHEDULE else SlotResult.RAN, None, run.id)
+        )
+    return begin_attempt(turn, run)
+
+
+def begin_attempt(turn: Turn, run: LiveRun) -> LiveRun:
+    """The next child of this run: its intent is written down durably before the keeper is asked."""
+    run = replace(
+        run,
+        attempt=run.attempt + 1,
+        phase=State.STARTING,
+        attempt_at=turn.now.mono,
+        attempt_wall=turn.now.wall,
+        pid=None,
+        deadline=None,
+        killed=False,
+    )
+    ask_for_start(turn, run)
+    return run
+
+
+def ask_for_start(turn: Turn, run: LiveRun) -> None:
+    """Write the intent and ask the keeper; also for an intent that never reached it."""
+    turn.put(run)
+    turn.state = turn.state.remember(last_start_at=turn.now.wall, boot_id=turn.boot_id, epoch=turn.epoch)
+    turn.write(_run_row(turn, run))
+    turn.write(_attempt_row(turn, run, AttemptPhase.INTENDED))
+    turn.durable = True
+    turn.order(StartAttempt(turn.state.job_of(run.id), run.id, run.attempt, run.trigger, run.slot))
+
+
+def attempt_started(turn: Turn, event: AttemptStarted) -> None:
+    """The keeper says that the child runs."""
+    run = _current(turn, event.run, event.attempt)
+    if run is None:
+        return
+    stopping = run.phase is State.STOPPING
+    run = replace(run, pid=event.pid, attempt_at=event.at, phase=State.STOPPING if stopping else State.RUNNING)
+    turn.put(run)
+    turn.write(_attempt_row(turn, run, AttemptPhase.STARTED))
+    if stopping:  # the signal may have come before there was anybody to hear it
+        turn.order(AskToStop(turn.state.name, run.id, run.attempt, turn.state.job_of(run.id).stop.signal))
+
+
+def breached(turn: Turn, event: Breached) -> None:
+    """A hard limit: the tree is killed at once; it already stands still."""
+    run = _current(turn, event.run, event.attempt)
+    if run is not None and not run.killed:
+        turn.put(replace(run, killed=True))
+        turn.order(KillTree(turn.state.name, run.id, run.attempt, event.breach.limit.value))
+
+
+def stop_run(turn: Turn, run: LiveRun, reason: StopReason, *, then_start: bool = False) -> None:
+    """Ask a run to end. A run between two attempts is over at once."""
+    run = replace(run, stop=run.stop or reason, then_start=then_start or run.then_start)
+    turn.put(run)
+    if run.phase is State.BACKING_OFF:
+        _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped while it waited for its next attempt"))
+    elif run.phase is not State.STOPPING:
+        policy = turn.state.job_of(run.id).stop
+        turn.put(replace(run, phase=State.STOPPING, deadline=Mono(turn.now.mono + policy.grace_s)))
+        turn.order(AskToStop(turn.state.name, run.id, run.attempt, policy.signal))
+
+
+def due(turn: Turn, run: LiveRun) -> None:
+    """The run's own deadlines: the end of a wait, the end of a grace, a service that has proved stable."""
+    if run.deadline is not None and turn.now.mono >= run.deadline:
+        if run.phase is State.BACKING_OFF:
+            begin_attempt(turn, run)
+        elif run.phase is State.STOPPING:
+            turn.put(replace(run, deadline=None, killed=True))
+            turn.order(KillTree(turn.state.name, run.id, run.attempt, KILL_FOR_STOP))
+    memo, job = turn.state.memo, turn.state.job_of(run.id)
+    stable = run.phase is State.RUNNING and turn.now.mono - run.attempt_at >= job.restart.stable_s
+    if stable and job.schedule.is_service and (memo.failures_in_row or turn.state.incidents):
+        turn.state = turn.state.remember(failures_in_row=0)
+        recover(turn, f"it has run for {format_duration(job.restart.stable_s)}")
+
+
+def attempt_lost(turn: Turn, event: AttemptLost) -> None:
+    """Nobody saw how it ended."""
+    run = _current(turn, event.run, event.attempt)
+    if run is None:
+        return
+    verdict = Verdict(Outcome.LOST, f"how it ended cannot be known: {event.why}", evidence=(event.why,))
+    ended = AttemptEnded(turn.state.name, run.id, run.attempt, Evidence(Exit()), run.attempt_wall or run.started_at, turn.now.wall)
+    _settle(turn, run, ended, verdict)
+
+
+def attempt_ended(turn: Turn, event: AttemptEnded) -> None:
+    """Judge it, and decide what follows."""
+    run = _current(turn, event.run, event.attempt)
+    if run is None:
+        return
+    job = turn.state.job_of(run.id)
+    _settle(turn, run, event, outcome.judge(job.limits, job.expect, event.evidence))
+
+
+def recover(turn: Turn, because: str) -> None:
+    """The job is well again: its incidents close."""
+    changed, notifications = incidents.recover(turn.state.incidents, turn.state.job, turn.now.wall, because)
+    turn.incidents(changed, notifications)
+    for incident in changed:
+        turn.tell(TellIncident(incident, "closed", len(notifications)))
+
+
+# ---------------------------------------------------------------- the end of an attempt
+
+
+def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> None:
+    job = turn.state.job_of(run.id)
+    verdict = replace(verdict, fingerprint=verdict.fingerprint or outcome.fingerprint_of(job.name, verdict, event.evidence))
+    run = replace(
+        run,
+        memory_peak_bytes=max(run.memory_peak_bytes, event.evidence.memory_peak_bytes),
+        cpu_s=run.cpu_s + event.evidence.exit.cpu_s,
+        attempt_wall=event.started_at,
+        deadline=None,
+    )
+    turn.put(run)
+    _count_failures(turn, job, verdict, event)
+    decision = _decide(turn, run, job, verdict)
+    incident = _observe(turn, run, job, verdict, _will(turn, run, decision))
+    report = explain.make_report(
+        job.name,
+        run.id,
+        run.attempt,
+        verdict,
+        event.evidence,
+        event.started_at,
+        event.ended_at,
+        event.output_tail,
+        _did(run, event, verdict),
+        _will(turn, run, decision),
+        incident,
+        dict(event.containment or {}),
+    )
+    row = _attempt_row(turn, run, AttemptPhase.ENDED)
+    turn.write(
+        replace(
+            row,
+            ended_at=event.ended_at,
+            outcome=verdict.outcome,
+            exit_code=event.evidence.exit.code,
+            signal=event.evidence.exit.signal,
+            report=json.dumps(report, ensure_ascii=False, separators=(",", ":")),
+        )
+    )
+    wait = decision.after_s if isinstance(decision, restart.Restart) else None
+    turn.tell(TellAttemptEnded(job.name, run.id, run.attempt, verdict, event.evidence, wait, decision.reason.value))
+    if isinstance(decision, restart.Restart):
+        _back_off(turn, run, verdict, decision)
+    else:
+        _end_run(turn, run, verdict, decision)
+
+
+def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded) -> None:
+    memo = turn.state.memo
+    if verdict.outcome is Outcome.STOPPED:
+        return
+    if not verdict.outcome.is_bad:
+        turn.state = turn.state.remember(failures_in_row=0, last_success_at=event.ended_at)
+        return
+    was_stable = event.evidence.duration_s >= job.restart.stable_s and job.schedule.is_service
+    failures = 1 if was_stable else memo.failures_in_row + 1
+    turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at)
+
+
+def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict) -> restart.Decision:
+    if run.stop is not None or turn.closing or turn.state.removed:
+        return restart.Done(restart.DoneReason.STOPPED)
+    memo = turn.state.memo
+    decision = restart.decide(
+        job.restart, job.name, verdict.outcome, memo.restarts, run.attempt, turn.now.mono, failures_in_row=memo.failures_in_row
+    )
+    if job.schedule.is_timed and isinstance(decision, restart.Park) and decision.reason is restart.ParkReason.BUDGET_SPENT:
+        return restart.Done(restart.DoneReason.BUDGET_SPENT)  # the next fire time is its next chance
+    return decision
+
+
+def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[str]) -> int | None:
+    if verdict.outcome is Outcome.STOPPED:
+        return None
+    if not verdict.outcome.is_bad:
+        recover(turn, f"run {run.id} succeeded")
+        return None
+    known = {incident.id for incident in turn.state.incidents}
+    changed, notifications, turn.next_incident = incidents.observe(
+        turn.state.incidents, job, verdict, run.id, turn.state.memo.failures_in_row, turn.now.wall, turn.next_incident, will=will
+    )
+    turn.incidents(changed, notifications)
+    for incident in changed:
+        turn.tell(TellIncident(incident, "seen" if incident.id in known else "opened", len(notifications)))
+    return changed[0].id if changed else None
+
+
+def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart) -> None:
+    memo = turn.state.memo
+    if restart.counts(verdict.outcome):
+        window = turn.state.job_of(run.id).restart.budget.within_s
+        recent = tuple(at for at in memo.restarts if turn.now.mono - at <= window)
+        turn.state = turn.state.remember(restarts=(*recent, turn.now.mono))
+    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + decision.after_s), pid=None)
+    turn.put(waiting)
+    turn.write(_run_row(turn, waiting))
+    if decision.after_s <= 0:
+        begin_attempt(turn, waiting)
+
+
+def _end_run(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Decision | None = None) -> None:
+    job, now = turn.state.job_of(run.id), turn.now.wall
+    duration = max(0.0, (now - run.started_at).total_seconds())
+    row = replace(_run_row(turn, run), ended_at=now, outcome=verdict.outcome, summary=verdict.summary, duration_s=duration)
+    turn.write(row)
+    turn.state = turn.state.without_run(run.id).remember(
+        last=Last(run.id, verdict.outcome, verdict.summary, now, duration, run.memory_peak_bytes)
+    )
+    turn.tell(TellRunEnded(row))
+    if isinstance(decision, restart.Park):
+        turn.state = turn.state.remember(parked=decision.reason.value)
+        turn.tell(TellParked(job.name, verdict.outcome, decision.reason.value))
+    _next_run(turn, run)
+
+
+def _next_run(turn: Turn, run: LiveRun) -> None:
+    """A run that was waiting for the end of this one."""
+    state = turn.state
+    if turn.closing or state.removed or not state.job.enabled:
+        return
+    if run.then_start:
+        start_run(turn, Trigger.STARTUP if run.stop is StopReason.RELOAD else Trigger.REQUEST)
+    elif state.memo.backlog and not (state.memo.runs or state.memo.paused or state.memo.parked):
+        slot, *rest = state.memo.backlog
+        turn.state = state.remember(backlog=tuple(rest))
+        start_run(turn, Trigger.SCHEDULE, slot)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _did(run: LiveRun, event: AttemptEnded, verdict: Verdict) -> list[str]:
+    facts = event.evidence.exit
+    did: list[str] = []
+    if facts.killed_for == KILL_FOR_STOP:
+        did.append("asked it to stop and, after its grace, killed it")
+    elif facts.killed_for is not None:
+        did.append(f"stopped all of its processes, looked at them, then killed them (limit: {facts.killed_for})")
+    elif facts.asked_to_stop:
+        did.append("asked it to stop")
+    if facts.leftovers:
+        did.append(f"ended {facts.leftovers} processes that it had left behind")
+    if facts.unkillable:
+        did.append(f"could not end {', '.join(map(str, facts.unkillable))}: the kernel does not let go of them")
+    if verdict.outcome.is_bad and not did:
+        did.append("let it end by itself and kept what it left behind")
+    if run.attempt > 1:
+        did.append(f"this was attempt {run.attempt} of run {run.id}")
+    return did
+
+
+def _will(turn: Turn, run: LiveRun, decision: restart.Decision) -> list[str]:
+    name = turn.state.name
+    if isinstance(decision, restart.Restart):
+        return [f"start attempt {run.attempt + 1} in {format_duration(round(decision.after_s, 1))}"]
+    if isinstance(decision, restart.Park):
+        return [f"nothing more: the job is parked ({decision.reason.value}) until `mainstay start {name}`"]
+    fire = turn.state.next_start
+    if turn.state.memo.paused or run.stop is StopReason.OPERATOR:
+        return [f"nothing until `mainstay start {name}`"]
+    if fire is not None:
+        reason = _NO_RESTART.get(decision.reason)
+        why = f" ({reason(turn.state.job_of(run.id))})" if reason else ""
+        return [f"run it again at its next fire time, {fire:%Y-%m-%d %H:%M:%S} UTC{why}"]
+    return [f"nothing until it is asked to: `mainstay trigger {name}`"]
+
+
+_NO_RESTART: Final[dict[restart.DoneReason, Callable[[Job], str]]] = {
+    restart.DoneReason.NEVER: lambda _job: "restart.when is never",
+    restart.DoneReason.NOT_RETRIED: lambda _job: "this outcome is not in restart.retry_on",
+    restart.DoneReason.BUDGET_SPENT: lambda job: (
+        f"the budget of {job.restart.budget.restarts} restarts within {format_duration(job.restart.budget.within_s)} is spent"
+    ),
+}
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _current(turn: Turn, run_id: int, attempt: int) -> LiveRun | None:
+    """The run, if this attempt is its present one: an event of an earlier one is old news."""
+    run = turn.state.run(run_id)
+    return run if run is not None and run.attempt == attempt and run.is_alive else None
+
+
+def _run_row(turn: Turn, run: LiveRun) -> RunRow:
+    return RunRow(
+        id=run.id,
+        job=turn.state.name,
+        trigger=run.trigger,
+        slot=run.slot,
+        started_at=run.started_at,
+        attempts=run.attempt,
+        memory_peak_bytes=run.memory_peak_bytes,
+        cpu_s=run.cpu_s,
+    )
+
+
+def _attempt_row(turn: Turn, run: LiveRun, phase: AttemptPhase) -> AttemptRow:
+    started = run.attempt_wall if phase is not AttemptPhase.INTENDED else None
+    return AttemptRow(
+        run=run.id,
+        attempt=run.attempt,
+        job=turn.state.name,
+        phase=phase,
+        epoch=turn.epoch,
+        boot_id=turn.boot_id,
+        intended_at=run.attempt_wall or run.started_at,
+        pid=run.pid,
+        started_at=started,
+    )

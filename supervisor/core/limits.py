@@ -1,0 +1,319 @@
+"""Samples against limits: what was crossed, whether it has to end the attempt, and when to look again.
+
+Taking samples, arming rlimits and killing are others' business; verdicts are ``outcome``'s. The adaptive rhythm is the one measured in the
+guard's study: half the headroom at four times the present growth, or at a brisk default growth, whichever is sooner.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
+
+SOFT_SHARE = 0.75  # of the memory limit, where no soft line is configured: time to arm the rlimit and take a stack
+ARMED_SHARE = 1.05  # an armed RLIMIT_DATA becomes a MemoryError at the line itself; killing is for those who ignore it
+RECURSION_FRAMES = 50_000  # where none is configured: 50 times Python's own limit, and some 5 MB of frames
+OWN_LIMIT_SHARE = 1.1  # deeper than this, Python's own limit has failed (gh-132744, gh-137883, gh-149243)
+ERROR_ROOM_FRAMES = 100  # CPython goes up to 50 frames beyond its limit while it makes the RecursionError
+
+NEAR_LIMIT_SHARE = 0.98
+SWALLOW_WINDOW_S = 10.0
+SWALLOW_HITS = 5
+SWALLOW_SPACING_S = 0.1  # one slow unwinding, seen many times at 2 ms a look, is one RecursionError and nobody's business
+SWALLOW_LOOK_S = 0.05  # 200 looks in the window: 14 hits at the 7 % that the rarest shape shows
+
+LOOK_MIN_S = 0.002
+LOOK_MAX_S = 0.1
+YOUNG_LOOK_S = 0.01  # the first pause; a young attempt's growth is not known yet, so pauses grow with its age
+MEMORY_RATE = 250e6  # bytes/s that a quiet job is trusted not to exceed without being looked at again
+FRAMES_RATE = 100e3  # frames/s, for a job whose own recursion limit does not hold the line
+PROCESSES_RATE = 50.0
+OUTPUT_RATE = 50e6
+CPU_LOOK_MIN_S = 0.05  # an idle job just under its CPU limit is not worth 500 looks a second
+RATE_DECAY = 0.9
+
+SWALLOWED = "swallowed"  # Breach.detail: RecursionErrors are raised and caught for ever
+OWN_LIMIT_FAILED = "own_limit_failed"  # Breach.detail: deeper than the interpreter's own limit allows
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at the whole tree of an attempt.
+
+    ``depth`` is the deepest Python stack, ``recursion_limit`` that interpreter's own limit (None: not readable), ``recursion_error``
+    whether a RecursionError is in flight there. ``progress_token`` is anything that differs once the job got on.
+    """
+
+    at: Mono
+    memory_bytes: int = 0
+    processes: int = 1
+    depth: int = 0
+    recursion_limit: int | None = None
+    recursion_error: bool = False
+    cpu_s: float = 0.0
+    output_bytes: int = 0
+    progress_token: object = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Growth per second, never negative: the latest, or nine tenths of what it was, whichever is more."""
+
+    memory: float = 0.0
+    frames: float = 0.0
+    processes: float = 0.0
+    output: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A sample that looks like a swallowed RecursionError: ``in_flight`` one was seen, else the stack stood at the limit."""
+
+    at: Mono
+    in_flight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is remembered of one attempt from sample to sample. ``Watched()`` before the first.
+
+    ``progress_at`` None means "since it started". The peaks and ``swallowed_seen`` (spaced hits over its whole life) are for the evidence.
+    """
+
+    last: Sample | None = None
+    rates: Rates = Rates()
+    progress_at: Mono | None = None
+    hits: tuple[Hit, ...] = ()
+    soft_told: bool = False
+    memory_peak_bytes: int = 0
+    depth_peak: int = 0
+    swallowed_seen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """``breaches`` has every line that is crossed, the soft one only the first time; ``hard`` the one to kill for."""
+
+    watched: Watched
+    breaches: tuple[Breach, ...]
+    hard: Breach | None
+    next_look_s: float
+
+
+# Which breach names the kill when several lines are crossed at once: causes before their consequences.
+GRAVEST_FIRST = (
+    LimitName.RECURSION,
+    LimitName.MEMORY,
+    LimitName.PROCESSES,
+    LimitName.OUTPUT,
+    LimitName.CPU,
+    LimitName.STALL,
+    LimitName.TIME,
+)
+
+
+def judge(
+    limits: Limits,
+    watched: Watched,
+    sample: Sample,
+    started: Mono,
+    now: Mono,
+    *,
+    armed: bool = False,
+    dmax: float = LOOK_MAX_S,
+    cores: int = 1,
+) -> Judgement:
+    """Hold *sample* against *limits*, for an attempt that began at *started*.
+
+    *armed*: an rlimit already turns the memory line into a MemoryError, so killing waits for 5 % more. *dmax* is the longest pause
+    between looks that the caller can afford for its number of jobs; *cores* how fast CPU time can pass. Time and stall are judged at
+    *now*, everything else at the sample.
+    """
+    seen = _remember(watched, sample, started)
+    soft = _soft(limits, seen, sample)
+    breaches = (*_hard(limits, seen, sample, started, now, armed=armed), *soft)
+    if soft:
+        seen = replace(seen, soft_told=True)
+    hard = _gravest(breaches) if breaches else None
+    return Judgement(seen, breaches, hard, _next_look_s(limits, seen, sample, started, now, armed=armed, dmax=dmax, cores=cores))
+
+
+def _gravest(breaches: Sequence[Breach]) -> Breach | None:
+    by_limit = {breach.limit: breach for breach in breaches}
+    return next((by_limit[name] for name in GRAVEST_FIRST if name in by_limit), None)
+
+
+def soft_line(limits: Limits) -> float | None:
+    """The soft memory line in bytes: as configured, else three quarters of the limit, else None."""
+    if limits.memory_soft_bytes is not None:
+        return limits.memory_soft_bytes
+    return None if limits.memory_bytes is None else limits.memory_bytes * SOFT_SHARE
+
+
+def deadline(limits: Limits, watched: Watched, started: Mono) -> Mono | None:
+    """When the next line is crossed by the mere passing of time (time, stall); None when neither is configured."""
+    ends = [end for end in (_time_end(limits, started), _stall_end(limits, watched, started)) if end is not None]
+    return min(ends, default=None)
+
+
+# ---------------------------------------------------------------- memory of earlier samples
+
+
+def _remember(watched: Watched, sample: Sample, started: Mono) -> Watched:
+    last = watched.last
+    moved = last is None or last.progress_token != sample.progress_token
+    since = watched.progress_at if watched.progress_at is not None else started
+    hits, new = _hits(watched.hits, sample) if watched.hits or _is_hit(sample) else ((), 0)
+    return Watched(
+        last=sample,
+        rates=_rates(watched.rates, last, sample),
+        progress_at=max(since, sample.at) if moved and last is not None else since,
+        hits=hits,
+        soft_told=watched.soft_told,
+        memory_peak_bytes=max(watched.memory_peak_bytes, sample.memory_bytes),
+        depth_peak=max(watched.depth_peak, sample.depth),
+        swallowed_seen=watched.swallowed_seen + new,
+    )
+
+
+def _rates(rates: Rates, last: Sample | None, sample: Sample) -> Rates:
+    if last is None or sample.at <= last.at:
+        return rates
+    span_s = sample.at - last.at
+
+    def rate(before: float, now: float, previous: float) -> float:
+        return max((now - before) / span_s, RATE_DECAY * previous, 0.0)
+
+    return Rates(
+        memory=rate(last.memory_bytes, sample.memory_bytes, rates.memory),
+        frames=rate(last.depth, sample.depth, rates.frames),
+        processes=rate(last.processes, sample.processes, rates.processes),
+        output=rate(last.output_bytes, sample.output_bytes, rates.output),
+    )
+
+
+def _hits(hits: tuple[Hit, ...], sample: Sample) -> tuple[tuple[Hit, ...], int]:
+    """The hits within the window, this sample's included, and how many are new (0 or 1)."""
+    kept = tuple(hit for hit in hits if sample.at - hit.at <= SWALLOW_WINDOW_S)
+    if not _is_hit(sample):
+        return kept, 0
+    if kept and sample.at - kept[-1].at < SWALLOW_SPACING_S:
+        same = Hit(kept[-1].at, kept[-1].in_flight or sample.recursion_error)
+        return (*kept[:-1], same), 0
+    return (*kept, Hit(sample.at, sample.recursion_error)), 1
+
+
+def _is_hit(sample: Sample) -> bool:
+    limit = sample.recursion_limit
+    return sample.recursion_error or (limit is not None and limit > 0 and sample.depth >= NEAR_LIMIT_SHARE * limit)
+
+
+# ---------------------------------------------------------------- the lines
+
+
+def _soft(limits: Limits, watched: Watched, sample: Sample) -> tuple[Breach, ...]:
+    line = soft_line(limits)
+    if watched.soft_told or line is None or sample.memory_bytes <= line:
+        return ()
+    return (Breach(LimitName.MEMORY_SOFT, sample.memory_bytes, line),)
+
+
+def _hard(limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, armed: bool) -> tuple[Breach, ...]:
+    found = (
+        _recursion(limits, watched, sample),
+        _memory(limits, sample, armed=armed),
+        _over(LimitName.PROCESSES, sample.processes, limits.processes),
+        _over(LimitName.OUTPUT, sample.output_bytes, limits.output_bytes) if limits.output_action is OutputAction.KILL else None,
+        _cpu(limits, sample),
+        _passed(LimitName.STALL, limits.stall_s, watched.progress_at, _stall_end(limits, watched, started), now),
+        _passed(LimitName.TIME, limits.time_s, started, _time_end(limits, started), now),
+    )
+    return tuple(breach for breach in found if breach is not None)
+
+
+def _recursion(limits: Limits, watched: Watched, sample: Sample) -> Breach | None:
+    line = RECURSION_FRAMES if limits.recursion_frames is None else limits.recursion_frames
+    own = sample.recursion_limit
+    if sample.depth > line + _error_room(own, line):
+        return Breach(LimitName.RECURSION, sample.depth, line)
+    if own is not None and sample.depth > own * OWN_LIMIT_SHARE + ERROR_ROOM_FRAMES:
+        return Breach(LimitName.RECURSION, sample.depth, own, OWN_LIMIT_FAILED)
+    # A stack that stands at the limit is not enough: without one RecursionError seen it may just be a deep and quiet one.
+    if len(watched.hits) >= SWALLOW_HITS and any(hit.in_flight for hit in watched.hits):
+        return Breach(LimitName.RECURSION, max(sample.depth, watched.depth_peak), own if own is not None else line, SWALLOWED)
+    return None
+
+
+def _error_room(own: int | None, line: int) -> int:
+    """Frames allowed beyond *line* where the interpreter's own limit stands on or below it: the RecursionError is on its way."""
+    return ERROR_ROOM_FRAMES if own is not None and own <= line else 0
+
+
+def _memory(limits: Limits, sample: Sample, *, armed: bool) -> Breach | None:
+    line = limits.memory_bytes
+    if line is None or sample.memory_bytes <= line * (ARMED_SHARE if armed else 1):
+        return None
+    return Breach(LimitName.MEMORY, sample.memory_bytes, line)
+
+
+def _over(limit: LimitName, measured: float, line: float | None) -> Breach | None:
+    return None if line is None or measured <= line else Breach(limit, measured, line)
+
+
+def _cpu(limits: Limits, sample: Sample) -> Breach | None:
+    line = limits.cpu_s
+    return None if line is None or sample.cpu_s < line else Breach(LimitName.CPU, sample.cpu_s, line)
+
+
+def _passed(limit: LimitName, line: float | None, since: Mono | None, end: Mono | None, now: Mono) -> Breach | None:
+    if line is None or since is None or end is None or now < end:
+        return None
+    return Breach(limit, max(now - since, line), line)
+
+
+def _time_end(limits: Limits, started: Mono) -> Mono | None:
+    return None if limits.time_s is None else Mono(started + limits.time_s)
+
+
+def _stall_end(limits: Limits, watched: Watched, started: Mono) -> Mono | None:
+    if limits.stall_s is None:
+        return None
+    return Mono((started if watched.progress_at is None else watched.progress_at) + limits.stall_s)
+
+
+# ---------------------------------------------------------------- when to look again
+
+
+def _next_look_s(
+    limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, armed: bool, dmax: float, cores: int
+) -> float:
+    """Seconds until the next look: by headroom and growth, within [2 ms, *dmax*], but never past a deadline that lies ahead."""
+    looks = [dmax, max(YOUNG_LOOK_S, 0.5 * (now - started))]
+    rates = watched.rates
+    if limits.memory_bytes is not None:
+        line = limits.memory_bytes * (ARMED_SHARE if armed else 1)
+        looks.append(_pause_s(line - sample.memory_bytes, rates.memory, MEMORY_RATE))
+    looks.append(_frames_pause_s(limits, sample, rates))
+    if limits.processes is not None:
+        looks.append(_pause_s(limits.processes - sample.processes, rates.processes, PROCESSES_RATE))
+    if limits.output_bytes is not None and limits.output_action is OutputAction.KILL:
+        looks.append(_pause_s(limits.output_bytes - sample.output_bytes, rates.output, OUTPUT_RATE))
+    if limits.cpu_s is not None:
+        looks.append(max(CPU_LOOK_MIN_S, (limits.cpu_s - sample.cpu_s) / max(cores, 1)))
+    if watched.hits:
+        looks.append(SWALLOW_LOOK_S)
+    pause_s = max(LOOK_MIN_S, min(looks))
+    end = deadline(limits, watched, started)
+    return pause_s if end is None or end <= now else min(pause_s, end - now)
+
+
+def _frames_pause_s(limits: Limits, sample: Sample, rates: Rates) -> float:
+    line = RECURSION_FRAMES if limits.recursion_frames is None else limits.recursion_frames
+    own = sample.recursion_limit
+    if own is None or (own <= line and sample.depth <= own):
+        return math.inf  # nothing to be read, or the interpreter holds the line by itself: no hurry
+    return _pause_s(line - sample.depth, rates.frames, FRAMES_RATE)
+
+
+def _pause_s(headroom: float, rate: float, brisk: float) -> float:
+    return 0.5 * max(headroom, 0.0) / max(4 * rate, brisk)

@@ -1,0 +1,603 @@
+"""Evidence → verdict: why an attempt ended, in the order in which the kinds of evidence can be trusted.
+
+1. our own kill, refined: the limit that struck may only be where a runaway recursion (or a lost worker) came to light;
+2. it never started; 3. we asked it to stop; 4. the guard refused to go on;
+5. the signal it died of, with the kernel's counts and the crash report; 6. the exception the guard wrote down; 7. its own exit code.
+
+Words in the output, exit codes like 137 and names never make a verdict. What follows from it is decided in ``restart``.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU
+
+from supervisor.core.cycle import find_cycle_in_frames
+from supervisor.core.fingerprint import fingerprint
+from supervisor.core.limits import SWALLOWED
+from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Outcome, Verdict
+from supervisor.core.prose import about_duration, about_size, at, base, clean, counted, own_frames, signal_name, turn_of
+
+DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
+DUMP_FRAMES = 95  # faulthandler writes 100 at most; a few may be foreign
+SWALLOWED_ERRORS = 16  # counted by the guard
+SWALLOWED_LOOKS = 5  # seen from outside
+CPU_HARD_S = 2.0  # RLIMIT_CPU: the kernel kills this much after SIGXCPU
+AT_LIMIT = 0.9  # of the recursion limit: what was spent on frames outside the traceback does not count
+STACK_SIGNALS = frozenset({SIGSEGV, SIGBUS})
+FATAL_SIGNALS = frozenset({SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP})
+LOST_C_ERROR = "error return without exception set"  # what is left of an exception that C code lost, out of memory
+
+OUTCOME_OF_LIMIT = {
+    LimitName.MEMORY: Outcome.MEMORY,
+    LimitName.MEMORY_SOFT: Outcome.MEMORY,
+    LimitName.RECURSION: Outcome.RECURSION,
+    LimitName.TIME: Outcome.TIME,
+    LimitName.CPU: Outcome.CPU,
+    LimitName.STALL: Outcome.STALLED,
+    LimitName.PROCESSES: Outcome.PROCESSES,
+    LimitName.OUTPUT: Outcome.OUTPUT,
+}
+OWN_REASONS = frozenset(limit.value for limit in OUTCOME_OF_LIMIT)  # any other reason for a kill is the end of a stop
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one rule found: the outcome, the limit that struck, and the sentence about it (without who and when)."""
+
+    outcome: Outcome
+    sentence: str
+    limit: LimitName | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """The evidence with what can be read out of it."""
+
+    limits: Limits
+    expect: Expect
+    evidence: Evidence
+
+    @cached_property
+    def cycle(self) -> Cycle | None:
+        """What repeated, by the best witness: named by the guard or the look, else found in their frames."""
+        words, look = self.evidence.words, self.evidence.look
+        if words.lineage is not None:
+            script, levels = words.lineage
+            return Cycle((Frame(base(script), script, 0),), levels, CycleKind.PROCESSES)
+        named = words.cycle or (look.cycle if look else None)
+        if named is not None:
+            return named
+        if (error := words.exception) is not None and (found := find_cycle_in_frames(error.frames, error.depth, innermost_first=False)):
+            return found
+        if words.fatal_frames and (
+            found := find_cycle_in_frames(words.fatal_frames, max(len(words.fatal_frames), self.evidence.depth_peak))
+        ):
+            return found
+        stacks = sorted(look.stacks, key=lambda stack: -stack.depth) if look else ()
+        return next((found for stack in stacks if (found := find_cycle_in_frames(stack.frames, stack.depth))), None)
+
+    @cached_property
+    def depth(self) -> int:
+        """The deepest stack that anybody saw."""
+        words, look = self.evidence.words, self.evidence.look
+        error = words.exception.depth if words.exception else 0
+        named = words.cycle.depth if words.cycle else 0
+        return max(self.evidence.depth_peak, look.depth if look else 0, error, named, len(words.fatal_frames))
+
+    @property
+    def error(self) -> ExceptionFacts | None:
+        """The exception that ended the main thread."""
+        found = self.evidence.words.exception
+        return found if found is not None and found.where == "main" else None
+
+    @cached_property
+    def error_type(self) -> str:
+        return self.error.type.rpartition(".")[2] if self.error else ""
+
+    @property
+    def is_memory_error(self) -> bool:
+        """A MemoryError or a kind of it (numpy has one); not one that speaks of another memory than the job's own."""
+        return self.error_type.endswith("MemoryError") and not self.error_type.startswith("OutOf")
+
+    @property
+    def swallows(self) -> bool:
+        """RecursionErrors were raised and caught over and over."""
+        breach = self.evidence.breach
+        seen = self.evidence.swallowed_seen >= SWALLOWED_LOOKS or (breach is not None and breach.detail == SWALLOWED)
+        return seen or self.evidence.words.swallowed_recursion >= SWALLOWED_ERRORS
+
+    @property
+    def fills_the_stack(self) -> bool:
+        """So deep at its end, and so much the same, that the stack itself is what grew; or tasks or processes that make themselves."""
+        if self.cycle is None or (self.cycle is self.evidence.words.cycle and self._is_old_cycle):
+            return False
+        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > DEEP
+
+    @property
+    def _is_old_cycle(self) -> bool:
+        """The guard named it at a RecursionError that the job survived, however long ago."""
+        return self.evidence.words.swallowed_recursion > 0 and self.error_type != "RecursionError"
+
+    @property
+    def _depth_at_end(self) -> int:
+        """The best witness of the end: the look, else the traceback or the guard's cycle, else the deepest sample."""
+        words, look = self.evidence.words, self.evidence.look
+        if look is not None and look.depth:
+            return look.depth
+        return max(self.error.depth if self.error else 0, words.cycle.depth if words.cycle else 0) or self.evidence.depth_peak
+
+    @property
+    def runs_away(self) -> bool:
+        return self.swallows or self.fills_the_stack
+
+    @property
+    def after(self) -> str:
+        return f"after {about_duration(self.evidence.duration_s)}"
+
+
+Rule = Callable[[Case], Finding | None]
+
+
+def judge(job_limits: Limits, expect: Expect, evidence: Evidence) -> Verdict:
+    """The verdict over one attempt, without its fingerprint (see ``fingerprint_of``)."""
+    case = Case(job_limits, expect, evidence)
+    finding = next(found for rule in RULES if (found := rule(case)) is not None)
+    return Verdict(
+        outcome=finding.outcome,
+        summary=clean(finding.sentence),
+        limit=finding.limit,
+        evidence=tuple(clean(line) for line in _facts(case)),
+        cycle=case.cycle if finding.outcome is Outcome.RECURSION else None,
+        exception=evidence.words.exception,
+        stacks=evidence.look.stacks if evidence.look else (),
+    )
+
+
+def fingerprint_of(job: str, verdict: Verdict, evidence: Evidence) -> str:
+    """One name for one bug of *job*, whichever costume it died in."""
+    return fingerprint(
+        job,
+        verdict.outcome,
+        cycle=verdict.cycle,
+        exception=verdict.exception,
+        frames=evidence.words.fatal_frames,
+        exit_code=evidence.exit.code,
+        signal=evidence.exit.signal,
+    )
+
+
+# ---------------------------------------------------------------- 1 to 4: our own doing
+
+
+def _own_kill(case: Case) -> Finding | None:
+    reason = case.evidence.exit.killed_for
+    if reason is None:
+        return None
+    if reason not in OWN_REASONS:
+        return Finding(Outcome.STOPPED, f"It was asked to stop, did not, and was killed {case.after}.")
+    limit = LimitName(reason)
+    return _refined(case, limit) or Finding(OUTCOME_OF_LIMIT[limit], _limit_sentence(case, limit), limit)
+
+
+def _refined(case: Case, limit: LimitName) -> Finding | None:
+    """The cause behind the limit that struck."""
+    if limit is LimitName.RECURSION or case.runs_away:
+        end = "" if limit is LimitName.RECURSION else f"; it came to light at the limit on {limit.value.replace('_soft', '')}"
+        return _recursion(case, f"{_depth_words(case)}{end}; it was killed {case.after}", limit)
+    if limit in (LimitName.TIME, LimitName.CPU, LimitName.STALL) and case.evidence.words.swallowed_memory >= SWALLOWED_ERRORS:
+        count = counted(case.evidence.words.swallowed_memory, "MemoryError")
+        return Finding(Outcome.MEMORY, f"It caught {count} of its own and went on without memory; it was killed {case.after}.", limit)
+    if limit in (LimitName.TIME, LimitName.STALL) and case.evidence.exit.oom_kills:
+        return Finding(Outcome.WORKER_LOST, f"{_workers(case)}, and the rest never ended; it was killed {case.after}.", LimitName.MEMORY)
+    return None
+
+
+def _never_started(case: Case) -> Finding | None:
+    error = case.evidence.exit.launch_error
+    return None if error is None else Finding(Outcome.LAUNCH_FAILED, f"It could not be started: {error}.")
+
+
+def _asked_to_stop(case: Case) -> Finding | None:
+    if not case.evidence.exit.asked_to_stop:
+        return None
+    return Finding(Outcome.STOPPED, f"It was asked to stop and ended {case.after} ({_how(case)}).")
+
+
+def _refused(case: Case) -> Finding | None:
+    lineage = case.evidence.words.lineage
+    if lineage is None:
+        return None
+    script, levels = lineage
+    sentence = f"Runaway recursion: {base(script)} started itself {levels} levels deep, and the guard refused to go on, {case.after}."
+    return Finding(Outcome.RECURSION, sentence, LimitName.PROCESSES)
+
+
+# ---------------------------------------------------------------- 5: signals
+
+
+def _signal(case: Case) -> Finding | None:
+    number = case.evidence.exit.signal
+    if number is None:
+        return None
+    if number == SIGKILL:
+        return _sigkill(case)
+    if number == SIGXCPU:
+        return _refined(case, LimitName.CPU) or Finding(Outcome.CPU, _limit_sentence(case, LimitName.CPU), LimitName.CPU)
+    if number in FATAL_SIGNALS:
+        return _fatal_signal(case, number)
+    return Finding(Outcome.SIGNALLED, f"{signal_name(number)} ended it {case.after}; Mainstay did not send it.")
+
+
+def _sigkill(case: Case) -> Finding:
+    facts = case.evidence
+    if facts.exit.oom_kills:
+        if case.fills_the_stack:
+            return _recursion(case, f"{_depth_words(case)}; the kernel killed it at {_memory_line(case)} {case.after}", LimitName.MEMORY)
+        where = _where(case)
+        return Finding(
+            Outcome.MEMORY,
+            f"The kernel killed it at {_memory_line(case)} {case.after}{where and f'; it was in {where}'}.",
+            LimitName.MEMORY,
+        )
+    if facts.host_oom_kills:
+        return Finding(
+            Outcome.HOST_OOM,
+            f"The kernel killed it {case.after} because the host ran out of memory; it used {about_size(_peak(case))} itself"
+            + (f", within its limit of {about_size(case.limits.memory_bytes)}." if case.limits.memory_bytes is not None else "."),
+        )
+    if case.limits.cpu_s is not None and facts.exit.cpu_s >= case.limits.cpu_s + CPU_HARD_S - 0.1:
+        return _refined(case, LimitName.CPU) or Finding(Outcome.CPU, _limit_sentence(case, LimitName.CPU), LimitName.CPU)
+    return Finding(Outcome.SIGNALLED, f"SIGKILL ended it {case.after}; neither Mainstay nor the kernel's OOM killer sent it.")
+
+
+def _fatal_signal(case: Case, number: int) -> Finding:
+    name = signal_name(number)
+    if _is_stack_overflow(case, number):
+        return _recursion(case, f"{_depth_words(case)} overflowed the C stack: {name} {case.after}")
+    frames = case.evidence.words.fatal_frames
+    where = f" in {at(frames[0])}" if frames else ""
+    return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}.")
+
+
+def _is_stack_overflow(case: Case, number: int) -> bool:
+    words = case.evidence.words
+    if words.fatal_signal is not None and "stack overflow" in words.fatal_signal.lower():
+        return True
+    if case.error_type == "RecursionError" or _repeats(words.fatal_frames):
+        return True
+    if number not in STACK_SIGNALS:
+        return False
+    # A crash in any thread leaves a dump, unless there was no stack left to write it on: only the main thread has a spare one.
+    speechless = words.spoke and words.fatal_signal is None and not words.fatal_frames and not words.finalized
+    return case.evidence.depth_peak > DEEP or speechless
+
+
+def _repeats(frames: Sequence[Frame]) -> bool:
+    """A dump that is full, or has a cycle; the full one has to be of few functions, for a deep framework fills it as well."""
+    if len(frames) >= DUMP_FRAMES and 2 * len({(frame.file, frame.function) for frame in frames}) <= len(frames):
+        return True
+    return find_cycle_in_frames(frames) is not None
+
+
+# ---------------------------------------------------------------- 6: exceptions, and what the kernel says about workers
+
+
+def _recursion_error(case: Case) -> Finding | None:
+    if case.error is None or _is_success(case):
+        return None
+    lost = case.error_type == "SystemError" and LOST_C_ERROR in case.error.message and case.depth > DEEP
+    if case.error_type == "RecursionError" or lost:
+        if lost:
+            return _recursion(case, f"{_depth_words(case)}, ran out of memory (SystemError: the MemoryError itself was lost) {case.after}")
+        line = case.limits.recursion_frames
+        if line is not None and case.depth >= AT_LIMIT * line:  # the guard had set Python's own limit to ours
+            return _recursion(case, f"{_depth_words(case)}, stopped at its recursion limit of {line:,} {case.after}", LimitName.RECURSION)
+        return _recursion(case, f"{_depth_words(case)}, ended in RecursionError {case.after}")
+    if case.is_memory_error and case.fills_the_stack:
+        return _recursion(case, f"{_depth_words(case)}, filled its memory of {about_size(_peak(case))} {case.after}", LimitName.MEMORY)
+    return None
+
+
+def _memory_error(case: Case) -> Finding | None:
+    if case.error is None or not case.is_memory_error or case.limits.memory_bytes is None or _is_success(case):
+        return None
+    where = _where(case)
+    place = f" in {where}" if where else ""
+    peak = f" at {about_size(_peak(case))}" if _peak(case) else ""
+    return Finding(
+        Outcome.MEMORY,
+        f"{case.error_type}{place}{peak}; its limit is {about_size(case.limits.memory_bytes)}. It ended {case.after}.",
+        LimitName.MEMORY,
+    )
+
+
+def _worker_lost(case: Case) -> Finding | None:
+    if not case.evidence.exit.oom_kills or _is_success(case):
+        return None
+    return Finding(Outcome.WORKER_LOST, f"{_workers(case)}; the rest gave up {case.after} ({_how(case)}).", LimitName.MEMORY)
+
+
+def _out_of_processes(case: Case) -> Finding | None:
+    if not case.evidence.exit.pids_max_hits or _is_success(case):
+        return None
+    line = "" if case.limits.processes is None else f" of {case.limits.processes}"
+    return Finding(
+        Outcome.PROCESSES,
+        f"It was refused a process at its limit{line} and ended {case.after} ({_how(case)}).",
+        LimitName.PROCESSES,
+    )
+
+
+def _exception(case: Case) -> Finding | None:
+    error = case.error
+    if error is None or _is_success(case):
+        return None
+    where = _where(case)
+    message = f": {clean(error.message, 200)}" if error.message else ""
+    return Finding(Outcome.EXCEPTION, f"{error.type}{message}{f', in {where}' if where else ''}, {case.after}.")
+
+
+# ---------------------------------------------------------------- 7: exit codes
+
+
+def _exit_code(case: Case) -> Finding | None:
+    code = case.evidence.exit.code
+    if code is None:
+        return None
+    if not _is_success(case):
+        return Finding(Outcome.FAILED, f"It ended with exit code {code} {case.after}.")
+    wanted, had = case.expect.records_at_least, case.evidence.records
+    if wanted is not None and (had or 0) < wanted:
+        said = "reported no records" if had is None else f"processed {counted(had, 'record')}"
+        return Finding(Outcome.UNMET, f"It ended with exit code {code} {case.after}, but {said}; at least {wanted:,} were expected.")
+    return Finding(Outcome.SUCCEEDED, f"It succeeded {case.after}{_thread_note(case)}.")
+
+
+def _unknown(_case: Case) -> Finding:
+    return Finding(Outcome.LOST, "How it ended cannot be known: there is no record of its end.")
+
+
+def _is_success(case: Case) -> bool:
+    return case.evidence.exit.code is not None and case.evidence.exit.code in case.expect.success_exit_codes
+
+
+RULES: tuple[Rule, ...] = (
+    _own_kill,
+    _never_started,
+    _asked_to_stop,
+    _refused,
+    _signal,
+    _recursion_error,
+    _memory_error,
+    _worker_lost,
+    _out_of_processes,
+    _exception,
+    _exit_code,
+    _unknown,
+)
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def _recursion(case: Case, ending: str, limit: LimitName | None = None) -> Finding:
+    if case.cycle is not None and case.cycle.kind is CycleKind.PROCESSES:
+        what = f"{case.cycle.frames[0].function} starts itself" if case.cycle.frames else "a process starts itself"
+    elif case.cycle is not None:
+        what = turn_of(case.cycle)
+    else:
+        what = _where(case) or "no cycle could be named"
+    return Finding(Outcome.RECURSION, f"Runaway recursion: {what}, {ending}.", limit)
+
+
+def _depth_words(case: Case) -> str:
+    """How deep, and over which line; for swallowed errors, how often."""
+    if case.cycle is not None and case.cycle.kind is CycleKind.TASKS:
+        return "tasks that start themselves"
+    if case.swallows:
+        count = case.evidence.words.swallowed_recursion
+        return f"with its RecursionError caught again and again ({f'{count:,} times' if count else 'seen from outside'})"
+    breach = case.evidence.breach
+    over = f", over the limit of {breach.line:,.0f}" if breach is not None and breach.limit is LimitName.RECURSION else ""
+    return f"{counted(case.depth, 'level')} deep{over}" if case.depth else "of unknown depth"
+
+
+def _limit_sentence(case: Case, limit: LimitName) -> str:
+    breach = case.evidence.breach
+    measured = breach.measured if breach is not None and breach.limit is limit else None
+    line = breach.line if breach is not None and breach.limit is limit else _line(case.limits, limit)
+    ended = f"; it was killed {case.after}"
+    where = _where(case)
+    inside = f", in {where}" if where else ""
+    waiting = case.evidence.look.waiting if case.evidence.look else ""
+    waits = f", waiting: {waiting}" if waiting else ""
+    match limit:
+        case LimitName.MEMORY | LimitName.MEMORY_SOFT:
+            used = about_size(measured if measured is not None else _peak(case))
+            return f"It used {used} of memory, over its limit{_of(line, about_size)}{ended}{inside}."
+        case LimitName.RECURSION:
+            return f"It was {counted(case.depth, 'level')} deep, over its limit{_of(line, _plain)}{ended}{inside}."
+        case LimitName.TIME:
+            return f"It ran for {about_duration(measured or case.evidence.duration_s)}; its time limit is{_is(line)}, and it was killed{inside}{waits}."
+        case LimitName.CPU:
+            used = about_duration(max(measured or 0.0, case.evidence.exit.cpu_s))
+            return f"It used {used} of CPU time; its limit is{_is(line)}{ended}{inside}."
+        case LimitName.STALL:
+            return f"It made no progress for {about_duration(measured or line or 0.0)}; its limit is{_is(line)}{ended}{inside}{waits}."
+        case LimitName.PROCESSES:
+            had = "more" if measured is None else f"{measured:,.0f}"
+            return f"It had {had} processes and threads, over its limit{_of(line, _plain)}{ended}."
+        case LimitName.OUTPUT:
+            wrote = about_size(measured if measured is not None else case.evidence.exit.output_bytes)
+            return f"It wrote {wrote} of output, over its limit{_of(line, about_size)}{ended}."
+
+
+def _of(line: float | None, show: Callable[[float], str]) -> str:
+    return "" if line is None else f" of {show(line)}"
+
+
+def _is(line: float | None) -> str:
+    return " lower now" if line is None else f" {about_duration(line)}"
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _line(limits: Limits, limit: LimitName) -> float | None:
+    lines: dict[LimitName, float | None] = {
+        LimitName.MEMORY: limits.memory_bytes,
+        LimitName.MEMORY_SOFT: limits.memory_soft_bytes,
+        LimitName.RECURSION: limits.recursion_frames,
+        LimitName.TIME: limits.time_s,
+        LimitName.CPU: limits.cpu_s,
+        LimitName.STALL: limits.stall_s,
+        LimitName.PROCESSES: limits.processes,
+        LimitName.OUTPUT: limits.output_bytes,
+    }
+    return lines[limit]
+
+
+def _memory_line(case: Case) -> str:
+    line = case.limits.memory_bytes
+    return "its memory limit" if line is None else f"its memory limit of {about_size(line)}"
+
+
+def _peak(case: Case) -> int:
+    kernel = case.evidence.exit.memory_peak_bytes
+    return max(case.evidence.memory_peak_bytes, case.evidence.exit.max_rss_bytes, kernel or 0)
+
+
+def _workers(case: Case) -> str:
+    count = case.evidence.exit.oom_kills or 0
+    return f"The kernel killed {counted(count, 'process', 'processes')} of its tree at {_memory_line(case)}"
+
+
+def _where(case: Case) -> str:
+    """The innermost of the application's own frames, by the exception, else by the look at its first thread."""
+    error, look = case.evidence.words.exception, case.evidence.look
+    if error is not None and error.frames:
+        return at(own_frames(error.frames)[-1])
+    stacks = [stack for stack in look.stacks if stack.frames] if look else []
+    return at(own_frames(stacks[0].frames)[0]) if stacks else ""
+
+
+def _how(case: Case) -> str:
+    facts = case.evidence.exit
+    if facts.signal is not None:
+        return signal_name(facts.signal)
+    return "no exit code" if facts.code is None else f"exit code {facts.code}"
+
+
+def _thread_note(case: Case) -> str:
+    error = case.evidence.words.exception
+    if error is None or error.where == "main":
+        return ""
+    return (
+        f"; but a thread of it died of {error.type}"
+        if error.where == "thread"
+        else f"; but {error.type} was raised where nobody could catch it"
+    )
+
+
+# ---------------------------------------------------------------- facts, each with its source
+
+
+def _facts(case: Case) -> list[str]:
+    return [*_our_facts(case), *_kernel_facts(case), *_guard_facts(case), *_outside_facts(case)]
+
+
+def _our_facts(case: Case) -> list[str]:
+    facts, breach = case.evidence.exit, case.evidence.breach
+    found: list[str] = []
+    if facts.launch_error is not None:
+        found.append(f"start: {facts.launch_error}")
+    if facts.killed_for is not None:
+        figures = f" {_figures(breach.limit, breach.measured)} over {_figures(breach.limit, breach.line)}" if breach is not None else ""
+        found.append(f"we killed it: {facts.killed_for}{figures}{f' ({breach.detail})' if breach is not None and breach.detail else ''}")
+    elif breach is not None:
+        found.append(
+            f"seen, but it ended by itself: {breach.limit.value} {_figures(breach.limit, breach.measured)} over {_figures(breach.limit, breach.line)}"
+        )
+    if facts.asked_to_stop:
+        found.append("we asked it to stop")
+    if facts.output_dropped_bytes:
+        found.append(f"output: {about_size(facts.output_dropped_bytes)} of {about_size(facts.output_bytes)} dropped")
+    if case.evidence.records is not None:
+        found.append(f"job: {counted(case.evidence.records, 'record')} processed")
+    return found
+
+
+def _figures(limit: LimitName, number: float) -> str:
+    if limit in (LimitName.MEMORY, LimitName.MEMORY_SOFT, LimitName.OUTPUT):
+        return about_size(number)
+    if limit in (LimitName.TIME, LimitName.CPU, LimitName.STALL):
+        return about_duration(number)
+    return f"{number:,.0f}"
+
+
+def _kernel_facts(case: Case) -> list[str]:
+    facts = case.evidence.exit
+    found: list[str] = []
+    if facts.code is not None or facts.signal is not None:
+        found.append(f"kernel: {_how(case)}")
+    if facts.oom_kills:
+        found.append(f"kernel: memory.events oom_kill {facts.oom_kills}")
+    if case.evidence.host_oom_kills:
+        found.append(f"kernel: the host's oom_kill count rose by {case.evidence.host_oom_kills}")
+    if facts.pids_max_hits:
+        found.append(f"kernel: pids.events max {facts.pids_max_hits}")
+    if peak := _peak(case):
+        found.append(f"memory peak {about_size(peak)}, CPU time {about_duration(facts.cpu_s)}")
+    if facts.leftovers:
+        found.append(f"{counted(facts.leftovers, 'process', 'processes')} left behind, ended by us")
+    if facts.unkillable:
+        found.append(f"cannot be killed: pid {', '.join(str(pid) for pid in facts.unkillable)}")
+    return found
+
+
+def _guard_facts(case: Case) -> list[str]:
+    words = case.evidence.words
+    found: list[str] = []
+    if words.exception is not None:
+        where = "" if words.exception.where == "main" else f" ({words.exception.where})"
+        found.append(f"guard: {words.exception.type}{where}, {counted(words.exception.depth, 'level')} deep")
+    if words.lineage is not None:
+        found.append(f"guard: {words.lineage[0]} started itself {words.lineage[1]} levels deep; refused to go on")
+    if words.fatal_signal is not None:
+        more = " and more" if words.fatal_truncated else ""
+        found.append(f"guard: {words.fatal_signal}, {counted(len(words.fatal_frames), 'frame')}{more}")
+    elif case.evidence.exit.signal in FATAL_SIGNALS and words.spoke:
+        found.append("guard: was there, but its crash report is empty: no stack was left to write it on")
+    if words.swallowed_recursion:
+        found.append(f"guard: {counted(words.swallowed_recursion, 'RecursionError')} caught by the job")
+    if words.swallowed_memory:
+        found.append(f"guard: {counted(words.swallowed_memory, 'MemoryError')} caught by the job")
+    if words.asked_limit is not None:
+        found.append(f"guard: the job asked for a recursion limit of {words.asked_limit:,} and did not get it")
+    if not words.spoke:
+        found.append("guard: not active in this process")
+    return found
+
+
+def _outside_facts(case: Case) -> list[str]:
+    look, facts = case.evidence.look, case.evidence
+    found: list[str] = []
+    if look is not None:
+        if look.depth:
+            limit = "" if look.recursion_limit is None else f", its own recursion limit is {look.recursion_limit:,}"
+            found.append(f"look: {counted(look.depth, 'level')} deep{limit}")
+        if look.exception_in_flight:
+            found.append(f"look: {look.exception_in_flight} in flight")
+        if look.waiting:
+            found.append(f"look: waiting: {look.waiting}")
+        if look.note:
+            found.append(f"look: {look.note}")
+    if facts.depth_peak:
+        found.append(f"samples: deepest stack {counted(facts.depth_peak, 'level')}")
+    if facts.swallowed_seen:
+        found.append(f"samples: {counted(facts.swallowed_seen, 'look')} found a RecursionError on its way or the stack at its limit")
+    if case.cycle is not None:
+        found += [f"cycle: {note}" for note in case.cycle.notes]
+    return found

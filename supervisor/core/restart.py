@@ -1,0 +1,147 @@
+"""What follows the end of an attempt: another one after a wait, a job that gives up, or nothing; always with the reason.
+
+Which attempts there were, and starting the next one, is the engine's business. What counts against the budget:
+
+- every restart decided here counts, whatever the outcome was, except after the outcomes in ``HOST_WIDE``: for those the host is to
+  blame and not the job, so they neither count nor park, they only wait (``counts`` says so to whoever keeps the list);
+- ``launch_failed`` counts, though a host out of processes can cause it: the outcome alone does not tell it from a missing file;
+- a restart that an operator asks for, and the next fire time of a schedule, are not restarts and never counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervisor.core.jitter import unit
+from supervisor.core.model import Mono, Outcome, RestartPolicy, RestartWhen
+
+HOST_WIDE = frozenset({Outcome.HOST_OOM, Outcome.LOST})
+
+
+class RestartReason(StrEnum):
+    """Why there is another attempt: the word of the outcome before it. Label values of ``mainstay_job_restarts_total``."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXCEPTION = "exception"
+    RECURSION = "recursion"
+    MEMORY = "memory"
+    TIME = "time"
+    CPU = "cpu"
+    STALLED = "stalled"
+    PROCESSES = "processes"
+    OUTPUT = "output"
+    CRASHED = "crashed"
+    SIGNALLED = "signalled"
+    HOST_OOM = "host_oom"
+    WORKER_LOST = "worker_lost"
+    UNMET = "unmet"
+    LAUNCH_FAILED = "launch_failed"
+    LOST = "lost"
+
+
+class ParkReason(StrEnum):
+    """Why the job needs a person."""
+
+    BUDGET_SPENT = "budget_spent"
+    PARK_ON = "park_on"
+
+
+class DoneReason(StrEnum):
+    """Why no attempt follows. ``budget_spent`` is for a job with fire times: the next one is its next chance, so it need not be parked."""
+
+    SUCCEEDED = "succeeded"
+    STOPPED = "stopped"
+    NEVER = "never"
+    NOT_RETRIED = "not_retried"
+    BUDGET_SPENT = "budget_spent"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Another attempt, ``after_s`` seconds from now."""
+
+    after_s: float
+    reason: RestartReason
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """No more attempts until a person says so."""
+
+    reason: ParkReason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """No attempt follows this one."""
+
+    reason: DoneReason
+
+
+Decision = Restart | Park | Done
+
+
+def decide(
+    policy: RestartPolicy,
+    job: str,
+    outcome: Outcome,
+    restarts: Sequence[Mono],
+    attempt: int,
+    now: Mono,
+    *,
+    failures_in_row: int,
+) -> Decision:
+    """What follows *outcome* of attempt number *attempt*.
+
+    *restarts* are the times of the earlier counted restarts of this boot (older than the window does no harm), *failures_in_row* the
+    failed attempts up to and with this one since the last that lived ``stable_s`` (0 after a success). A stop is never followed by a
+    restart; ``park_on`` goes before everything else.
+    """
+    if outcome is Outcome.STOPPED:
+        return Done(DoneReason.STOPPED)
+    if outcome in policy.park_on:
+        return Park(ParkReason.PARK_ON)
+    if (refusal := _refusal(policy, outcome)) is not None:
+        return Done(refusal)
+    if counts(outcome) and _in_window(policy, restarts, now) >= policy.budget.restarts:
+        return Park(ParkReason.BUDGET_SPENT)
+    wait_s = backoff_s(policy, max(failures_in_row, 1), unit(job, attempt))
+    return Restart(wait_s, RestartReason(outcome.value))
+
+
+def counts(outcome: Outcome) -> bool:
+    """Whether a restart after *outcome* belongs on the list that ``decide`` gets as *restarts*."""
+    return outcome not in HOST_WIDE
+
+
+def backoff_s(policy: RestartPolicy, nth: int, u: float = 0.5) -> float:
+    """Seconds to wait before the restart after the *nth* failure in a row (from 1), never more than ``backoff.max_s``.
+
+    ``first_s * factor**(nth-1)``, spread by *u* in [0, 1) over ± ``jitter``. ``ValueError`` if *nth* < 1.
+    """
+    if nth < 1:
+        raise ValueError(f"nth is {nth}; failures are counted from 1")
+    backoff = policy.backoff
+    try:
+        grown = backoff.first_s * backoff.factor ** (nth - 1)
+    except OverflowError:
+        grown = backoff.max_s
+    spread = 1 + backoff.jitter * (2 * u - 1)
+    return max(0.0, min(min(grown, backoff.max_s) * spread, backoff.max_s))
+
+
+def _refusal(policy: RestartPolicy, outcome: Outcome) -> DoneReason | None:
+    """Why the policy does not want another attempt after *outcome*; None when it does."""
+    if policy.when is RestartWhen.NEVER:
+        return DoneReason.SUCCEEDED if outcome is Outcome.SUCCEEDED else DoneReason.NEVER
+    if outcome is Outcome.SUCCEEDED:
+        return None if policy.when is RestartWhen.ALWAYS else DoneReason.SUCCEEDED
+    if policy.retry_on is not None and outcome not in policy.retry_on:
+        return DoneReason.NOT_RETRIED
+    return None
+
+
+def _in_window(policy: RestartPolicy, restarts: Sequence[Mono], now: Mono) -> int:
+    """How many of *restarts* lie in the window that ends now. Both of its ends belong to it, so no shifted window holds more."""
+    return sum(1 for at in restarts if now - at <= policy.budget.within_s)

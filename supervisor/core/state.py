@@ -1,0 +1,200 @@
+"""Where everything is: live runs, jobs, the engine as a whole. Frozen data, and the text by which it survives the brain."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Self
+
+import msgspec
+
+from supervisor.core import incidents as incident_rules
+from supervisor.core import schedule
+from supervisor.core.model import Incident, Job, Mono, Now, Outcome, RunId, State, Trigger, Wall
+
+NEVER: Final = Mono(0.0)
+
+
+class StopReason(StrEnum):
+    """Who asked a run to stop."""
+
+    OPERATOR = "operator"
+    SHUTDOWN = "shutdown"
+    RELOAD = "reload"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run that has not ended. ``deadline``: backing off → when the next attempt is due; stopping → when the grace ends.
+
+    ``attempt_at`` is the start of the present attempt (its intent, until the keeper says when it really began).
+    """
+
+    id: RunId
+    trigger: Trigger
+    slot: Wall | None
+    started_at: Wall
+    phase: State
+    attempt: int = 0
+    attempt_at: Mono = NEVER
+    attempt_wall: Wall | None = None
+    pid: int | None = None
+    deadline: Mono | None = None
+    stop: StopReason | None = None
+    then_start: bool = False
+    killed: bool = False
+    memory_peak_bytes: int = 0
+    cpu_s: float = 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """True while a child of it may exist."""
+        return self.phase in (State.STARTING, State.RUNNING, State.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """How the job's last run ended."""
+
+    run: RunId
+    outcome: Outcome
+    summary: str
+    ended_at: Wall
+    duration_s: float
+    memory_peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """What is remembered of a job; this is what survives a restart of the brain."""
+
+    configured_at: Wall
+    boot_id: str = ""
+    epoch: str = ""
+    runs: tuple[LiveRun, ...] = ()
+    paused: bool = False
+    paused_until: Wall | None = None
+    parked: str | None = None
+    last_slot: Wall | None = None
+    backlog: tuple[Wall, ...] = ()
+    restarts: tuple[Mono, ...] = ()
+    failures_in_row: int = 0
+    last: Last | None = None
+    last_start_at: Wall | None = None
+    last_success_at: Wall | None = None
+    last_failure_at: Wall | None = None
+
+    def encode(self) -> str:
+        """As JSON text."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """From JSON text. ``ValueError`` if it is not one of ours."""
+        return msgspec.json.decode(text, type=cls)
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One job: what is configured, what is remembered, and its open incidents. ``removed``: no longer configured, only ending.
+
+    ``kept`` is the config that a live run began with, where the job was configured anew since.
+    """
+
+    job: Job
+    memo: Memo
+    incidents: tuple[Incident, ...] = ()
+    removed: bool = False
+    kept: Mapping[RunId, Job] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def name(self) -> str:
+        return self.job.name
+
+    @property
+    def state(self) -> State:
+        """The one word for where the job is."""
+        for phase in (State.STOPPING, State.RUNNING, State.STARTING, State.BACKING_OFF):
+            if any(run.phase is phase for run in self.memo.runs):
+                return phase
+        if not self.job.enabled:
+            return State.DISABLED
+        if self.memo.parked is not None:
+            return State.PARKED
+        return State.PAUSED if self.memo.paused else State.IDLE
+
+    def run(self, run_id: RunId) -> LiveRun | None:
+        return next((run for run in self.memo.runs if run.id == run_id), None)
+
+    def job_of(self, run_id: RunId) -> Job:
+        """The config that this run goes by."""
+        return self.kept.get(run_id, self.job)
+
+    def with_run(self, run: LiveRun) -> "JobState":
+        """The same with *run* put in place of its former self, or added."""
+        others = tuple(run if old.id == run.id else old for old in self.memo.runs)
+        runs = others if self.run(run.id) is not None else (*others, run)
+        return self.remember(runs=runs)
+
+    def without_run(self, run_id: RunId) -> "JobState":
+        kept = MappingProxyType({key: job for key, job in self.kept.items() if key != run_id})
+        return replace(self.remember(runs=tuple(run for run in self.memo.runs if run.id != run_id)), kept=kept)
+
+    def remember(self, **changes: object) -> "JobState":
+        """The same with these fields of the memo changed."""
+        return replace(self, memo=replace(self.memo, **changes))  # type: ignore[arg-type]  # names and types are Memo's
+
+    @property
+    def next_slot(self) -> Wall | None:
+        """The next fire time that has not been dealt with."""
+        if not (self.job.enabled and self.job.schedule.is_timed) or self.removed:
+            return None
+        memo = self.memo
+        return schedule.next_fire(self.job.schedule, self.name, memo.last_slot or memo.configured_at)
+
+    @property
+    def next_start(self) -> Wall | None:
+        """When the next fire time runs, jitter included."""
+        slot = self.next_slot
+        return None if slot is None else schedule.start_at(self.job.schedule, self.name, slot)
+
+    def mono_deadline(self) -> Mono | None:
+        """The next moment on the monotonic clock at which something is due."""
+        return min(self._mono_deadlines(), default=None)
+
+    def _mono_deadlines(self) -> Iterator[Mono]:
+        for run in self.memo.runs:
+            if run.deadline is not None:
+                yield run.deadline
+            if run.phase is State.RUNNING and self.job.schedule.is_service and (self.memo.failures_in_row or self.incidents):
+                yield Mono(run.attempt_at + self.job_of(run.id).restart.stable_s)
+
+    def wall_deadline(self) -> Wall | None:
+        """The next moment on the wall clock at which something is due."""
+        reminders = [incident_rules.next_reminder(incident, self.job.alerts) for incident in self.incidents]
+        moments = [self.next_start, self.memo.paused_until if self.memo.paused else None, *reminders]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """All jobs, the next numbers, and whether we are stopping."""
+
+    jobs: Mapping[str, JobState]
+    next_run: RunId = 1
+    next_incident: int = 1
+    boot_id: str = ""
+    epoch: str = ""
+    closing: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no run is alive."""
+        return not any(state.memo.runs for state in self.jobs.values())
+
+
+def is_stale(last_slot: Wall, now: Now) -> bool:
+    """True when the last fire time lies so far ahead that the wall clock must have been wrong when it was dealt with."""
+    return last_slot - now.wall > timedelta(hours=25)

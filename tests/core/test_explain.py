@@ -1,0 +1,187 @@
+"""The dossier's keys, and the screen that is read at night."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.explain import LINES_MAX, WIDTH, make_report, one_line, override, screen
+from supervisor.core.model import (
+    Breach,
+    Cycle,
+    Evidence,
+    ExceptionFacts,
+    Exit,
+    Expect,
+    Frame,
+    LimitName,
+    Limits,
+    Look,
+    Outcome,
+    Stack,
+    Verdict,
+)
+from supervisor.core.outcome import judge
+from supervisor.core.prose import about_duration, about_size, clean, counted, signal_name
+
+T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+A, B = Frame("walk", "/srv/app/tree.py", 14), Frame("visit", "/srv/app/tree.py", 20)
+KEYS = {
+    "schema", "job", "run", "attempt", "outcome", "summary", "limit", "exit_code", "signal", "started_at", "ended_at", "duration_seconds",
+    "memory_peak_bytes", "cpu_seconds", "evidence", "cycle", "exception", "stacks", "output_tail", "fingerprint",
+    "did", "will", "incident", "containment",
+}  # fmt: skip
+
+RUNAWAY = Evidence(
+    Exit(signal=9, killed_for="recursion", cpu_s=0.8, max_rss_bytes=31 * 2**20),
+    breach=Breach(LimitName.RECURSION, 52_560, 400),
+    look=Look(stacks=(Stack(1, (A, B) * 200, 52_560),), depth=52_560, recursion_limit=10**9),
+    depth_peak=52_560,
+    duration_s=3.2,
+)
+
+
+def report_of(verdict, evidence, tail="", did=("killed it",), will=("start attempt 2 in 1s",), incident=4):
+    return make_report(
+        "user-metrics", 812, 2, verdict, evidence, T0, T0 + timedelta(seconds=3.2), tail, did, will, incident, {"memory": "poll"}
+    )
+
+
+def runaway(tail="loading\nwalking\n"):
+    return report_of(judge(Limits(recursion_frames=400), Expect(), RUNAWAY), RUNAWAY, tail)
+
+
+def test_a_report_has_exactly_its_keys_and_is_json():
+    report = runaway()
+    assert set(report) == KEYS
+    assert json.loads(json.dumps(report)) == report
+    assert report["cycle"] == {
+        "frames": [
+            {"function": "visit", "file": "/srv/app/tree.py", "line": 20},
+            {"function": "walk", "file": "/srv/app/tree.py", "line": 14},
+        ],
+        "depth": 52_560,
+        "kind": "frames",
+        "notes": [],
+    }
+    assert (report["outcome"], report["limit"], report["signal"], report["exit_code"]) == ("recursion", "recursion", 9, None)
+    assert (report["started_at"], report["ended_at"]) == ("2026-03-01T12:00:00.000Z", "2026-03-01T12:00:03.200Z")
+    assert len(report["stacks"][0]["frames"]) == 200
+
+
+def test_what_is_not_known_is_null_and_not_missing():
+    report = report_of(Verdict(Outcome.LOST, "How it ended cannot be known."), Evidence(Exit()), incident=None)
+    assert set(report) == KEYS
+    assert [report[key] for key in ("limit", "exit_code", "signal", "cycle", "exception", "incident")] == [None] * 6
+    assert (report["stacks"], report["evidence"]) == ([], [])
+
+
+def test_the_screen_says_what_happened_why_and_what_to_do():
+    assert screen(runaway()) == (
+        "user-metrics run 812, attempt 2: RECURSION\n"
+        "  Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 52,560 levels deep, over the\n"
+        "  limit of 400; it was killed after 3.2s.\n"
+        "\n"
+        "  2026-03-01T12:00:00.000Z to 2026-03-01T12:00:03.200Z (3.2s), SIGKILL\n"
+        "  memory peak 31MiB, CPU 800ms, limit recursion, incident 4\n"
+        "\n"
+        "Evidence\n"
+        "  - we killed it: recursion 52,560 over 400\n"
+        "  - kernel: SIGKILL\n"
+        "  - memory peak 31MiB, CPU time 800ms\n"
+        "  - guard: not active in this process\n"
+        "  - look: 52,560 levels deep, its own recursion limit is 1,000,000,000\n"
+        "  - samples: deepest stack 52,560 levels\n"
+        "\n"
+        "What called itself (frames, 52,560 levels)\n"
+        "  - visit  /srv/app/tree.py:20\n"
+        "  - walk  /srv/app/tree.py:14\n"
+        "\n"
+        "Last output\n"
+        "  | loading\n"
+        "  | walking\n"
+        "\n"
+        "What Mainstay did\n"
+        "  - killed it\n"
+        "\n"
+        "What it does next\n"
+        "  - start attempt 2 in 1s\n"
+        "\n"
+        "How to override\n"
+        "  - if the job is right and the line is wrong: raise limits.recursion in the config (exec:\n"
+        "    --recursion)\n"
+        "  - run it again now: mainstay trigger user-metrics; start it although parked: mainstay start\n"
+        "    user-metrics\n"
+    )
+
+
+def test_a_report_in_one_line():
+    assert one_line(runaway()) == (
+        "user-metrics run 812: recursion: Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), "
+        "52,560 levels deep, over the limit of 400; it was killed after 3.2s."
+    )
+
+
+def test_a_success_needs_no_override():
+    assert override(report_of(Verdict(Outcome.SUCCEEDED, "It succeeded."), Evidence(Exit(code=0)))) == []
+
+
+def test_a_command_without_a_daemon_is_not_told_to_ask_one():
+    report = report_of(judge(Limits(recursion_frames=400), Expect(), RUNAWAY), RUNAWAY, will=())
+    assert override(report) == ["if the job is right and the line is wrong: raise limits.recursion in the config (exec: --recursion)"]
+
+
+def test_what_the_job_wrote_cannot_move_the_cursor_or_forge_a_line():
+    hostile = "\x1b[2J\x1b]8;;http://x\x07click\r\nEvidence\n\u202etxt.exe\x00\x9b31m"
+    text = screen(runaway(hostile))
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "  | \\x1b[2J\\x1b]8;;http://x\\x07click\n  | Evidence\n  | \\u202etxt.exe\\x00\\x9b31m\n" in text
+
+
+texts = st.text(max_size=300)
+any_frames = st.lists(st.builds(Frame, texts, texts, st.integers(0, 10**6)), max_size=12).map(tuple)
+verdicts = st.builds(
+    Verdict,
+    st.sampled_from(Outcome),
+    st.text(max_size=3000),
+    st.one_of(st.none(), st.sampled_from(LimitName)),
+    st.lists(texts, max_size=15).map(tuple),
+    st.one_of(st.none(), st.builds(Cycle, any_frames, st.integers(0, 10**7), notes=st.lists(texts, max_size=9).map(tuple))),
+    st.one_of(st.none(), st.builds(ExceptionFacts, texts, texts, any_frames, st.integers(0, 99))),
+    st.lists(st.builds(Stack, st.integers(0, 9), any_frames, st.integers(0, 10**6)), max_size=3).map(tuple),
+)
+lists = st.lists(st.text(max_size=600), max_size=8)
+
+
+@given(verdict=verdicts, tail=st.text(max_size=2000), did=lists, will=lists)
+def test_any_report_fits_on_one_screen(verdict, tail, did, will):
+    text = screen(report_of(verdict, Evidence(Exit(signal=11)), tail, did, will))
+    lines = text.split("\n")
+    assert lines.pop() == ""
+    assert len(lines) <= LINES_MAX
+    assert max(map(len, lines)) <= WIDTH
+    assert all(line.isprintable() for line in lines)
+    assert "\n" not in one_line(report_of(verdict, Evidence(Exit()), tail, did, will))
+
+
+@given(
+    document=st.dictionaries(
+        st.sampled_from(sorted(KEYS)), st.recursive(st.none() | st.booleans() | st.integers() | texts, lambda x: st.lists(x, max_size=3))
+    )
+)
+def test_a_report_from_another_version_is_shown_as_far_as_it_goes(document):
+    assert len(screen(document).splitlines()) <= LINES_MAX
+    assert one_line(document)
+
+
+def test_figures_are_as_exact_as_they_matter():
+    assert [about_size(size) for size in (0, 1000, 1024, 327_575_142, 1023.99 * 2**20, 5 * 2**40, 2**60)] == [
+        "0B", "1000B", "1KiB", "312.4MiB", "1GiB", "5TiB", "1048576TiB",
+    ]  # fmt: skip
+    assert [about_duration(seconds) for seconds in (0, 0.0314, 3.21, 59.96, 61.4, 3600 * 2.004, 90_061, -1, 1e12)] == [
+        "0s", "31ms", "3.2s", "1m", "1m1s", "2h", "1d1h1m", "0s", "3660d",
+    ]  # fmt: skip
+    assert [counted(1, "level"), counted(1001, "level"), counted(2, "process", "processes")] == ["1 level", "1,001 levels", "2 processes"]
+    assert [signal_name(9), signal_name(35), signal_name(99)] == ["SIGKILL", "SIGRTMIN+1", "signal 99"]
+    assert clean("a\tb\ud800" + "x" * 50, 10) == "a\\tb\\ud800xxxxx…"

@@ -1,0 +1,273 @@
+"""Samples against limits: a case table, jobs that must never be hit, swallowed errors, and the rhythm of looks."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.limits import LOOK_MIN_S, OWN_LIMIT_FAILED, SWALLOWED, Sample, Watched, deadline, judge
+from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
+
+MIB = 2**20
+NONE = Limits(memory_bytes=None, time_s=None)
+START = Mono(100.0)
+
+
+def sample(at=101.0, **values):
+    return Sample(at=Mono(at), **values)
+
+
+def look(limits, first, now=None, **options):
+    return judge(limits, Watched(), first, START, Mono(first.at if now is None else now), **options)
+
+
+def watch(limits, samples, **options):
+    """Judge one after the other; stop at the first hard breach, as the poller does."""
+    watched, judgement = Watched(), None
+    for one in samples:
+        judgement = judge(limits, watched, one, START, one.at, **options)
+        watched = judgement.watched
+        if judgement.hard:
+            break
+    return judgement
+
+
+@pytest.mark.parametrize(
+    ("limits", "seen", "expected"),
+    [
+        (Limits(memory_bytes=300 * MIB), sample(memory_bytes=300 * MIB + 1), Breach(LimitName.MEMORY, 300 * MIB + 1, 300 * MIB)),
+        (Limits(memory_bytes=300 * MIB), sample(memory_bytes=300 * MIB), None),  # on the line is within it
+        (NONE, sample(memory_bytes=2**50), None),
+        (Limits(recursion_frames=400), sample(depth=401, recursion_limit=10**9), Breach(LimitName.RECURSION, 401, 400)),
+        (Limits(recursion_frames=400), sample(depth=400, recursion_limit=10**9), None),
+        (Limits(recursion_frames=400), sample(depth=401, recursion_limit=400), None),  # its RecursionError is on its way
+        (Limits(recursion_frames=400), sample(depth=501, recursion_limit=400), Breach(LimitName.RECURSION, 501, 400)),
+        (NONE, sample(depth=50_001, recursion_limit=10**9), Breach(LimitName.RECURSION, 50_001, 50_000)),
+        (NONE, sample(depth=1_201, recursion_limit=1000), Breach(LimitName.RECURSION, 1_201, 1000, OWN_LIMIT_FAILED)),
+        (NONE, sample(depth=1_050, recursion_limit=1000), None),  # while CPython makes the error
+        (NONE, sample(depth=49_999), None),
+        (Limits(cpu_s=90), sample(cpu_s=90.0), Breach(LimitName.CPU, 90.0, 90)),
+        (Limits(processes=16), sample(processes=17), Breach(LimitName.PROCESSES, 17, 16)),
+        (Limits(processes=16), sample(processes=16), None),
+        (Limits(output_bytes=MIB), sample(output_bytes=MIB + 1), Breach(LimitName.OUTPUT, MIB + 1, MIB)),
+        (Limits(output_bytes=MIB, output_action=OutputAction.DROP), sample(output_bytes=9 * MIB), None),
+        (Limits(time_s=120), sample(at=220.0), Breach(LimitName.TIME, 120.0, 120)),
+        (Limits(time_s=120), sample(at=219.9), None),
+        (Limits(stall_s=30), sample(at=130.0), Breach(LimitName.STALL, 30.0, 30)),
+    ],
+)
+def test_a_line_is_crossed_or_it_is_not(limits, seen, expected):
+    assert look(limits, seen).hard == expected
+
+
+def test_an_armed_rlimit_gets_five_percent_to_do_its_work():
+    limits = Limits(memory_bytes=100 * MIB)
+    assert look(limits, sample(memory_bytes=104 * MIB), armed=True).hard is None
+    assert look(limits, sample(memory_bytes=106 * MIB), armed=True).hard == Breach(LimitName.MEMORY, 106 * MIB, 100 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("limits", "line"),
+    [(Limits(memory_bytes=400 * MIB), 300 * MIB), (Limits(memory_bytes=400 * MIB, memory_soft_bytes=200 * MIB), 200 * MIB)],
+)
+def test_the_soft_line_is_told_once_and_never_kills(limits, line):
+    first = look(limits, sample(101.0, memory_bytes=line + 1))
+    assert first.breaches == (Breach(LimitName.MEMORY_SOFT, line + 1, line),)
+    assert first.hard is None
+    again = judge(limits, first.watched, sample(102.0, memory_bytes=line + 2), START, Mono(102.0))
+    assert again.breaches == ()
+
+
+def test_of_several_lines_the_cause_names_the_kill():
+    limits = Limits(memory_bytes=MIB, recursion_frames=400, time_s=1, processes=1)
+    judged = look(limits, sample(200.0, memory_bytes=9 * MIB, depth=9000, recursion_limit=10**6, processes=2))
+    assert judged.hard.limit is LimitName.RECURSION
+    assert {breach.limit for breach in judged.breaches} == {
+        LimitName.RECURSION, LimitName.MEMORY, LimitName.MEMORY_SOFT, LimitName.TIME, LimitName.PROCESSES,
+    }  # fmt: skip
+
+
+def test_time_is_judged_now_and_not_when_the_sample_was_taken():
+    assert look(Limits(time_s=120), sample(at=101.0), now=220.0).hard == Breach(LimitName.TIME, 120.0, 120)
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_progress_of_any_kind_puts_a_stall_off():
+    limits = Limits(stall_s=30, time_s=None)
+    judged = watch(limits, [sample(at, progress_token=("records", at // 25)) for at in range(101, 400, 10)])
+    assert judged.hard is None
+    stalled = watch(limits, [sample(at, progress_token=at if at < 200 else "stuck") for at in range(101, 400, 10)])
+    assert stalled.hard == Breach(LimitName.STALL, 30.0, 30)
+    assert stalled.watched.last.at == 231.0  # the last change was seen at 201
+
+
+def test_a_supervisor_that_slept_sees_the_progress_before_it_judges():
+    """After minutes of SIGSTOP the next sample says that the job went on; no spurious stall."""
+    limits = Limits(stall_s=30, time_s=None)
+    judged = watch(limits, [sample(101.0, progress_token=1), sample(500.0, progress_token=2)])
+    assert judged.hard is None
+
+
+# ---------------------------------------------------------------- recursion that never raises far
+
+
+def test_a_job_that_recurses_to_nine_tenths_of_its_limit_all_the_time_is_never_hit():
+    chance = random.Random(1)
+    samples = [sample(101 + n * 0.02, depth=chance.randint(1, 900), recursion_limit=1000) for n in range(20_000)]
+    judged = watch(NONE, samples)
+    assert judged.hard is None
+    assert judged.watched.swallowed_seen == 0
+
+
+def test_a_quiet_stack_at_its_limit_without_an_error_is_never_hit():
+    samples = [sample(101 + n * 0.05, depth=990, recursion_limit=1000) for n in range(2_000)]
+    assert watch(NONE, samples).hard is None
+
+
+def test_one_slow_recursion_error_is_nobodys_business():
+    """Seen fifty times while it unwinds for 100 ms, then never again."""
+    samples = [sample(101 + n * 0.002, depth=999 - n, recursion_limit=1000, recursion_error=True) for n in range(50)]
+    samples += [sample(102 + n * 0.1, depth=10, recursion_limit=1000) for n in range(300)]
+    assert watch(NONE, samples).hard is None
+
+
+def swallow_loop(chance, error_share, near_share):
+    """A job that swallows, sampled in the rhythm that ``judge`` asks for; seconds until it is hit, or None after two minutes."""
+    watched, at = Watched(), 101.0
+    while at < 221.0:
+        near = chance.random() < near_share
+        one = sample(at, depth=990 if near else chance.randint(1, 970), recursion_limit=1000, recursion_error=chance.random() < error_share)
+        judged = judge(NONE, watched, one, START, Mono(at), dmax=1.0)
+        if judged.hard:
+            assert judged.hard.limit is LimitName.RECURSION
+            assert judged.hard.detail == SWALLOWED
+            return at - 101.0
+        watched = judged.watched
+        at += judged.next_look_s
+    return None
+
+
+@pytest.mark.parametrize(
+    ("error_share", "near_share", "within_s"),
+    [
+        (0.23, 0.02, 30),  # while 1: try f() except: pass
+        (0.075, 1.0, 10),  # f(): try f() ... try f(): two to the thousandth calls
+    ],
+)
+def test_recursion_errors_that_are_swallowed_for_ever_are_found(error_share, near_share, within_s):
+    for seed in range(20):
+        found = swallow_loop(random.Random(seed), error_share, near_share)
+        assert found is not None
+        assert found < within_s
+
+
+def test_hits_outside_the_window_are_forgotten():
+    samples = [sample(101 + n * 5, depth=995, recursion_limit=1000, recursion_error=True) for n in range(40)]
+    judged = watch(NONE, samples)
+    assert judged.hard is None
+    assert judged.watched.swallowed_seen == 40
+
+
+# ---------------------------------------------------------------- the rhythm
+
+limit_values = st.builds(
+    Limits,
+    memory_bytes=st.one_of(st.none(), st.integers(MIB, 2**40)),
+    recursion_frames=st.one_of(st.none(), st.integers(50, 10**6)),
+    time_s=st.one_of(st.none(), st.floats(0.1, 1e6)),
+    cpu_s=st.one_of(st.none(), st.floats(0.1, 1e6)),
+    stall_s=st.one_of(st.none(), st.floats(0.1, 1e5)),
+    processes=st.one_of(st.none(), st.integers(1, 1000)),
+    output_bytes=st.one_of(st.none(), st.integers(1, 2**40)),
+)
+sample_values = st.builds(
+    dict,
+    memory_bytes=st.integers(0, 2**41),
+    processes=st.integers(0, 2000),
+    depth=st.integers(0, 10**7),
+    recursion_limit=st.one_of(st.none(), st.integers(1, 2**31 - 1)),
+    recursion_error=st.booleans(),
+    cpu_s=st.floats(0, 1e6),
+    output_bytes=st.integers(0, 2**41),
+    progress_token=st.integers(0, 3),
+)
+
+
+@given(
+    limits=limit_values,
+    steps=st.lists(st.tuples(st.floats(0, 1e4), sample_values), min_size=1, max_size=8),
+    armed=st.booleans(),
+    dmax=st.floats(0.002, 4),
+)
+def test_the_next_look_is_within_its_bounds_and_never_past_a_deadline(limits, steps, armed, dmax):
+    watched, at = Watched(), float(START)
+    for pause, values in steps:
+        at += pause
+        judged = judge(limits, watched, sample(at, **values), START, Mono(at), armed=armed, dmax=dmax, cores=2)
+        watched = judged.watched
+        assert 0 < judged.next_look_s <= dmax
+        end = deadline(limits, watched, START)
+        if end is not None and end > at:
+            assert judged.next_look_s <= end - at
+            assert judged.next_look_s >= min(LOOK_MIN_S, end - at)
+        assert judged.hard is None or judged.hard in judged.breaches
+        assert all(breach.limit is not LimitName.MEMORY_SOFT for breach in judged.breaches if breach == judged.hard)
+
+
+@given(limits=limit_values, values=sample_values, at=st.floats(100, 1e6))
+def test_without_a_crossed_line_there_is_no_breach(limits, values, at):
+    judged = judge(limits, Watched(), sample(at, **values), START, Mono(at))
+    for breach in judged.breaches:
+        assert breach.measured >= breach.line
+
+
+def test_growth_at_two_gigabytes_a_second_overshoots_by_megabytes_only():
+    limits = Limits(memory_bytes=1024 * MIB, time_s=None)
+    watched, at, looks = Watched(), 100.0, 0
+    while True:
+        one = sample(at, memory_bytes=int((at - 100.0) * 2e9))
+        judged = judge(limits, watched, one, START, Mono(at), dmax=1.0)
+        watched, looks = judged.watched, looks + 1
+        if judged.hard:
+            break
+        at += judged.next_look_s
+    assert judged.hard.measured - judged.hard.line < 5 * MIB
+    assert looks < 100
+
+
+def test_a_young_attempt_is_looked_at_often_until_its_growth_is_known():
+    watched, at, pauses = Watched(), 100.0, []
+    while at < 130.0:
+        judged = judge(Limits(memory_bytes=2**40), watched, sample(at), START, Mono(at), dmax=4.0)
+        watched, at = judged.watched, at + judged.next_look_s
+        pauses.append(judged.next_look_s)
+    assert pauses[0] == 0.01
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 4.0
+    assert len(pauses) < 30
+
+
+def test_idle_jobs_are_looked_at_as_seldom_as_the_caller_likes():
+    idle = Limits(memory_bytes=4096 * MIB, cpu_s=3600, processes=1000, output_bytes=1024 * MIB)
+    for depth, own in ((20, 1000), (0, None)):  # a Python job and another
+        one = sample(200.0, memory_bytes=50 * MIB, depth=depth, recursion_limit=own)
+        assert look(idle, one, dmax=4.0).next_look_s == 4.0
+
+
+def test_the_next_look_is_no_later_than_the_nearest_deadline():
+    for limits in (Limits(time_s=60), Limits(stall_s=60)):
+        assert look(limits, sample(159.5), dmax=4.0).next_look_s == 0.5
+
+
+def test_a_deadline_that_is_slept_through_to_the_bit_is_reached():
+    """A fake clock that advances by exactly ``next_look_s`` must not turn on the spot."""
+    limits, now, watched = Limits(time_s=0.3, stall_s=0.7), 1e6 + 0.1, Watched()
+    for _ in range(1000):
+        judged = judge(limits, watched, sample(now), Mono(1e6 + 0.1), Mono(now))
+        if judged.hard:
+            return
+        watched, now = judged.watched, now + judged.next_look_s
+    pytest.fail("the deadline was never reached")

@@ -1,0 +1,334 @@
+"""Verdicts: a case per kind of death, in the costumes that were measured; and what must never make a verdict."""
+
+from dataclasses import replace
+from signal import SIGABRT, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP, SIGXCPU
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.limits import SWALLOWED
+from supervisor.core.model import (
+    Breach,
+    Cycle,
+    CycleKind,
+    Evidence,
+    ExceptionFacts,
+    Exit,
+    Expect,
+    Frame,
+    LastWords,
+    LimitName,
+    Limits,
+    Look,
+    Outcome,
+    Stack,
+)
+from supervisor.core.outcome import fingerprint_of, judge
+
+MIB = 2**20
+LIMITS = Limits(memory_bytes=300 * MIB, recursion_frames=400, time_s=120, cpu_s=90, stall_s=30, processes=16, output_bytes=64 * MIB)
+A, B = Frame("walk", "/srv/app/tree.py", 14), Frame("visit", "/srv/app/tree.py", 20)
+MAIN, LOAD = Frame("main", "/srv/app/job.py", 80), Frame("load", "/srv/app/job.py", 57)
+CYCLE = Cycle((A, B), 52_560)
+DEEP_STACK = Stack(1, (A, B) * 100, 52_560)
+SLOW_STACK = Stack(1, (Frame("recv", "/usr/lib/python3.11/socket.py", 5), LOAD, MAIN), 3)
+HEALTHY_DUMP = (LOAD, MAIN)
+OVERFLOW_DUMP = (A, B) * 50
+SPOKE = LastWords(spoke=True)
+
+
+def error(type_, message="", frames=(MAIN, LOAD), depth=None, where="main"):
+    return ExceptionFacts(type_, message, frames, len(frames) if depth is None else depth, where)
+
+
+RECURSION_ERROR = error("RecursionError", "maximum recursion depth exceeded", (MAIN, *(A, B) * 200), 1001)
+
+
+def died(exit_, words=SPOKE, **facts):
+    return Evidence(exit=exit_, words=words, duration_s=3.2, **facts)
+
+
+def killed(limit, measured, line, *, detail="", words=SPOKE, **facts):
+    return died(Exit(signal=SIGKILL, killed_for=limit.value), words, breach=Breach(limit, measured, line, detail), **facts)
+
+
+def said(code=1, **words):
+    return died(Exit(code=code), LastWords(spoke=True, **words))
+
+
+SLOW = Look(stacks=(SLOW_STACK,), depth=3, recursion_limit=1000, waiting="reading from a socket")
+DEEP = Look(stacks=(DEEP_STACK,), depth=52_560, recursion_limit=10**9)
+TASKS = Look(cycle=Cycle((A,), 40_000, CycleKind.TASKS), depth=12)
+
+CASES = [
+    # our own kill
+    ("memory kill", killed(LimitName.MEMORY, 312.4 * MIB, 300 * MIB, look=SLOW), Outcome.MEMORY, LimitName.MEMORY,
+     "It used 312.4MiB of memory, over its limit of 300MiB; it was killed after 3.2s, in load (job.py:57)."),
+    ("time kill", killed(LimitName.TIME, 120, 120, look=SLOW), Outcome.TIME, LimitName.TIME,
+     "It ran for 2m; its time limit is 2m, and it was killed, in load (job.py:57), waiting: reading from a socket."),
+    ("cpu kill", killed(LimitName.CPU, 90.2, 90), Outcome.CPU, LimitName.CPU,
+     "It used 1m30s of CPU time; its limit is 1m30s; it was killed after 3.2s."),
+    ("stall", killed(LimitName.STALL, 30, 30), Outcome.STALLED, LimitName.STALL,
+     "It made no progress for 30s; its limit is 30s; it was killed after 3.2s."),
+    ("processes", killed(LimitName.PROCESSES, 17, 16), Outcome.PROCESSES, LimitName.PROCESSES,
+     "It had 17 processes and threads, over its limit of 16; it was killed after 3.2s."),
+    ("output", killed(LimitName.OUTPUT, 64.5 * MIB, 64 * MIB), Outcome.OUTPUT, LimitName.OUTPUT,
+     "It wrote 64.5MiB of output, over its limit of 64MiB; it was killed after 3.2s."),
+    ("recursion kill", killed(LimitName.RECURSION, 52_560, 400, look=DEEP), Outcome.RECURSION, LimitName.RECURSION,
+     "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 52,560 levels deep, over the limit of 400; it was killed after 3.2s."),
+    ("recursion kill, nothing to be seen", killed(LimitName.RECURSION, 52_560, 400, depth_peak=52_560), Outcome.RECURSION, LimitName.RECURSION,
+     "Runaway recursion: no cycle could be named, 52,560 levels deep, over the limit of 400; it was killed after 3.2s."),
+    ("the kill came, its breach was lost with the brain", died(Exit(signal=SIGKILL, killed_for="memory"), memory_peak_bytes=301 * MIB),
+     Outcome.MEMORY, LimitName.MEMORY, "It used 301MiB of memory, over its limit of 300MiB; it was killed after 3.2s."),
+    # our own kill, the cause behind the limit
+    ("heap of frames", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=DEEP), Outcome.RECURSION, LimitName.MEMORY, None),
+    ("swallowed, seen from outside", killed(LimitName.RECURSION, 999, 1000, detail=SWALLOWED, swallowed_seen=5), Outcome.RECURSION, LimitName.RECURSION, None),
+    ("swallowed, counted by the guard, found by the clock", killed(LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=99_504, cycle=CYCLE)),
+     Outcome.RECURSION, LimitName.TIME,
+     ("Runaway recursion: walk → visit → walk (tree.py:14, tree.py:20), with its RecursionError caught again and again (99,504 times); "
+      "it came to light at the limit on time; it was killed after 3.2s.")),
+    ("one handled RecursionError, then a hang", killed(LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=1, cycle=CYCLE)),
+     Outcome.TIME, LimitName.TIME, None),
+    ("swallowed MemoryErrors, found by CPU time", killed(LimitName.CPU, 90, 90, words=LastWords(spoke=True, swallowed_memory=300_000)),
+     Outcome.MEMORY, LimitName.CPU, "It caught 300,000 MemoryErrors of its own and went on without memory; it was killed after 3.2s."),
+    ("tasks that make tasks", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=TASKS), Outcome.RECURSION, LimitName.MEMORY,
+     "Runaway recursion: walk → walk (tree.py:14), tasks that start themselves; it came to light at the limit on memory; it was killed after 3.2s."),
+    ("deep but different frames", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=Look(stacks=(SLOW_STACK,), depth=6000)), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("a recursive tree walk that hangs", killed(LimitName.TIME, 120, 120, look=Look(stacks=(Stack(1, (A, B) * 30, 60),), depth=60)), Outcome.TIME, LimitName.TIME, None),
+    ("a pool that waits for a worker the kernel killed", died(Exit(signal=SIGKILL, killed_for="time", oom_kills=1)), Outcome.WORKER_LOST, LimitName.MEMORY,
+     "The kernel killed 1 process of its tree at its memory limit of 300MiB, and the rest never ended; it was killed after 3.2s."),
+    # stop
+    ("stopped by its signal", died(Exit(signal=SIGTERM, asked_to_stop=True)), Outcome.STOPPED, None, "It was asked to stop and ended after 3.2s (SIGTERM)."),
+    ("stopped with code 0", died(Exit(code=0, asked_to_stop=True)), Outcome.STOPPED, None, "It was asked to stop and ended after 3.2s (exit code 0)."),
+    ("stopped with a traceback", replace(said(exception=error("KeyboardInterrupt")), exit=Exit(code=1, asked_to_stop=True)), Outcome.STOPPED, None, None),
+    ("killed after its grace", died(Exit(signal=SIGKILL, killed_for="stop", asked_to_stop=True)), Outcome.STOPPED, None,
+     "It was asked to stop, did not, and was killed after 3.2s."),
+    ("a limit within the grace", died(Exit(signal=SIGKILL, killed_for="memory", asked_to_stop=True)), Outcome.MEMORY, LimitName.MEMORY, None),
+    # never started
+    ("no such file", died(Exit(launch_error="python3.99: No such file or directory (in /srv)"), LastWords()), Outcome.LAUNCH_FAILED, None,
+     "It could not be started: python3.99: No such file or directory (in /srv)."),
+    # the guard's refusal
+    ("a script that starts itself", said(lineage=("/srv/app/again.py", 8)), Outcome.RECURSION, LimitName.PROCESSES,
+     "Runaway recursion: again.py started itself 8 levels deep, and the guard refused to go on, after 3.2s."),
+    # signals
+    ("C stack overflow", died(Exit(signal=SIGSEGV), LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=OVERFLOW_DUMP, fatal_truncated=True)),
+     Outcome.RECURSION, None, "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 100 levels deep overflowed the C stack: SIGSEGV after 3.2s."),
+    ("C stack overflow in a thread: nothing was left to write on", died(Exit(signal=SIGSEGV)), Outcome.RECURSION, None, None),
+    ("C stack overflow, watched from outside only", died(Exit(signal=SIGSEGV), LastWords(), depth_peak=18_051), Outcome.RECURSION, None, None),
+    ("stack overflow of 3.14", died(Exit(signal=SIGABRT), LastWords(spoke=True, fatal_signal="Fatal Python error: Cannot recover from stack overflow")),
+     Outcome.RECURSION, None, None),
+    ("null pointer", died(Exit(signal=SIGSEGV), LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=HEALTHY_DUMP)),
+     Outcome.CRASHED, None, "It crashed with SIGSEGV in load (job.py:57) after 3.2s."),
+    ("a crash below a deep framework", died(Exit(signal=SIGSEGV), LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_truncated=True,
+     fatal_frames=tuple(Frame(f"layer{n}", "/srv/app/f.py", n) for n in range(100)))), Outcome.CRASHED, None, None),
+    ("a crash after the end of Python", died(Exit(signal=SIGSEGV), LastWords(spoke=True, finalized=True)), Outcome.CRASHED, None, None),
+    ("a crash of a C program", died(Exit(signal=SIGBUS), LastWords()), Outcome.CRASHED, None, "It crashed with SIGBUS after 3.2s."),
+    *[(f"crash by {number.name}", died(Exit(signal=number), LastWords(spoke=True, fatal_signal="x", fatal_frames=HEALTHY_DUMP)), Outcome.CRASHED, None, None)
+      for number in (SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP)],
+    *[(f"somebody's {number.name}", died(Exit(signal=number)), Outcome.SIGNALLED, None, f"{number.name} ended it after 3.2s; Mainstay did not send it.")
+      for number in (SIGTERM, SIGINT, SIGHUP, SIGPIPE)],
+    ("SIGXCPU", died(Exit(signal=SIGXCPU, cpu_s=90.1)), Outcome.CPU, LimitName.CPU, "It used 1m30s of CPU time; its limit is 1m30s; it was killed after 3.2s."),
+    ("SIGXCPU of a swallow loop", died(Exit(signal=SIGXCPU), LastWords(spoke=True, swallowed_recursion=40)), Outcome.RECURSION, LimitName.CPU, None),
+    ("SIGKILL by nobody knows whom", died(Exit(signal=SIGKILL)), Outcome.SIGNALLED, None,
+     "SIGKILL ended it after 3.2s; neither Mainstay nor the kernel's OOM killer sent it."),
+    ("SIGKILL where no cgroup and no host count could be read", died(Exit(signal=SIGKILL, oom_kills=None), host_oom_kills=None), Outcome.SIGNALLED, None, None),
+    ("SIGKILL at a full memory is still nobody's word for OOM", died(Exit(signal=SIGKILL, oom_kills=0), memory_peak_bytes=299 * MIB), Outcome.SIGNALLED, None, None),
+    ("OOM kill in the cgroup", died(Exit(signal=SIGKILL, oom_kills=1, memory_peak_bytes=300 * MIB)), Outcome.MEMORY, LimitName.MEMORY,
+     "The kernel killed it at its memory limit of 300MiB after 3.2s."),
+    ("OOM kill of a heap of frames", died(Exit(signal=SIGKILL, oom_kills=1), LastWords(spoke=True, cycle=CYCLE)), Outcome.RECURSION, LimitName.MEMORY, None),
+    ("OOM kill by the host", died(Exit(signal=SIGKILL, max_rss_bytes=100 * MIB), host_oom_kills=1), Outcome.HOST_OOM, None,
+     "The kernel killed it after 3.2s because the host ran out of memory; it used 100MiB itself, within its limit of 300MiB."),
+    ("the hard CPU limit", died(Exit(signal=SIGKILL, cpu_s=92.0)), Outcome.CPU, LimitName.CPU, None),
+    # exceptions
+    ("RecursionError at our limit, which the guard had set", said(exception=RECURSION_ERROR), Outcome.RECURSION, LimitName.RECURSION,
+     "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 1,001 levels deep, stopped at its recursion limit of 400 after 3.2s."),
+    ("RecursionError at a lower limit of its own", said(exception=replace(RECURSION_ERROR, depth=50)), Outcome.RECURSION, None,
+     "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 50 levels deep, ended in RecursionError after 3.2s."),
+    ("RecursionError without frames", said(exception=error("RecursionError", frames=(), depth=1001)), Outcome.RECURSION, LimitName.RECURSION, None),
+    ("recursion that lost its MemoryError", said(exception=error("SystemError", "<built-in> error return without exception set", depth=900_000)), Outcome.RECURSION, None, None),
+    ("the same words from a shallow stack", said(exception=error("SystemError", "error return without exception set")), Outcome.EXCEPTION, None, None),
+    ("MemoryError", replace(said(exception=error("MemoryError")), memory_peak_bytes=298 * MIB), Outcome.MEMORY, LimitName.MEMORY,
+     "MemoryError in load (job.py:57) at 298MiB; its limit is 300MiB. It ended after 3.2s."),
+    ("numpy's MemoryError", said(exception=error("numpy._core._exceptions._ArrayMemoryError")), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("MemoryError at the bottom of a heap of frames", said(exception=error("MemoryError", "", (MAIN, *(A, B) * 90), 900_000)), Outcome.RECURSION, LimitName.MEMORY, None),
+    ("the memory of a graphics card", said(exception=error("torch.OutOfMemoryError", "CUDA")), Outcome.EXCEPTION, None, None),
+    ("an exception", said(exception=error("KeyError", "'id'")), Outcome.EXCEPTION, None, "KeyError: 'id', in load (job.py:57), after 3.2s."),
+    ("an exception after a worker was OOM-killed", replace(said(exception=error("BrokenProcessPool")), exit=Exit(code=1, oom_kills=2)), Outcome.WORKER_LOST, LimitName.MEMORY,
+     "The kernel killed 2 processes of its tree at its memory limit of 300MiB; the rest gave up after 3.2s (exit code 1)."),
+    ("a worker was OOM-killed and replaced", died(Exit(code=0, oom_kills=1)), Outcome.SUCCEEDED, None, None),
+    ("no more processes", died(Exit(code=1, pids_max_hits=40)), Outcome.PROCESSES, LimitName.PROCESSES,
+     "It was refused a process at its limit of 16 and ended after 3.2s (exit code 1)."),
+    ("an exception in a thread", said(0, exception=error("ValueError", where="thread")), Outcome.SUCCEEDED, None, "It succeeded after 3.2s; but a thread of it died of ValueError."),
+    ("an exception in a thread, and a bad code", said(3, exception=error("ValueError", where="thread")), Outcome.FAILED, None, None),
+    # exit codes
+    ("exit 0", said(0), Outcome.SUCCEEDED, None, "It succeeded after 3.2s."),
+    *[(f"exit {code}", said(code), Outcome.FAILED, None, f"It ended with exit code {code} after 3.2s.") for code in (1, 2, 124, 137, 143, 139, 255)],
+    ("no record of an end", Evidence(Exit()), Outcome.LOST, None, "How it ended cannot be known: there is no record of its end."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("evidence", "outcome", "limit", "summary"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_each_death_has_its_verdict(evidence, outcome, limit, summary):
+    verdict = judge(LIMITS, Expect(), evidence)
+    assert (verdict.outcome, verdict.limit) == (outcome, limit)
+    if summary is not None:
+        assert verdict.summary == summary
+
+
+def test_the_cases_cover_every_outcome_but_the_unmet_expectation():
+    assert {case[2] for case in CASES} == set(Outcome) - {Outcome.UNMET}
+
+
+@pytest.mark.parametrize(
+    ("expect", "evidence", "outcome", "summary"),
+    [
+        (Expect(records_at_least=1), said(0), Outcome.UNMET,
+         "It ended with exit code 0 after 3.2s, but reported no records; at least 1 were expected."),
+        (Expect(records_at_least=1000), replace(said(0), records=999), Outcome.UNMET,
+         "It ended with exit code 0 after 3.2s, but processed 999 records; at least 1,000 were expected."),
+        (Expect(records_at_least=1000), replace(said(0), records=1000), Outcome.SUCCEEDED, "It succeeded after 3.2s."),
+        (Expect(success_exit_codes=frozenset({0, 3})), said(3), Outcome.SUCCEEDED, "It succeeded after 3.2s."),
+        (Expect(success_exit_codes=frozenset({3})), said(0), Outcome.FAILED, "It ended with exit code 0 after 3.2s."),
+    ],
+)  # fmt: skip
+def test_what_counts_as_success_is_the_users_to_say(expect, evidence, outcome, summary):
+    verdict = judge(LIMITS, expect, evidence)
+    assert (verdict.outcome, verdict.summary) == (outcome, summary)
+
+
+def test_a_memory_error_without_a_memory_limit_is_an_exception():
+    assert judge(Limits(memory_bytes=None), Expect(), said(exception=error("MemoryError"))).outcome is Outcome.EXCEPTION
+
+
+def test_the_evidence_names_each_fact_with_its_source():
+    evidence = died(
+        Exit(signal=SIGKILL, killed_for="memory", oom_kills=1, cpu_s=2.5, max_rss_bytes=310 * MIB, leftovers=2, unkillable=(77,)),
+        LastWords(
+            spoke=True,
+            exception=RECURSION_ERROR,
+            swallowed_recursion=3,
+            asked_limit=10**9,
+            cycle=replace(CYCLE, notes=("n never changes",)),
+        ),
+        breach=Breach(LimitName.MEMORY, 312.4 * MIB, 300 * MIB),
+        look=replace(DEEP, exception_in_flight="RecursionError", waiting="futex", note="two threads unreadable"),
+        depth_peak=52_560,
+        swallowed_seen=2,
+        host_oom_kills=1,
+    )
+    assert judge(LIMITS, Expect(), evidence).evidence == (
+        "we killed it: memory 312.4MiB over 300MiB",
+        "kernel: SIGKILL",
+        "kernel: memory.events oom_kill 1",
+        "kernel: the host's oom_kill count rose by 1",
+        "memory peak 310MiB, CPU time 2.5s",
+        "2 processes left behind, ended by us",
+        "cannot be killed: pid 77",
+        "guard: RecursionError, 1,001 levels deep",
+        "guard: 3 RecursionErrors caught by the job",
+        "guard: the job asked for a recursion limit of 1,000,000,000 and did not get it",
+        "look: 52,560 levels deep, its own recursion limit is 1,000,000,000",
+        "look: RecursionError in flight",
+        "look: waiting: futex",
+        "look: two threads unreadable",
+        "samples: deepest stack 52,560 levels",
+        "samples: 2 looks found a RecursionError on its way or the stack at its limit",
+        "cycle: n never changes",
+    )
+
+
+def test_a_cycle_is_only_reported_where_it_is_the_cause():
+    walking = killed(LimitName.TIME, 120, 120, look=Look(stacks=(Stack(1, (A, B) * 30, 60),), depth=60))
+    assert judge(LIMITS, Expect(), walking).cycle is None
+    assert judge(LIMITS, Expect(), killed(LimitName.RECURSION, 52_560, 400, look=DEEP)).cycle.depth == 52_560
+
+
+def test_one_bug_has_one_fingerprint_over_all_its_costumes():
+    costumes = [
+        said(exception=RECURSION_ERROR),
+        killed(LimitName.RECURSION, 52_560, 400, look=DEEP),
+        killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=DEEP),
+        died(Exit(signal=SIGSEGV), LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=OVERFLOW_DUMP)),
+        died(Exit(signal=SIGKILL, oom_kills=1), LastWords(spoke=True, cycle=CYCLE)),
+        killed(
+            LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=99, cycle=replace(CYCLE, frames=(B, A), depth=999))
+        ),
+    ]
+    names = {fingerprint_of("job", judge(LIMITS, Expect(), costume), costume) for costume in costumes}
+    assert len(names) == 1
+    assert {len(name) for name in names} == {12}
+
+
+# ---------------------------------------------------------------- properties
+
+frames = st.lists(st.sampled_from([A, B, MAIN, LOAD]), max_size=30).map(tuple)
+words = st.builds(
+    LastWords,
+    spoke=st.booleans(),
+    finalized=st.booleans(),
+    exception=st.one_of(
+        st.none(),
+        st.builds(
+            ExceptionFacts,
+            st.sampled_from(["RecursionError", "MemoryError", "SystemError", "KeyError", "x.Y"]),
+            st.text(max_size=30),
+            frames,
+            st.integers(0, 10**6),
+            st.sampled_from(["main", "thread", "unraisable"]),
+        ),
+    ),
+    cycle=st.one_of(st.none(), st.builds(Cycle, frames, st.integers(0, 10**6), st.sampled_from(CycleKind))),
+    fatal_signal=st.one_of(st.none(), st.text(max_size=20)),
+    fatal_frames=frames,
+    swallowed_recursion=st.integers(0, 100),
+    swallowed_memory=st.integers(0, 100),
+    lineage=st.one_of(st.none(), st.tuples(st.text(max_size=10), st.integers(1, 9))),
+)
+exits = st.one_of(
+    st.builds(Exit, code=st.integers(0, 255), oom_kills=st.one_of(st.none(), st.integers(0, 2)), asked_to_stop=st.booleans()),
+    st.builds(
+        Exit,
+        signal=st.integers(1, 64),
+        killed_for=st.one_of(st.none(), st.sampled_from([*LimitName, "stop", "reload"])),
+        oom_kills=st.one_of(st.none(), st.integers(0, 2)),
+    ),
+    st.builds(Exit, launch_error=st.text(max_size=20)),
+    st.just(Exit()),
+)
+evidences = st.builds(
+    Evidence,
+    exit=exits,
+    words=words,
+    breach=st.one_of(st.none(), st.builds(Breach, st.sampled_from(LimitName), st.floats(0, 1e12), st.floats(0, 1e12))),
+    look=st.one_of(
+        st.none(), st.builds(Look, st.lists(st.builds(Stack, st.just(1), frames, st.integers(0, 10**6)), max_size=2).map(tuple))
+    ),
+    depth_peak=st.integers(0, 10**6),
+    host_oom_kills=st.one_of(st.none(), st.integers(0, 2)),
+    duration_s=st.floats(0, 1e9),
+)
+
+
+@given(evidence=evidences)
+def test_any_evidence_has_a_verdict_in_one_line_of_printable_words(evidence):
+    verdict = judge(LIMITS, Expect(), evidence)
+    assert verdict.summary.isprintable()
+    assert verdict.summary.endswith(".") or len(verdict.summary) >= 2000
+    assert all(line.isprintable() for line in verdict.evidence)
+    assert len(fingerprint_of("job", verdict, evidence)) == 12
+    exit_ = evidence.exit
+    # What must hold whatever the evidence:
+    if verdict.outcome is Outcome.SUCCEEDED:
+        assert exit_.code == 0
+        assert exit_.killed_for is None
+    if exit_.signal is not None and exit_.killed_for is None and evidence.words.lineage is None:
+        assert verdict.outcome not in (Outcome.FAILED, Outcome.EXCEPTION, Outcome.TIME, Outcome.STALLED, Outcome.OUTPUT)
+    if verdict.outcome is Outcome.HOST_OOM:
+        assert evidence.host_oom_kills
+
+
+@given(code=st.integers(1, 255), text=st.text(max_size=50))
+def test_an_exit_code_alone_is_never_more_than_a_failure(code, text):
+    del text  # no field of the evidence takes what the job wrote: words cannot reach a verdict
+    assert judge(LIMITS, Expect(), said(code)).outcome is Outcome.FAILED

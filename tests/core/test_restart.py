@@ -1,0 +1,134 @@
+"""What follows an attempt: a case table, and the budget as a property."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.core.model import Backoff, Budget, Mono, Outcome, RestartPolicy, RestartWhen
+from supervisor.core.restart import (
+    HOST_WIDE,
+    Done,
+    DoneReason,
+    Park,
+    ParkReason,
+    Restart,
+    RestartReason,
+    backoff_s,
+    counts,
+    decide,
+)
+
+STEADY = Backoff(first_s=1, factor=2, max_s=300, jitter=0)
+ON_FAILURE = RestartPolicy(backoff=STEADY)
+ALWAYS = RestartPolicy(when=RestartWhen.ALWAYS, backoff=STEADY)
+NEVER = RestartPolicy(when=RestartWhen.NEVER, backoff=STEADY)
+RETRY_MEMORY = RestartPolicy(backoff=STEADY, retry_on=frozenset({Outcome.MEMORY}))
+PARK_RECURSION = RestartPolicy(when=RestartWhen.NEVER, backoff=STEADY, park_on=frozenset({Outcome.RECURSION}))
+SPENT = tuple(Mono(float(at)) for at in (10, 20, 30, 40, 50))
+
+
+def follow(policy: RestartPolicy, outcome: Outcome, restarts: Sequence[Mono] = (), failures: int = 1, now: float = 600.0):
+    return decide(policy, "job", outcome, restarts, 1, Mono(now), failures_in_row=failures)
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome", "restarts", "failures", "expected"),
+    [
+        (ON_FAILURE, Outcome.FAILED, (), 1, Restart(1.0, RestartReason.FAILED)),
+        (ON_FAILURE, Outcome.RECURSION, (), 3, Restart(4.0, RestartReason.RECURSION)),  # third failure in a row
+        (ON_FAILURE, Outcome.SUCCEEDED, (), 0, Done(DoneReason.SUCCEEDED)),
+        (ON_FAILURE, Outcome.STOPPED, (), 1, Done(DoneReason.STOPPED)),
+        (ALWAYS, Outcome.STOPPED, (), 1, Done(DoneReason.STOPPED)),  # always is not "against the operator"
+        (ALWAYS, Outcome.SUCCEEDED, (), 0, Restart(1.0, RestartReason.SUCCEEDED)),  # never without a wait
+        (NEVER, Outcome.FAILED, (), 1, Done(DoneReason.NEVER)),
+        (NEVER, Outcome.SUCCEEDED, (), 0, Done(DoneReason.SUCCEEDED)),
+        (RETRY_MEMORY, Outcome.MEMORY, (), 1, Restart(1.0, RestartReason.MEMORY)),
+        (RETRY_MEMORY, Outcome.FAILED, (), 1, Done(DoneReason.NOT_RETRIED)),
+        (PARK_RECURSION, Outcome.RECURSION, (), 1, Park(ParkReason.PARK_ON)),  # goes before "never"
+        (PARK_RECURSION, Outcome.MEMORY, (), 1, Done(DoneReason.NEVER)),
+        (ON_FAILURE, Outcome.FAILED, SPENT, 6, Park(ParkReason.BUDGET_SPENT)),  # 590 s ago still counts
+        (ON_FAILURE, Outcome.HOST_OOM, SPENT, 6, Restart(32.0, RestartReason.HOST_OOM)),  # the host's fault: waits, never parks
+        (ON_FAILURE, Outcome.LAUNCH_FAILED, (), 20, Restart(300.0, RestartReason.LAUNCH_FAILED)),  # the cap
+    ],
+)
+def test_the_policy_and_the_outcome_decide_what_follows(policy, outcome, restarts, failures, expected):
+    assert follow(policy, outcome, restarts, failures) == expected
+
+
+def test_a_restart_leaves_the_window_after_exactly_its_length():
+    assert follow(ON_FAILURE, Outcome.FAILED, SPENT, now=610.0) == Park(ParkReason.BUDGET_SPENT)
+    assert isinstance(follow(ON_FAILURE, Outcome.FAILED, SPENT, now=610.5), Restart)
+
+
+def test_every_outcome_but_a_stop_has_its_restart_reason():
+    assert {reason.value for reason in RestartReason} == {outcome.value for outcome in Outcome} - {"stopped"}
+
+
+policies = st.builds(
+    RestartPolicy,
+    when=st.sampled_from(RestartWhen),
+    backoff=st.builds(
+        Backoff,
+        first_s=st.floats(min_value=0.01, max_value=60),
+        factor=st.floats(min_value=1, max_value=1000),
+        max_s=st.floats(min_value=0.01, max_value=3600),
+        jitter=st.floats(min_value=0, max_value=1),
+    ),
+    budget=st.builds(Budget, restarts=st.integers(0, 6), within_s=st.floats(min_value=1, max_value=1000)),
+    retry_on=st.one_of(st.none(), st.frozensets(st.sampled_from(Outcome))),
+    park_on=st.frozensets(st.sampled_from(Outcome), max_size=3),
+)
+history = st.lists(st.tuples(st.sampled_from(Outcome), st.floats(min_value=0, max_value=400)), max_size=60)
+
+
+@given(policy=policies, ends=history)
+def test_no_window_holds_more_restarts_than_the_budget(policy, ends):
+    now, failures, decided, begun = 0.0, 0, [], []
+    for attempt, (outcome, lived_s) in enumerate(ends, 1):
+        now += lived_s
+        failures = failures + 1 if outcome.is_bad else 0
+        decision = decide(policy, "job", outcome, [Mono(at) for at in decided], attempt, Mono(now), failures_in_row=failures)
+        if isinstance(decision, Restart):
+            assert outcome is not Outcome.STOPPED
+            if counts(outcome):
+                decided.append(now)
+                begun.append(now + decision.after_s)
+            now += decision.after_s
+    # Both readings hold: by the time of the decision and by the time the attempt begins.
+    for times in (decided, begun):
+        for start in times:
+            assert sum(1 for at in times if start <= at <= start + policy.budget.within_s) <= policy.budget.restarts
+
+
+@given(policy=policies, nth=st.integers(1, 10**6), u=st.floats(min_value=0, max_value=1, exclude_max=True))
+def test_a_wait_is_never_above_the_cap_nor_off_by_more_than_the_jitter(policy, nth, u):
+    wait = backoff_s(policy, nth, u)
+    assert 0 <= wait <= policy.backoff.max_s
+    try:
+        ideal = min(policy.backoff.first_s * policy.backoff.factor ** (nth - 1), policy.backoff.max_s)
+    except OverflowError:
+        ideal = policy.backoff.max_s
+    assert abs(wait - ideal) <= ideal * policy.backoff.jitter + 1e-9
+
+
+@given(policy=policies, outcome=st.sampled_from(Outcome), job=st.text(max_size=9), attempt=st.integers(1, 99), failures=st.integers(0, 99))
+def test_a_replay_decides_and_waits_the_same(policy, outcome, job, attempt, failures):
+    first, again = (decide(policy, job, outcome, (), attempt, Mono(5.0), failures_in_row=failures) for _ in range(2))
+    assert first == again
+
+
+def test_jobs_that_failed_together_do_not_come_back_together():
+    waits = {decide(RestartPolicy(), f"job-{n}", Outcome.FAILED, (), 1, Mono(0.0), failures_in_row=5).after_s for n in range(50)}
+    assert len(waits) == 50
+    assert max(waits) - min(waits) > 2.0  # 16 s ± 10 %
+
+
+def test_failures_are_counted_from_one():
+    with pytest.raises(ValueError, match="counted from 1"):
+        backoff_s(ON_FAILURE, 0)
+
+
+def test_only_the_hosts_own_faults_do_not_count():
+    assert {outcome for outcome in Outcome if not counts(outcome)} == HOST_WIDE == {Outcome.HOST_OOM, Outcome.LOST}
