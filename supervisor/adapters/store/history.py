@@ -1,0 +1,107 @@
+"""Reading the history. Every method may raise ``StoreError``; none takes a lock that a writer would wait for (WAL)."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+from supervisor.adapters.store.connection import Link
+from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, RUNS, SLOTS, R, Table, Value
+from supervisor.core.model import Incident, Outcome, RunId
+from supervisor.core.records import AttemptRow, RunRow, SlotRow
+
+T = TypeVar("T")
+
+_GOOD = ", ".join(f"'{outcome.value}'" for outcome in Outcome if not outcome.is_bad)
+
+
+def select(connection: sqlite3.Connection, table: Table[R], rest: str, *values: Value) -> list[R]:
+    """The records of *table* that the SQL *rest* (WHERE, ORDER, LIMIT) lets through."""
+    rows = connection.execute(f"SELECT {table.column_list} FROM {table.name} {rest}", values).fetchall()  # noqa: S608 - our own text
+    return [table.record_of(row) for row in rows]
+
+
+def _first(rows: list[R]) -> R | None:
+    return rows[0] if rows else None
+
+
+class Reads:
+    """The questions; ``_ask`` is how a subclass puts them to its connection."""
+
+    def _ask(self, doing: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        raise NotImplementedError
+
+    def _rows(self, table: Table[R], rest: str, *values: Value) -> list[R]:
+        return self._ask(f"reading {table.name}", lambda connection: select(connection, table, rest, *values))
+
+    def runs(self, job: str | None = None, limit: int = 100, before_id: RunId | None = None) -> list[RunRow]:
+        """Newest first; *before_id* is the last id of the page before."""
+        last = before_id if before_id is not None else 2**63 - 1
+        if job is None:
+            return self._rows(RUNS, "WHERE id < ? ORDER BY id DESC LIMIT ?", last, limit)
+        return self._rows(RUNS, "WHERE job = ? AND id < ? ORDER BY id DESC LIMIT ?", job, last, limit)
+
+    def run(self, run: RunId) -> RunRow | None:
+        return _first(self._rows(RUNS, "WHERE id = ?", run))
+
+    def attempts(self, run: RunId) -> list[AttemptRow]:
+        """In the order they were made."""
+        return self._rows(ATTEMPTS, "WHERE run = ? ORDER BY attempt", run)
+
+    def report(self, run: RunId, attempt: int | None = None) -> dict[str, Any] | None:
+        """The dossier of one attempt, or of the run's last attempt that has one."""
+        if attempt is None:
+            return self._report("run = ? ORDER BY attempt DESC", run)
+        return self._report("run = ? AND attempt = ?", run, attempt)
+
+    def last_report(self, job: str | None = None, *, bad_only: bool = False) -> dict[str, Any] | None:
+        """The newest dossier, of one job or of all; with *bad_only* of an attempt that ended badly."""
+        bad = f" AND outcome NOT IN ({_GOOD})" if bad_only else ""
+        if job is None:
+            return self._report(f"1{bad} ORDER BY run DESC, attempt DESC")
+        return self._report(f"job = ?{bad} ORDER BY run DESC, attempt DESC", job)
+
+    def slots(self, job: str, limit: int = 100) -> list[SlotRow]:
+        """Newest first."""
+        return self._rows(SLOTS, "WHERE job = ? ORDER BY slot DESC LIMIT ?", job, limit)
+
+    def incidents(self, *, open_only: bool = False, limit: int = 100) -> list[Incident]:
+        """Newest first."""
+        return self._rows(INCIDENTS, f"{'WHERE closed_at IS NULL ' if open_only else ''}ORDER BY id DESC LIMIT ?", limit)
+
+    def incident(self, incident: int) -> Incident | None:
+        return _first(self._rows(INCIDENTS, "WHERE id = ?", incident))
+
+    def meta(self, key: str) -> str | None:
+        """A small fact kept with ``Store.set_meta``."""
+        return self._ask(
+            "reading meta", lambda c: next((row[0] for row in c.execute("SELECT value FROM meta WHERE key = ?", (key,))), None)
+        )
+
+    def _report(self, where: str, *values: Value) -> dict[str, Any] | None:
+        def read(connection: sqlite3.Connection) -> dict[str, Any] | None:
+            sql = f"SELECT report FROM attempts WHERE report IS NOT NULL AND {where} LIMIT 1"  # noqa: S608 - our own text
+            row = connection.execute(sql, values).fetchone()
+            report = json.loads(row[0]) if row else None
+            return report if isinstance(report, dict) else None
+
+        return self._ask("reading a report", read)
+
+
+class Reader(Reads):
+    """The history for one reading thread, over a read-only connection of its own. Close it, or use it in ``with``."""
+
+    def __init__(self, path: str) -> None:
+        self._link = Link(path, read_only=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _ask(self, doing: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        return self._link.use(doing, work)
