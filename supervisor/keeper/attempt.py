@@ -1,0 +1,80 @@
+"""One child of the keeper, from fork to exit record."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisor.keeper.launch import Child, Plan
+from supervisor.keeper.output import Capture
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What the keeper knows of a live attempt. Times: ``*_mono`` CLOCK_MONOTONIC seconds, ``*_wall`` Unix seconds."""
+
+    key: str
+    plan: Plan
+    child: Child
+    pid_started: int
+    started_mono: float
+    started_wall: float
+    cgroup: str | None = None
+    capture: Capture | None = None
+    started: bool = False
+    launch_error: str | None = None
+    killed_for: str | None = None
+    asked_to_stop: bool = False
+    status: int | None = None  # the wait status once the main process was reaped
+    cpu_s: float = 0.0
+    max_rss_bytes: int = 0
+    ended_mono: float = 0.0
+    ended_wall: float = 0.0
+    leftovers: int = 0
+    clearing_since: float | None = None
+    reported_bytes: int = -1
+    unkillable: list[int] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def public(self) -> dict[str, Any]:
+        """What HELLO and STARTED say of it."""
+        return {
+            "key": self.key,
+            "pid": self.pid,
+            "pid_started": self.pid_started,
+            "started_mono": self.started_mono,
+            "started_wall": self.started_wall,
+            "cgroup": self.cgroup,
+            "killed_for": self.killed_for,
+            "asked_to_stop": self.asked_to_stop,
+            "output_bytes": self.capture.written if self.capture else 0,
+            "output_dropped_bytes": self.capture.dropped if self.capture else 0,
+        }
+
+    def record(self, figures: dict[str, int]) -> dict[str, Any]:
+        """The exit record; *figures* are the cgroup's last."""
+        signalled = self.status is not None and self.status & 0x7F
+        return {
+            "key": self.key,
+            "pid": self.pid,
+            "pid_started": self.pid_started,
+            "code": None if self.status is None or signalled or self.launch_error else self.status >> 8,
+            "signal": (self.status & 0x7F) if self.status is not None and signalled else None,
+            "launch_error": self.launch_error,
+            "killed_for": self.killed_for,
+            "asked_to_stop": self.asked_to_stop,
+            "cpu_s": self.cpu_s,
+            "max_rss_bytes": self.max_rss_bytes,
+            "memory_peak_bytes": figures.get("memory_peak_bytes"),
+            "oom_kills": figures.get("oom_kills"),
+            "pids_max_hits": figures.get("pids_max_hits"),
+            "output_bytes": self.capture.written if self.capture else 0,
+            "output_dropped_bytes": self.capture.dropped if self.capture else 0,
+            "leftovers": self.leftovers,
+            "unkillable": self.unkillable,
+            "started_mono": self.started_mono,
+            "started_wall": self.started_wall,
+            "ended_mono": self.ended_mono,
+            "ended_wall": self.ended_wall,
+        }

@@ -1,0 +1,214 @@
+"""Starts one child: session, cgroup, limits, identity and descriptors are in place before its first instruction.
+
+``fork`` rather than ``posix_spawn``: only code of ours between fork and exec can join a cgroup, drop privileges in the right order, and
+ask for a parent-death signal. The keeper is small and single-threaded, so a fork is cheap and safe here.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import signal
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NO_NEW_PRIVS: Final = 38
+PIPE_BYTES: Final = 256 * 1024  # fewer wake-ups for a job that floods; the default of 64 KiB stays where the kernel refuses
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_ERROR = struct.Struct("ii")
+
+# What went wrong in the child between fork and exec, in the order in which it is done.
+STAGES: Final = ("session", "cgroup", "descriptors", "limits", "priority", "umask", "identity", "directory", "parent", "exec")
+
+
+def prctl(option: int, value: int) -> None:
+    """Set one attribute of this process. ``OSError`` as the kernel says."""
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def close_on_exec_all() -> None:
+    """Mark every descriptor but 0, 1 and 2 close-on-exec: whatever we inherited, no child gets it."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself
+                os.set_inheritable(int(name), False)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is needed to start a child; made by the brain, carried by the wire as a JSON object with these keys.
+
+    ``limits`` maps names of ``resource`` without RLIMIT_ to [soft, hard] (-1 is unlimited). ``groups`` None keeps ours. ``cgroup`` maps
+    file names to what is written there ("memory.max": "314572800") or is None where there are no cgroups. ``output`` is the path of the
+    file that takes stdout and stderr, None to hand on our own. ``grace_s`` is how long a stop may take.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    directory: str
+    uid: int | None = None
+    gid: int | None = None
+    groups: list[int] | None = None
+    umask: int | None = None
+    nice: int | None = None
+    limits: dict[str, list[int]] = field(default_factory=dict)
+    cgroup: dict[str, str] | None = None
+    output: str | None = None
+    output_max_bytes: int = 10 * 2**20
+    output_limit_bytes: int | None = None
+    output_drop: bool = False
+    grace_s: float = 10.0
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> "Plan":
+        """The plan in a SPAWN message. ``TypeError`` when keys are missing or unknown."""
+        return cls(**message)
+
+
+@dataclass(slots=True)
+class Child:
+    """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded."""
+
+    pid: int
+    errors: int
+
+
+def output_pipe() -> tuple[int, int]:
+    """A pipe for what a child writes: (our end, non-blocking; the child's end). ``OSError``."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(ours, False)
+    with contextlib.suppress(OSError):  # over the user's share of pipe pages: 64 KiB do as well
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return ours, theirs
+
+
+def fork_child(
+    plan: Plan,
+    cgroup_dir: str | None = None,
+    *,
+    stdio: tuple[int | None, int | None, int | None] = (None, None, None),
+    own_session: bool = True,
+) -> Child:
+    """Fork and exec *plan*. ``OSError`` when not even the fork worked (out of processes, memory or descriptors).
+
+    *stdio* are the descriptors that become 0, 1 and 2; None hands on our own.
+    """
+    errors_read, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(errors_read)
+        os.close(errors_write)
+        raise
+    if pid == 0:
+        _become(plan, cgroup_dir, errors_write, stdio, parent, own_session=own_session)
+    os.close(errors_write)
+    return Child(pid, errors_read)
+
+
+def read_error(child: Child) -> tuple[str, int] | None:
+    """(stage, errno) when the child failed before its exec, None when it was started. Call once ``errors`` is readable."""
+    try:
+        data = os.read(child.errors, _ERROR.size)
+    finally:
+        os.close(child.errors)
+        child.errors = -1
+    if len(data) != _ERROR.size:
+        return None
+    stage, code = _ERROR.unpack(data)
+    return STAGES[stage], code
+
+
+def launch_error_text(plan: Plan, stage: str, code: int) -> str:
+    """One line that names what could not be done, and the mend."""
+    why = os.strerror(code)
+    if stage == "exec":
+        return f"cannot execute {plan.argv[0]!r}: {why}"
+    if stage == "directory":
+        return f"cannot enter the directory {plan.directory!r}: {why}"
+    if stage == "identity":
+        return f"cannot become uid {plan.uid}, gid {plan.gid}: {why}; only root can change users"
+    return f"cannot set up {stage} for {plan.argv[0]!r}: {why}"
+
+
+def _become(
+    plan: Plan, cgroup_dir: str | None, errors: int, stdio: tuple[int | None, int | None, int | None], parent: int, *, own_session: bool
+) -> None:
+    """In the child: everything up to exec. Never returns."""
+    stage = 0
+    try:
+        if own_session:
+            os.setsid()
+        stage = 1
+        if cgroup_dir is not None:
+            _write(cgroup_dir + "/cgroup.procs", "0")
+        stage = 2
+        # All else is closed by the exec: Python opens with O_CLOEXEC, and inherited ones are marked so by the keeper at its start.
+        for number, fd in enumerate(stdio):
+            if fd is not None:
+                os.dup2(fd, number)
+        stage = 3
+        for name, (soft, hard) in plan.limits.items():
+            resource.setrlimit(getattr(resource, "RLIMIT_" + name), (soft, hard))
+        stage = 4
+        if plan.nice is not None:
+            os.setpriority(os.PRIO_PROCESS, 0, plan.nice)
+        stage = 5
+        if plan.umask is not None:
+            os.umask(plan.umask)
+        stage = 6
+        _identity(plan)
+        stage = 7
+        os.chdir(plan.directory)
+        stage = 8
+        # After the identity: changing credentials clears it (prctl(2)). The second look closes the race with a parent that has just died.
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(127)
+        stage = 9
+        _signals()
+        os.execvpe(plan.argv[0], plan.argv, plan.environment)  # noqa: S606 - no shell is the point
+    except OSError as err:
+        os.write(errors, _ERROR.pack(stage, err.errno or 0))
+    except BaseException:  # noqa: BLE001 - nothing of ours may run on in the child, whatever went wrong
+        os.write(errors, _ERROR.pack(stage, 22))
+    finally:
+        os._exit(127)
+
+
+def _identity(plan: Plan) -> None:
+    if plan.uid is None and plan.gid is None and plan.groups is None:
+        return
+    if plan.groups is not None:
+        os.setgroups(plan.groups)
+    if plan.gid is not None:
+        os.setresgid(plan.gid, plan.gid, plan.gid)
+    if plan.uid is not None:
+        os.setresuid(plan.uid, plan.uid, plan.uid)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _signals() -> None:
+    """Default dispositions and an empty mask: Python ignores SIGPIPE and SIGXFSZ, and exec would hand that on."""
+    for number in range(1, signal.NSIG):
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the C library's own
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

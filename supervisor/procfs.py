@@ -1,0 +1,126 @@
+"""Facts about processes from /proc: reading and, apart from it, parsing. Standard library only; keeper, brain and ``exec`` share it.
+
+Every reader answers None (or nothing) for a process that is gone: that is not an error, processes end.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+MAX_TREE: Final = 20_000  # a walk ends there, whatever a fork bomb does meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Fields of proc_pid_stat(5) that we use. ``started`` is field 22 (clock ticks after boot), ``cpu_s`` fields 14 + 15,
+    ``waited_cpu_s`` (children that were reaped) fields 16 + 17."""
+
+    pid: int
+    name: str
+    state: str
+    ppid: int
+    pgrp: int
+    session: int
+    cpu_s: float
+    waited_cpu_s: float
+    threads: int
+    started: int
+
+
+def parse_stat(text: bytes) -> Stat:
+    """The contents of /proc/PID/stat. ``ValueError`` if it is not one.
+
+    The name may hold anything, ") R 1" included, so the fields are counted from the *last* closing parenthesis.
+    """
+    left = text.index(b"(")
+    right = text.rindex(b")")
+    rest = text[right + 2 :].split()
+    return Stat(
+        pid=int(text[:left]),
+        name=text[left + 1 : right].decode(errors="replace"),
+        state=rest[0].decode(),
+        ppid=int(rest[1]),
+        pgrp=int(rest[2]),
+        session=int(rest[3]),
+        cpu_s=(int(rest[11]) + int(rest[12])) / TICKS_PER_S,
+        waited_cpu_s=(int(rest[13]) + int(rest[14])) / TICKS_PER_S,
+        threads=int(rest[17]),
+        started=int(rest[19]),
+    )
+
+
+def read_file(path: str, limit: int = 65536) -> bytes | None:
+    """The first *limit* bytes of a /proc file, None if the process is gone or the file forbidden."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(fd, limit)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_stat(pid: int) -> Stat | None:
+    """/proc/PID/stat, None if there is no such process (a zombie has one)."""
+    text = read_file(f"/proc/{pid}/stat", 1024)
+    if not text:
+        return None
+    with contextlib.suppress(ValueError, IndexError):
+        return parse_stat(text)
+    return None
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of all threads of *pid*, by /proc/PID/task/TID/children (needs CONFIG_PROC_CHILDREN, as all distributions have)."""
+    found: list[int] = []
+    text = read_file(f"/proc/{pid}/task/{pid}/children", 1 << 20)
+    if text:
+        found += map(int, text.split())
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for tid in threads:
+        if tid != str(pid):
+            text = read_file(f"/proc/{pid}/task/{tid}/children", 1 << 20)
+            if text:
+                found += map(int, text.split())
+    return found
+
+
+def descendants(roots: Iterable[int]) -> Iterator[int]:
+    """*roots* and everything below them that is alive now, parents before children; at most MAX_TREE."""
+    seen: set[int] = set()
+    todo = list(roots)
+    while todo and len(seen) < MAX_TREE:
+        pid = todo.pop()
+        if pid in seen:
+            continue
+        seen.add(pid)
+        yield pid
+        todo += children(pid)
+
+
+def environment_value(pid: int, name: str) -> str | None:
+    """The value that *name* had in the environment when *pid* was executed (its children without an exec share it)."""
+    text = read_file(f"/proc/{pid}/environ", 1 << 20)
+    if not text:
+        return None
+    start = name.encode() + b"="
+    for entry in text.split(b"\0"):
+        if entry.startswith(start):
+            return entry[len(start) :].decode(errors="replace")
+    return None
+
+
+def boot_id() -> str:
+    """What names this boot of the machine; $MAINSTAY_BOOT_ID_FILE stands in for the kernel's file in tests."""
+    text = read_file(os.environ.get("MAINSTAY_BOOT_ID_FILE", "/proc/sys/kernel/random/boot_id"), 128)
+    return text.decode().strip() if text else "unknown"

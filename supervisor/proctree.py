@@ -1,0 +1,78 @@
+"""Ends a whole tree of processes: freeze until nothing new appears, kill, reap, look again.
+
+A plain "kill everything in the list" loses against a fork bomb, because it forks between the list and the kill. Stopped processes do
+not fork: so first SIGSTOP to all, until a walk finds no new one, then SIGKILL to all. What was orphaned meanwhile has become our
+own child (we are the subreaper) and is found by the next round.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from supervisor import procfs
+
+FREEZE_ROUNDS: Final = 50
+
+
+def signal_process(pid: int, number: int) -> bool:
+    """Send a signal to exactly this process; False when it is gone. A pidfd, so that a recycled pid is never hit."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
+    """SIGSTOP everything below ``roots()`` (asked again in each round); the pids that were stopped."""
+    stopped: set[int] = set()
+    for _ in range(FREEZE_ROUNDS):
+        fresh = [pid for pid in procfs.descendants(roots()) if pid not in stopped]
+        if not fresh:
+            break
+        for pid in fresh:
+            signal_process(pid, signal.SIGSTOP)
+            stopped.add(pid)
+    return stopped
+
+
+def kill_round(roots: Callable[[], Iterable[int]]) -> int:
+    """One round: freeze, then SIGKILL. How many processes were hit; 0 means that nothing alive is left below the roots."""
+    victims = {pid for pid in freeze(roots) if _is_alive(pid)}
+    for pid in victims:
+        signal_process(pid, signal.SIGKILL)
+    return len(victims)
+
+
+def _is_alive(pid: int) -> bool:
+    stat = procfs.read_stat(pid)
+    return stat is not None and stat.state not in "ZX"
+
+
+def own_children() -> list[int]:
+    """Our direct children, zombies included."""
+    return procfs.children(os.getpid())
+
+
+def reap(pid: int) -> tuple[int, float, int] | None:
+    """Collect the zombie *pid*: (wait status, CPU seconds, peak resident bytes) or None when it is not one (yet).
+
+    The kernel's peak begins with what the child had as a copy of us, before its exec; a peak that is no more than that says
+    nothing about the child and is given as 0.
+    """
+    with contextlib.suppress(ChildProcessError):
+        found, status, usage = os.wait4(pid, os.WNOHANG)
+        if found:
+            own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            peak = usage.ru_maxrss if usage.ru_maxrss > own else 0
+            return status, usage.ru_utime + usage.ru_stime, peak * 1024
+    return None
