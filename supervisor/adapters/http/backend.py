@@ -1,0 +1,50 @@
+"""What the HTTP side needs of the daemon, as a Protocol; the daemon has it without knowing HTTP."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+JsonObject = dict[str, Any]
+
+
+class Backend(Protocol):
+    """What the pages show and whom changes are asked of. Every method is called on a worker thread and may take its time."""
+
+    def metrics_page(self) -> bytes:
+        """The whole page in text format 0.0.4."""
+
+    def healthy(self) -> tuple[bool, str]:
+        """Whether the main loop comes round, and a sentence."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether supervising has begun, and a sentence."""
+
+    def status(self) -> JsonObject:
+        """The daemon and all jobs, as ``status --json`` prints them."""
+
+    def job(self, name: str) -> JsonObject | None:
+        """One job; None if there is none of that name."""
+
+    def runs(self, job: str | None, limit: int) -> list[JsonObject]:
+        """The latest runs, newest first."""
+
+    def slots(self, job: str | None, limit: int) -> list[JsonObject]:
+        """The latest due fire times, newest first."""
+
+    def why(self, job: str | None, run: int | None) -> JsonObject | None:
+        """The dossier of a run, or of the last bad end of a job or of all jobs; None if there is none."""
+
+    def incidents(self, open_only: bool, limit: int) -> list[JsonObject]:
+        """Incidents, newest first."""
+
+    def incident(self, number: int) -> JsonObject | None:
+        """One incident with its dossier; None if there is none of that number."""
+
+    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None) -> JsonObject | None:
+        """A piece of captured output: at least ``text`` and ``offset``, where the next piece begins. None without job or run."""
+
+    def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, JsonObject]:
+        """Asks for a change and waits for the answer: HTTP status and body.
+
+        Verbs on a job (target: its name): start, stop, restart, trigger, pause, resume; on an incident (target: its number): ack,
+        resolve; on the configuration (target ""): reload, with ``plan``: True for only looking.
+        """

@@ -1,0 +1,146 @@
+"""Makes the keeper's plan for one attempt: command, environment, identity, limits of the kernel, output. Starts nothing itself."""
+
+import grp
+import math
+import os
+import pwd
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from supervisor.core.model import Job, Launch, Limits, OutputAction, Wall
+from supervisor.errors import LaunchError
+from supervisor.ports import Places
+from supervisor.wire import attempt_key
+
+# Ours, or between systemd and us: no job may see them, or it could speak in our name.
+_TAKEN_AWAY: Final = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "MAINSTAY_", "INVOCATION_ID", "JOURNAL_STREAM", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
+CPU_MARGIN_S: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the child is to be; None keeps what we are."""
+
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] | None = None
+    name: str | None = None
+    home: str | None = None
+    shell: str | None = None
+
+
+def identity(launch: Launch) -> Identity:
+    """Names to numbers. ``LaunchError`` for an unknown user or group, or when we are not root and it is not ourselves."""
+    if launch.user is None and launch.group is None and not launch.groups:
+        return Identity()
+    user = _user(launch.user) if launch.user is not None else None
+    gid = _group(launch.group) if launch.group is not None else (user.pw_gid if user else None)
+    uid = user.pw_uid if user else None
+    if os.geteuid() != 0:
+        if (uid is None or uid == os.geteuid()) and (gid is None or gid == os.getegid()) and not launch.groups:
+            return Identity()
+        raise LaunchError(f"user {launch.user!r} is asked for, and only root can change users; run Mainstay as root or remove `user`")
+    groups = [_group(name) for name in launch.groups]
+    if not groups and user is not None and gid is not None:
+        groups = os.getgrouplist(user.pw_name, gid)
+    return Identity(uid, gid, tuple(groups), user.pw_name if user else None, user.pw_dir if user else None, user.pw_shell if user else None)
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError as err:
+        raise LaunchError(f"there is no user {name!r} on this machine") from err
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError as err:
+        raise LaunchError(f"there is no group {name!r} on this machine") from err
+
+
+def rlimits(limits: Limits) -> dict[str, list[int]]:
+    """The limits that the kernel holds per process, set before the first instruction."""
+    found: dict[str, list[int]] = {}
+    if limits.cpu_s is not None:
+        soft = math.ceil(limits.cpu_s)
+        found["CPU"] = [soft + 1, soft + 1 + CPU_MARGIN_S]  # the watch is exact and comes first; this is the line behind it
+    if limits.files is not None:
+        found["NOFILE"] = [limits.files, limits.files]
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    found["CORE"] = [0, hard]
+    return found
+
+
+def cgroup_files(limits: Limits) -> dict[str, str]:
+    """What is written into the attempt's cgroup: the kernel's own limits for the whole tree."""
+    files = {"memory.oom.group": "1"}
+    if limits.memory_bytes is not None:
+        files |= {"memory.max": str(limits.memory_bytes), "memory.swap.max": "0"}
+    if limits.memory_soft_bytes is not None:
+        files["memory.high"] = str(limits.memory_soft_bytes)
+    if limits.processes is not None:
+        files["pids.max"] = str(limits.processes)
+    return files
+
+
+def environment(base: Mapping[str, str], job: Job, who: Identity) -> dict[str, str]:
+    """What the job inherits and what its config adds, without anything that is ours."""
+    found = {name: value for name, value in base.items() if not name.startswith(_TAKEN_AWAY)}
+    if who.name is not None:
+        found |= {"USER": who.name, "LOGNAME": who.name, "HOME": who.home or "/", "SHELL": who.shell or "/bin/sh"}
+    return found | dict(job.launch.environment)
+
+
+Arm = Callable[[Mapping[str, str], str, int | None], dict[str, str]]
+
+
+class Launcher:
+    """Plans attempts for one state directory."""
+
+    def __init__(self, state: Places, base_environment: Mapping[str, str], arm: Arm) -> None:
+        self._state = state
+        self._base = base_environment
+        self._arm = arm
+
+    def plan(self, job: Job, run: int, attempt: int, slot: Wall | None) -> dict[str, Any]:
+        """The SPAWN message's plan; makes the attempt's folders. ``LaunchError`` with the reason when it cannot start."""
+        who = identity(job.launch)
+        key = attempt_key(run, attempt)
+        try:
+            self._state.prepare(job.name, key, -1 if who.uid is None else who.uid, -1 if who.gid is None else who.gid)
+        except OSError as err:
+            raise LaunchError(f"cannot make the folders of run {key} in {self._state.path}: {err.strerror}") from err
+        env = environment(self._base, job, who)
+        env |= {
+            "MAINSTAY_JOB": job.name,
+            "MAINSTAY_RUN": str(run),
+            "MAINSTAY_ATTEMPT": str(attempt),
+            "MAINSTAY_METRICS": self._state.metrics(job.name),
+            "MAINSTAY_CHECKPOINT": os.path.join(self._state.job(job.name), "checkpoint.json"),
+            "MAINSTAY_PAGE": self._state.page(key),
+        }
+        if slot is not None:
+            env["MAINSTAY_SLOT"] = slot.isoformat().replace("+00:00", "Z")
+        if job.launch.guard:
+            env = self._arm(env, self._state.run(key), job.limits.recursion_frames)
+        return {
+            "argv": list(job.launch.argv),
+            "environment": env,
+            "directory": job.launch.directory,
+            "uid": who.uid,
+            "gid": who.gid,
+            "groups": None if who.groups is None else list(who.groups),
+            "umask": job.launch.umask,
+            "nice": job.launch.nice,
+            "limits": rlimits(job.limits),
+            "cgroup": cgroup_files(job.limits),
+            "output": self._state.log(job.name, key),
+            "output_max_bytes": job.logs.max_bytes,
+            "output_limit_bytes": job.limits.output_bytes,
+            "output_drop": job.limits.output_action is OutputAction.DROP,
+            "grace_s": job.stop.grace_s,
+        }

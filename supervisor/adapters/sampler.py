@@ -1,0 +1,196 @@
+"""Measures one attempt's whole tree: memory, processes, CPU time, Python depth. From its cgroup where it has one, else by walking /proc.
+
+A look at a quiet tree costs two reads on open descriptors (``signature``); the full sample is taken only when something has moved.
+The walk sees what hangs below the main process and the ``strays`` that were orphaned and came to the keeper.
+"""
+
+import contextlib
+import os
+import resource
+from collections.abc import Callable
+from typing import Final
+
+from supervisor import procfs
+from supervisor.core.limits import Sample
+from supervisor.core.model import Mono
+from supervisor.ports import DepthReader
+
+MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
+MAX_EYES_KEPT: Final = 64
+FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
+STATM_DATA: Final = 5
+
+
+class Sampler:
+    """The tree below *pid*. Never raises: what is gone measures nothing."""
+
+    def __init__(self, pid: int, cgroup: str | None, eye_for: Callable[[int], DepthReader]) -> None:
+        self.pid = pid
+        self.strays: tuple[int, ...] = ()
+        self._eye_for = eye_for
+        self._statm = _open(f"/proc/{pid}/statm")
+        self._stat = _open(f"/proc/{pid}/stat")
+        self._children = _open(f"/proc/{pid}/task/{pid}/children")
+        self._group = _Group(cgroup) if cgroup is not None else None
+        self._eyes: dict[int, DepthReader] = {}
+        self._members: tuple[int, ...] = (pid,)
+        self._looks = 0
+
+    def signature(self) -> bytes:
+        """Bytes that differ when the main process has used memory or CPU time, or has other children; empty when it is gone."""
+        statm = _pread(self._statm, 128)
+        stat = _pread(self._stat, 512)
+        return statm + _pread(self._children, 4096) + stat[stat.rfind(b")") :] if stat else b""
+
+    def members(self) -> tuple[int, ...]:
+        """The pids of the tree as they were last found, main process first."""
+        return self._members
+
+    def refresh(self) -> tuple[int, ...]:
+        """Walk the tree now."""
+        if self._group is not None:
+            found = self._group.processes()
+            self._members = (self.pid, *(pid for pid in found if pid != self.pid)) if found else (self.pid,)
+        else:
+            self._members = tuple(procfs.descendants((self.pid, *self.strays)))
+        return self._members
+
+    def sample(self, at: Mono, output_bytes: int, progress_token: object) -> Sample | None:
+        """One full sample, None when the main process is gone."""
+        stat_text = _pread(self._stat, 1024)
+        if not stat_text:
+            return None
+        try:
+            stat = procfs.parse_stat(stat_text)
+        except (ValueError, IndexError):
+            return None
+        if stat.state in "ZX":
+            return None
+        self._looks += 1
+        if self.strays or len(self._members) > 1 or self._looks % FULL_WALK_EVERY == 1 or _pread(self._children, 16):
+            self.refresh()
+        if self._group is not None:
+            memory, cpu, processes = self._group.figures()
+        else:
+            memory, cpu, processes = self._walked(stat)
+        depth, limit, recursion_error = self._depth()
+        return Sample(
+            at=at,
+            memory_bytes=memory,
+            processes=processes,
+            depth=depth,
+            recursion_limit=limit,
+            recursion_error=recursion_error,
+            cpu_s=cpu,
+            output_bytes=output_bytes,
+            progress_token=progress_token,
+        )
+
+    def _walked(self, stat: procfs.Stat) -> tuple[int, float, int]:
+        memory = _resident(_pread(self._statm, 128))
+        cpu = stat.cpu_s + stat.waited_cpu_s
+        processes = stat.threads
+        for pid in self._members[1:]:
+            other = procfs.read_stat(pid)
+            if other is None or other.state in "ZX":
+                continue
+            memory += _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")
+            cpu += other.cpu_s + other.waited_cpu_s
+            processes += other.threads
+        return memory, cpu, processes
+
+    def _depth(self) -> tuple[int, int | None, bool]:
+        deepest, limit, error = 0, None, False
+        for pid in self._members[:MAX_EYES]:
+            seen = self.eye(pid).depth()
+            if seen is None:
+                continue
+            error = error or seen.recursion_error
+            if seen.frames >= deepest:
+                deepest, limit = seen.frames, seen.limit
+        return deepest, limit, error
+
+    def eye(self, pid: int) -> DepthReader:
+        """The eye on one process of the tree."""
+        found = self._eyes.get(pid)
+        if found is None:
+            if len(self._eyes) >= MAX_EYES_KEPT:
+                self._close_eyes()
+            found = self._eyes[pid] = self._eye_for(pid)
+        return found
+
+    def arm(self, limit_bytes: int) -> bool:
+        """Let the next allocations beyond the limit fail with MemoryError: a late RLIMIT_DATA on the main process (guard study, section 3)."""
+        fields = _pread(self._statm, 128).split()
+        if len(fields) <= STATM_DATA:
+            return False
+        data = int(fields[STATM_DATA]) * procfs.PAGE_BYTES
+        room = limit_bytes - int(fields[1]) * procfs.PAGE_BYTES
+        with contextlib.suppress(OSError, ValueError):
+            _, hard = resource.prlimit(self.pid, resource.RLIMIT_DATA)
+            resource.prlimit(self.pid, resource.RLIMIT_DATA, (data + max(room, 0), hard))
+            return True
+        return False
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        for fd in (self._statm, self._stat, self._children):
+            if fd >= 0:
+                os.close(fd)
+        self._statm = self._stat = self._children = -1
+        self._close_eyes()
+        if self._group is not None:
+            self._group.close()
+
+    def _close_eyes(self) -> None:
+        for eye in self._eyes.values():
+            eye.close()
+        self._eyes.clear()
+
+
+class _Group:
+    """The figures of a cgroup v2 directory, on open descriptors."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._memory = _open(path + "/memory.current")
+        self._cpu = _open(path + "/cpu.stat")
+        self._pids = _open(path + "/pids.current")
+
+    def figures(self) -> tuple[int, float, int]:
+        cpu = _pread(self._cpu, 256).split()
+        return _number(_pread(self._memory, 32)), _number(cpu[1]) / 1e6 if len(cpu) > 1 else 0.0, _number(_pread(self._pids, 32))
+
+    def processes(self) -> list[int]:
+        text = procfs.read_file(self._path + "/cgroup.procs", 1 << 20) or b""
+        return [int(pid) for pid in text.split() if pid != b"0"]
+
+    def close(self) -> None:
+        for fd in (self._memory, self._cpu, self._pids):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _pread(fd: int, size: int) -> bytes:
+    if fd < 0:
+        return b""
+    try:
+        return os.pread(fd, size, 0)
+    except OSError:
+        return b""
+
+
+def _resident(statm: bytes) -> int:
+    fields = statm.split()
+    return int(fields[1]) * procfs.PAGE_BYTES if len(fields) > 1 else 0
+
+
+def _number(text: bytes) -> int:
+    return int(text) if text.strip().isdigit() else 0

@@ -1,0 +1,132 @@
+"""The state directory: what lies where, who may enter it, and what is swept away when it is old.
+
+    STATE/                 0711: jobs of other users reach their own folders, and can list nothing
+      lock                 flock of the running keeper
+      history.db           runs, attempts, incidents, outbox (see ``store``)
+      mainstay.sock        API for the command line, 0600
+      config.loaded.yaml   the config in force, for the next brain of this keeper
+      exits/               exit records that no brain has taken over yet (see ``keeper.records``)
+      logs/JOB/RUN.ATTEMPT.log
+      runs/RUN.ATTEMPT/    the job's own: the guard's reports and the shared page, gone after the verdict
+      jobs/JOB/            the job's own: metrics.prom, checkpoint.json
+
+What a job may write is never followed or trusted; that is the business of who reads it.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+from typing import Final
+
+from supervisor.errors import SupervisorError
+from supervisor.page import create_page
+
+ENTER: Final = 0o711
+OURS: Final = 0o700
+
+
+class StateDir:
+    """Paths below one state directory. Names of jobs are checked by the config, so they are safe as names of folders."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def create(self) -> None:
+        """Make what is missing. ``SupervisorError`` when it cannot be made or is not ours."""
+        try:
+            os.makedirs(self.path, mode=ENTER, exist_ok=True)
+            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER)):
+                folder = os.path.join(self.path, name)
+                os.makedirs(folder, mode=mode, exist_ok=True)
+                found = os.lstat(folder)
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                    raise SupervisorError(f"{folder} is not a directory of ours; move it away or set supervisor.state_dir elsewhere")
+                os.chmod(folder, mode)
+        except OSError as err:
+            raise SupervisorError(
+                f"cannot make the state directory {self.path}: {err.strerror}; set supervisor.state_dir to a directory that we may write"
+            ) from err
+
+    @property
+    def socket(self) -> str:
+        return os.path.join(self.path, "mainstay.sock")
+
+    @property
+    def loaded_config(self) -> str:
+        return os.path.join(self.path, "config.loaded.yaml")
+
+    @property
+    def lock(self) -> str:
+        return os.path.join(self.path, "lock")
+
+    @property
+    def cache(self) -> str:
+        """For what costs time to find out again (interpreter layouts)."""
+        return os.path.join(self.path, "cache")
+
+    def log(self, job: str, key: str) -> str:
+        return os.path.join(self.path, "logs", job, key + ".log")
+
+    def run(self, key: str) -> str:
+        return os.path.join(self.path, "runs", key)
+
+    def page(self, key: str) -> str:
+        return os.path.join(self.run(key), "page")
+
+    def job(self, job: str) -> str:
+        return os.path.join(self.path, "jobs", job)
+
+    def metrics(self, job: str) -> str:
+        return os.path.join(self.job(job), "metrics.prom")
+
+    def prepare(self, job: str, key: str, uid: int, gid: int) -> None:
+        """Folders and page of one attempt, owned by the job's user (-1: ourselves). ``OSError``."""
+        os.makedirs(os.path.dirname(self.log(job, key)), mode=OURS, exist_ok=True)
+        folder = self.run(key)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.mkdir(folder, OURS)
+        create_page(self.page(key), uid=uid, gid=gid)
+        own = self.job(job)
+        os.makedirs(own, mode=OURS, exist_ok=True)
+        if uid != -1 or gid != -1:
+            os.chown(folder, uid, gid, follow_symlinks=False)
+            os.chown(own, uid, gid, follow_symlinks=False)
+
+    def forget_run(self, key: str) -> None:
+        """The verdict is written; what it rested on may go."""
+        shutil.rmtree(self.run(key), ignore_errors=True)
+
+    def prune_logs(self, job: str, keep_runs: int) -> None:
+        """Remove the output of all but the newest *keep_runs* runs."""
+        folder = os.path.join(self.path, "logs", job)
+        with contextlib.suppress(OSError):
+            names = os.listdir(folder)
+            runs = sorted({int(name.split(".")[0]) for name in names if name.split(".")[0].isdecimal()}, reverse=True)
+            old = set(runs[keep_runs:])
+            for name in names:
+                if name.split(".")[0].isdecimal() and int(name.split(".")[0]) in old:
+                    os.unlink(os.path.join(folder, name))
+
+    def attempts_with_output(self, job: str) -> list[tuple[int, int]]:
+        """(run, attempt) of every kept output file, oldest first."""
+        folder = os.path.join(self.path, "logs", job)
+        found = set()
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                parts = name.split(".")
+                if len(parts) >= 3 and parts[0].isdecimal() and parts[1].isdecimal():
+                    found.add((int(parts[0]), int(parts[1])))
+        return sorted(found)
+
+    def tail(self, job: str, key: str, limit: int) -> str:
+        """The last *limit* bytes of an attempt's output, as text with replacement characters."""
+        data = b""
+        for path in (self.log(job, key), self.log(job, key) + ".1"):
+            if len(data) >= limit:
+                break
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - (limit - len(data))))
+                data = file.read(limit - len(data)) + data
+        return data.decode(errors="replace")

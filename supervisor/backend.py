@@ -1,0 +1,366 @@
+"""What the HTTP side may ask of the brain: pages, views of the state, reads of the history, and operators' wishes.
+
+Called from the threads of the HTTP server. The engine's state is frozen and replaced as a whole, so a view needs no lock; the history is read
+on a connection of its own; only wishes go through the loop.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from supervisor import __version__
+from supervisor.adapters.jobmetrics import JobMetrics
+from supervisor.adapters.metrics import Metrics
+from supervisor.adapters.statedir import StateDir
+from supervisor.adapters.store import Reader, Store
+from supervisor.core.events import IncidentWish, Verb, Wish
+from supervisor.core.model import Cron, Every, Incident, Job, Manual
+from supervisor.core.plan import PlanKind, PlannedChange, plan
+from supervisor.core.records import RunRow, SlotRow
+from supervisor.core.settings import Config
+from supervisor.core.state import JobState
+from supervisor.core.units import format_duration, parse_duration
+from supervisor.daemon import Daemon
+from supervisor.errors import ConfigError
+from supervisor.ports import Clock
+from supervisor.wire import attempt_key
+
+HEALTHY_S: Final = 10.0
+LOG_CHUNK: Final = 256 * 1024
+
+log = structlog.get_logger()
+Json = dict[str, Any]
+
+
+class Backend:
+    """The one behind every route."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        store: Store,
+        places: StateDir,
+        metrics: Metrics,
+        job_metrics: JobMetrics,
+        *,
+        clock: Clock,
+        keeper_pid: int,
+        started_at: datetime,
+        read_config: Callable[[], Config],
+        queue_lengths: Callable[[], None],
+    ) -> None:
+        self._daemon = daemon
+        self._store = store
+        self._places = places
+        self._metrics = metrics
+        self._job_metrics = job_metrics
+        self._clock = clock
+        self._keeper_pid = keeper_pid
+        self._started_at = started_at
+        self._read_config = read_config
+        self._queue_lengths = queue_lengths
+        self._local = threading.local()
+
+    # ---------------------------------------------------------------- pages
+
+    def metrics_page(self) -> bytes:
+        self._daemon.refresh_gauges()
+        self._queue_lengths()
+        return self._metrics.render(self._job_metrics.lines())
+
+    def healthy(self) -> tuple[bool, str]:
+        age = self._clock.mono() - self._daemon.last_tick.mono
+        return age <= HEALTHY_S, f"the loop came round {max(age, 0.0):.1f} s ago"
+
+    def ready(self) -> tuple[bool, str]:
+        return (
+            not self._daemon.state.closing,
+            "stopping" if self._daemon.state.closing else f"supervising {len(self._daemon.state.jobs)} jobs",
+        )
+
+    # ---------------------------------------------------------------- views of the state
+
+    def status(self) -> Json:
+        config = self._daemon.config
+        return {
+            "daemon": {
+                "pid": os.getpid(),
+                "keeper_pid": self._keeper_pid,
+                "version": __version__,
+                "containment": dict(self._daemon.containment),
+                "config": config.path,
+                "state_dir": self._places.path,
+                "listen": None if config.settings.listen is None else "{}:{}".format(*config.settings.listen),
+                "started_at": _stamp(self._started_at),
+                "closing": self._daemon.state.closing,
+            },
+            "jobs": [self._job(state) for state in tuple(self._daemon.state.jobs.values())],
+        }
+
+    def job(self, name: str) -> Json | None:
+        state = self._daemon.state.jobs.get(name)
+        return None if state is None else self._job(state)
+
+    def _job(self, state: JobState) -> Json:
+        memo, limits = state.memo, state.job.limits
+        measured = self._measured(state)
+        return {
+            "name": state.name,
+            "description": state.job.description,
+            "state": state.state.value,
+            "schedule": _schedule(state.job),
+            "paused_until": _stamp(memo.paused_until),
+            "parked": memo.parked,
+            "next_run": _stamp(state.next_start),
+            "runs": [
+                {
+                    "run": run.id,
+                    "attempt": run.attempt,
+                    "phase": run.phase.value,
+                    "pid": run.pid,
+                    "trigger": run.trigger.value,
+                    "slot": _stamp(run.slot),
+                    "started_at": _stamp(run.started_at),
+                }
+                for run in memo.runs
+            ],
+            "memory_bytes": measured.get("memory_bytes"),
+            "memory_limit_bytes": limits.memory_bytes,
+            "processes": measured.get("processes"),
+            "depth": measured.get("depth"),
+            "failures_in_row": memo.failures_in_row,
+            "restarts": len(memo.restarts),
+            "last": None
+            if memo.last is None
+            else {
+                "run": memo.last.run,
+                "outcome": memo.last.outcome.value,
+                "summary": memo.last.summary,
+                "ended_at": _stamp(memo.last.ended_at),
+                "duration_seconds": memo.last.duration_s,
+                "memory_peak_bytes": memo.last.memory_peak_bytes,
+            },
+            "last_success_at": _stamp(memo.last_success_at),
+            "incidents": [incident.id for incident in state.incidents],
+        }
+
+    def _measured(self, state: JobState) -> Json:
+        for run in state.memo.runs:
+            subject = self._daemon.watch.subject(attempt_key(run.id, run.attempt))
+            if subject is not None and subject.watched.last is not None:
+                last = subject.watched.last
+                seen = last.depth if last.recursion_limit is not None else None
+                return {"memory_bytes": last.memory_bytes, "processes": last.processes, "depth": seen}
+        return {}
+
+    # ---------------------------------------------------------------- the history
+
+    def _reader(self) -> Reader:
+        """A connection per thread of the pool."""
+        reader = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._store.reader()
+        return reader
+
+    def runs(self, job: str | None, limit: int) -> list[Json]:
+        return [_run(row) for row in self._reader().runs(job, limit)]
+
+    def slots(self, job: str | None, limit: int) -> list[Json]:
+        return [_slot(row) for row in self._reader().slots(job, limit)] if job is not None else []
+
+    def why(self, job: str | None, run: int | None) -> Json | None:
+        """The dossier of that run, or of the job's last bad end (its last end if it never ended badly), with where the job is now."""
+        reader = self._reader()
+        if run is not None:
+            report = reader.report(run)
+        else:
+            report = reader.last_report(job, bad_only=True) or reader.last_report(job, bad_only=False)
+        if report is None:
+            return None
+        state = self._daemon.state.jobs.get(str(report.get("job")))
+        return {**report, "now": _now_lines(state)}
+
+    def incidents(self, open_only: bool, limit: int) -> list[Json]:
+        return [_incident(one) for one in self._reader().incidents(open_only=open_only, limit=limit)]
+
+    def incident(self, number: int) -> Json | None:
+        found = self._reader().incident(number)
+        if found is None:
+            return None
+        return {**_incident(found), "report": self._reader().report(found.last_run)}
+
+    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None) -> Json | None:
+        kept = [one for one in self._places.attempts_with_output(job) if run is None or one[0] == run]
+        if job not in self._daemon.state.jobs and not kept:
+            return None
+        if not kept:
+            return {"job": job, "run": run, "attempt": None, "text": "", "offset": 0, "live": False}
+        run_id, attempt = kept[-1]
+        key = attempt_key(run_id, attempt)
+        path = self._places.log(job, key)
+        start, text = _read_log(path, lines, offset)
+        return {
+            "job": job,
+            "run": run_id,
+            "attempt": attempt,
+            "text": text,
+            "offset": start,
+            "live": self._daemon.watch.subject(key) is not None,
+        }
+
+    # ---------------------------------------------------------------- wishes
+
+    def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, Json]:
+        if verb == "reload":
+            return self._reload(plan_only=bool(arguments.get("plan")), timeout_s=timeout_s)
+        if verb in ("ack", "resolve"):
+            return self._wish(IncidentWish(int(target), resolve=verb == "resolve"), timeout_s, missing=404)
+        if target not in self._daemon.state.jobs:
+            return 404, {"error": f"there is no job {target!r}", "mend": "`mainstay status` lists the jobs"}
+        until = None
+        if verb == Verb.PAUSE and arguments.get("for") is not None:
+            try:
+                until = self._daemon.last_tick.wall + timedelta(seconds=parse_duration(str(arguments["for"])))
+            except ValueError as err:
+                return 400, {"error": f"for: {err}", "mend": "write a duration such as 1h30m"}
+        return self._wish(Wish(Verb(verb), target, until), timeout_s, missing=409)
+
+    def _wish(self, event: Wish | IncidentWish, timeout_s: float, *, missing: int) -> tuple[int, Json]:
+        try:
+            answer = self._daemon.ask(lambda: self._daemon.wish(event), timeout_s)
+        except TimeoutError:
+            return 503, {"error": "the supervising loop did not answer in time", "mend": "look at the log and at /healthz"}
+        if answer.ok:
+            return 200, {"ok": True, "text": answer.text}
+        return missing, {"error": answer.text, "mend": ""}
+
+    def _reload(self, *, plan_only: bool, timeout_s: float) -> tuple[int, Json]:
+        if plan_only:
+            try:
+                new = self._read_config()
+            except ConfigError as err:
+                return 422, {"error": "the config has problems", "problems": err.problems, "mend": "see each line"}
+            changes = plan(self._daemon.config, new)
+            return 200, {"ok": True, "changes": [_change(one) for one in changes], "text": _plan_text(changes)}
+        answer = self._daemon.ask(self._daemon.reload, timeout_s)
+        if answer.ok:
+            return 200, {"ok": True, "text": answer.text}
+        return 422, {"error": answer.text, "mend": "mend the file and reload again; `mainstay check` shows every problem"}
+
+
+# ---------------------------------------------------------------- values as JSON
+
+
+def _stamp(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _schedule(job: Job) -> str:
+    match job.schedule.when:
+        case Every(every_s):
+            return f"every {format_duration(every_s)}"
+        case Cron(expression, zone):
+            return f"cron {expression} ({zone})"
+        case Manual():
+            return "manual"
+        case _:
+            return "service"
+
+
+def _run(row: RunRow) -> Json:
+    return {
+        "run": row.id,
+        "job": row.job,
+        "trigger": row.trigger.value,
+        "slot": _stamp(row.slot),
+        "started_at": _stamp(row.started_at),
+        "ended_at": _stamp(row.ended_at),
+        "attempts": row.attempts,
+        "outcome": None if row.outcome is None else row.outcome.value,
+        "summary": row.summary,
+        "duration_seconds": row.duration_s,
+        "memory_peak_bytes": row.memory_peak_bytes,
+        "cpu_seconds": row.cpu_s,
+    }
+
+
+def _slot(row: SlotRow) -> Json:
+    return {
+        "job": row.job,
+        "slot": _stamp(row.slot),
+        "result": row.result.value,
+        "reason": None if row.reason is None else row.reason.value,
+        "run": row.run,
+    }
+
+
+def _incident(incident: Incident) -> Json:
+    end = incident.closed_at
+    return {
+        "incident": incident.id,
+        "job": incident.job,
+        "outcome": incident.outcome.value,
+        "severity": incident.severity,
+        "summary": incident.summary,
+        "fingerprint": incident.fingerprint,
+        "opened_at": _stamp(incident.opened_at),
+        "last_at": _stamp(incident.last_at),
+        "occurrences": incident.occurrences,
+        "first_run": incident.run,
+        "last_run": incident.last_run,
+        "alerted": incident.alerted,
+        "acknowledged": incident.acknowledged,
+        "closed_at": _stamp(end),
+        "closed_because": incident.closed_because,
+        "duration_seconds": None if end is None else (end - incident.opened_at).total_seconds(),
+    }
+
+
+def _now_lines(state: JobState | None) -> list[str]:
+    """Where the job stands at this moment, which may be another story than when the report was written."""
+    if state is None:
+        return ["it is no longer in the config"]
+    lines = [f"it is {state.state.value}"]
+    if state.memo.last is not None:
+        lines.append(f"its last run, {state.memo.last.run}, ended as {state.memo.last.outcome.value}")
+    if state.next_start is not None:
+        lines.append(f"its next fire time is {_stamp(state.next_start)}")
+    if state.incidents:
+        lines.append("open incidents: " + ", ".join(str(incident.id) for incident in state.incidents))
+    return lines
+
+
+def _read_log(path: str, lines: int | None, offset: int | None) -> tuple[int, str]:
+    """(next offset, text) from *offset*, or the last *lines* lines."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if offset is not None:
+                file.seek(min(offset, size) if offset <= size else 0)
+                data = file.read(LOG_CHUNK)
+                return file.tell(), data.decode(errors="replace")
+            file.seek(max(0, size - LOG_CHUNK * 4))
+            data = file.read()
+    except OSError:
+        return 0, ""
+    wanted = data.splitlines(keepends=True)[-(lines if lines is not None else 100) :] if lines != 0 else []
+    return size, b"".join(wanted).decode(errors="replace")
+
+
+def _change(change: PlannedChange) -> Json:
+    return {"job": change.job, "kind": change.kind.value, "keys": list(change.keys), "restarts": change.restarts, "stops": change.stops}
+
+
+def _plan_text(changes: list[PlannedChange]) -> str:
+    if not changes:
+        return "no job would change"
+    words = []
+    for change in changes:
+        effect = "; a running attempt is stopped" if change.stops else "; it restarts" if change.restarts else ""
+        keys = f" ({', '.join(change.keys)})" if change.kind is PlanKind.CHANGED else ""
+        words.append(f"{change.kind.value}: {change.job}{keys}{effect}")
+    return "\n".join(words)

@@ -1,0 +1,250 @@
+"""Wires a brain together: everything but the keeper. Started by the keeper, replaced by it when it dies."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from supervisor import __version__, wire
+from supervisor.adapters import guard, logs
+from supervisor.adapters.clock import Clock
+from supervisor.adapters.eye import Eye
+from supervisor.adapters.http import HttpServer
+from supervisor.adapters.jobmetrics import JobMetrics
+from supervisor.adapters.keeper import KeeperLink
+from supervisor.adapters.launcher import Launcher
+from supervisor.adapters.metrics import Metrics
+from supervisor.adapters.notify import Outbox
+from supervisor.adapters.sampler import Sampler
+from supervisor.adapters.statedir import StateDir
+from supervisor.adapters.store import Store
+from supervisor.backend import Backend
+from supervisor.config.load import load
+from supervisor.core import engine
+from supervisor.core.model import Incident, Mono, Now
+from supervisor.core.settings import Config
+from supervisor.core.state import EngineState, Memo
+from supervisor.daemon import Daemon
+from supervisor.errors import ConfigError, StoreError, SupervisorError, WireError
+from supervisor.evidence import Gatherer
+
+HELLO_S: Final = 30.0
+SWITCH_S: Final = 0.001  # the loop must not wait 5 ms for a thread that renders a page
+
+log = structlog.get_logger()
+
+
+def main(config_path: str) -> int:
+    """The life of one brain; its exit code."""
+    fd = os.environ.pop("MAINSTAY_BRAIN_FD", None)
+    if fd is None or not fd.isdecimal():
+        sys.stderr.write("mainstay brain is started by the keeper; people run `mainstay run`\n")
+        return 2
+    sys.setswitchinterval(SWITCH_S)
+    link = KeeperLink.from_fd(int(fd))
+    try:
+        hello = link.hello(HELLO_S)
+        config, trouble = _config(config_path, hello)
+    except ConfigError as err:
+        sys.stderr.write("\n".join(err.problems) + "\n")
+        return 78
+    except WireError as err:
+        sys.stderr.write(f"mainstay: {err}\n")
+        return 70
+    logs.configure(config.settings.log_level, config.settings.log_format)
+    try:
+        return _Brain(config, config_path, link, hello).run(trouble)
+    except WireError as err:
+        log.error("keeper_lost", error=str(err))  # noqa: TRY400 - the keeper's death ends us; a traceback says nothing more
+        return 70
+    except SupervisorError as err:
+        log.error("cannot_start", error=str(err))  # noqa: TRY400 - the text names the mend
+        return 1
+
+
+def _config(path: str, hello: wire.Message) -> tuple[Config, list[str]]:
+    """The config of a first brain is the file; a later one of the same keeper goes on with what was in force."""
+    if hello["restarts"] == 0:
+        return load(path), []
+    copy = os.environ.get("MAINSTAY_LOADED_CONFIG", "")
+    try:
+        return load(path, copy=copy), []
+    except ConfigError as err:
+        return load(path), err.problems
+
+
+class _Brain:
+    """The parts of one brain, and the order in which they start and stop."""
+
+    def __init__(self, config: Config, config_path: str, link: KeeperLink, hello: wire.Message) -> None:
+        self.config = config
+        self.config_path = config_path
+        self.link = link
+        self.hello = hello
+        self.clock = Clock()
+        self.places = StateDir(config.settings.state_dir)
+        self.places.create()
+        self.now = self.clock.now()
+        self.store = Store.open(config.settings.state_dir, now=self.now.wall)
+        counters = self.store.counters()
+        self.metrics = Metrics(counters)
+        self.job_metrics = JobMetrics(counters)
+        if self.store.quarantined:
+            log.error("history_set_aside", path=self.store.quarantined, consequence="a new history was begun")
+            self.metrics.inc("mainstay_store_errors_total", operation="open")
+        self.outbox = self._outbox(config)
+
+    def run(self, trouble: list[str]) -> int:
+        restored = self._restore()
+        containment = self._containment()
+        daemon = self._daemon(restored.state, containment)
+        self._first_metrics(daemon, containment)
+        backend = self._backend(daemon)
+        http = HttpServer(backend, self.config.settings.listen, self.places.socket)
+        http.start()
+        self.outbox.start()
+        self._keep_loaded()
+        for problem in trouble:
+            log.warning("kept_config_refused", problem=problem)
+        for warning in self.config.warnings:
+            log.warning("config_warning", warning=warning)
+        log.info(
+            "supervising",
+            version=__version__,
+            jobs=len(self.config.jobs),
+            config=self.config.path,
+            state_dir=self.places.path,
+            listen=self.config.settings.listen,
+            pid=os.getpid(),
+            keeper_pid=self.hello["keeper_pid"],
+            brain_restarts=self.hello["restarts"],
+            **{f"containment_{name}": how for name, how in containment.items()},
+        )
+        try:
+            return daemon.run(restored, self.hello)
+        finally:
+            http.stop()
+            self.outbox.stop(2.0)
+            with contextlib.suppress(StoreError):
+                self.store.set_meta("stopped_at", self.clock.now().wall.isoformat())
+            self.store.close()
+
+    # ---------------------------------------------------------------- parts
+
+    def _outbox(self, config: Config) -> Outbox:
+        def on_result(receiver: str, result: str) -> None:
+            self.metrics.inc("mainstay_notifications_total", receiver=receiver, result=result)
+
+        for receiver in config.receivers:
+            self.metrics.add_receiver(receiver)
+        return Outbox(self.store.outbox, config.receivers, self.clock.now, on_result)
+
+    def _restore(self) -> engine.Step:
+        memos: dict[str, Memo] = {}
+        for name, text in self.store.memos().items():
+            try:
+                memos[name] = Memo.decode(text)
+            except ValueError as err:
+                log.error("memo_unreadable", job=name, error=str(err), consequence="the job starts afresh")  # noqa: TRY400
+        incidents: dict[str, tuple[Incident, ...]] = {}
+        for incident in self.store.open_incidents():
+            incidents[incident.job] = (*incidents.get(incident.job, ()), incident)
+        live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in self.hello["live"]}
+        ended = frozenset(wire.split_key(record["key"]) for record in self.hello["ended"])
+        keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended)
+        return engine.restore(self.config.jobs, memos, incidents, self.store.next_ids(), keeper, Now(self.now.mono, self.now.wall))
+
+    def _containment(self) -> Mapping[str, str]:
+        if self.hello["cgroup"] is not None:
+            return {"memory": "cgroup", "processes": "cgroup", "kill": "cgroup"}
+        return {"memory": "poll", "processes": "poll", "kill": "poll"}
+
+    def _daemon(self, state: EngineState, containment: Mapping[str, str]) -> Daemon:
+        cache = self.places.cache
+        launcher = Launcher(self.places, os.environ, guard.arm)
+        return Daemon(
+            config=self.config,
+            state=state,
+            link=self.link,
+            keeper_pid=self.hello["keeper_pid"],
+            clock=self.clock,
+            store=self.store,
+            places=self.places,
+            planner=launcher,
+            sampler_for=lambda pid, group: Sampler(pid, group, lambda one: Eye(one, cache)),
+            gatherer=Gatherer(guard.read_last_words),
+            metrics=self.metrics,
+            job_metrics=self.job_metrics,
+            containment=containment,
+            reload_config=lambda: load(self.config_path),
+            wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
+            configured=self._configured,
+        )
+
+    def _backend(self, daemon: Daemon) -> Backend:
+        return Backend(
+            daemon,
+            self.store,
+            self.places,
+            self.metrics,
+            self.job_metrics,
+            clock=self.clock,
+            keeper_pid=self.hello["keeper_pid"],
+            started_at=self.now.wall,
+            read_config=lambda: load(self.config_path),
+            queue_lengths=self._queue_lengths,
+        )
+
+    # ---------------------------------------------------------------- config and metrics
+
+    def _configured(self, config: Config) -> None:
+        """A reload took *config*: receivers may have changed."""
+        old = self.config
+        self.config = config
+        self._keep_loaded()
+        if old.receivers == config.receivers:
+            return
+        self.outbox.stop(2.0)
+        for name in old.receivers.keys() - config.receivers.keys():
+            self.metrics.remove_receiver(name)
+        self.outbox = self._outbox(config)
+        self.outbox.start()
+
+    def _keep_loaded(self) -> None:
+        """A copy of the config in force: what the next brain of this keeper goes on with, whatever is done to the file meanwhile."""
+        try:
+            temporary = self.places.loaded_config + ".tmp"
+            shutil.copyfile(self.config.path, temporary)
+            os.chmod(temporary, 0o600)
+            os.replace(temporary, self.places.loaded_config)
+        except OSError as err:
+            log.warning("config_copy_not_kept", error=str(err))
+
+    def _first_metrics(self, daemon: Daemon, containment: Mapping[str, str]) -> None:
+        self.metrics.info("mainstay_build_info", version=__version__, python_version="{}.{}.{}".format(*sys.version_info))
+        self.metrics.info("mainstay_containment_info", **containment)
+        self.metrics.inc("mainstay_starts_total", reason=self._start_reason())
+        daemon.mark_config_taken()
+
+    def _start_reason(self) -> str:
+        """How the life before this one ended."""
+        boot, stopped = self.store.meta("boot_id"), self.store.meta("stopped_at")
+        with contextlib.suppress(StoreError):
+            self.store.set_meta("boot_id", self.hello["boot_id"])
+            self.store.set_meta("stopped_at", "")
+        if boot is None:
+            return "first"
+        if stopped:
+            return "clean"
+        return "crash" if boot == self.hello["boot_id"] else "reboot"
+
+    def _queue_lengths(self) -> None:
+        for name in self.config.receivers:
+            self.metrics.set("mainstay_notification_queue_length", self.outbox.queue_length(name), receiver=name)
+            last = self.outbox.last_success(name)
+            if last is not None:
+                self.metrics.set("mainstay_notification_last_success_timestamp_seconds", last.timestamp(), receiver=name)

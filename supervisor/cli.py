@@ -1,0 +1,274 @@
+"""The command line: sub-commands, exit codes, wiring. Imports the daemon's parts only for the commands that need them."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+from supervisor import __version__
+from supervisor.errors import ConfigError, SupervisorError
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_DAEMON: Final = 69
+EXIT_OUR_BUG: Final = 70
+EXIT_CONFIG: Final = 78
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the example last and a hint instead of the whole usage on an error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.command(options))
+    except ConfigError as err:
+        _say(*err.problems)
+        return EXIT_CONFIG
+    except SupervisorError as err:
+        from supervisor.client import NoDaemonError
+
+        _say(f"mainstay: {err}")
+        return EXIT_NO_DAEMON if isinstance(err, NoDaemonError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `mainstay logs | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_DONE
+    except Exception as err:
+        if os.environ.get("MAINSTAY_DEBUG"):
+            raise
+        _say(f"mainstay: this is a bug of Mainstay: {type(err).__name__}: {err}", "set MAINSTAY_DEBUG=1 for the traceback, and report it")
+        return EXIT_OUR_BUG
+
+
+def _say(*lines: str) -> None:
+    sys.stderr.write("".join(line + "\n" for line in lines))
+
+
+# ---------------------------------------------------------------- the options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mainstay",
+        description="Runs your jobs inside limits, knows why they died, restarts them, tells you.",
+        epilog="example: mainstay -c config.yaml run; then, in another terminal: mainstay status",
+    )
+    parser.add_argument("-c", "--config", metavar="CONFIG", help="default: ./config.yaml, then /etc/mainstay/config.yaml")
+    parser.add_argument("--version", action="version", version=f"mainstay {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _local_commands(commands)
+    _job_commands(commands)
+    _reading_commands(commands)
+    return parser
+
+
+def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, text: str, example: str) -> _Parser:
+    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}")
+    made.set_defaults(command=command)
+    return made
+
+
+def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    _add(commands, "run", _run, "supervise in the foreground (what systemd starts)", "mainstay -c config.yaml run")
+    check = _add(commands, "check", _check, "read the config and print every problem in it", "mainstay check --show")
+    shown = check.add_mutually_exclusive_group()
+    shown.add_argument("--show", action="store_true", help="print the effective config, and where each value came from")
+    shown.add_argument("--schema", action="store_true", help="print the JSON Schema of config.yaml, for editors")
+    once = _add(
+        commands,
+        "exec",
+        _exec,
+        "run one command under limits, without daemon or config",
+        "mainstay exec --memory 512MiB --time 10m --report /tmp/r.json -- python nightly.py",
+    )
+    for name, metavar, text in (
+        ("memory", "SIZE", "of all its processes together, e.g. 512MiB"),
+        ("recursion", "N", "levels of Python calls, e.g. 400"),
+        ("time", "D", "wall-clock time, e.g. 90s"),
+        ("cpu", "D", "CPU time of all its processes together, e.g. 30s"),
+        ("stall", "D", "time without output or another sign of progress, e.g. 5m"),
+        ("processes", "N", "processes and threads, e.g. 16"),
+        ("output", "SIZE", "what it writes to stdout and stderr, e.g. 10MiB"),
+    ):
+        once.add_argument(f"--{name}", metavar=metavar, help=f"limit: {text}")
+    once.add_argument("--report", metavar="FILE", help="write the dossier as JSON to FILE (- for stdout)")
+    once.add_argument("--no-guard", action="store_true", help="do not load the guard into Python processes")
+    once.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
+    brain = commands.add_parser("brain")  # started by the keeper, not by people: no help, so it is not listed
+    brain.set_defaults(command=_brain)
+
+
+def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    for name, text in (
+        ("start", "let the job run again: a service starts, a schedule goes on"),
+        ("stop", "stop the job and keep it stopped; waits and says how it ended"),
+        ("restart", "stop the job if it runs, and start it again"),
+        ("trigger", "run the job once, now"),
+        ("pause", "leave out its fire times, or do not restart it, until resumed"),
+        ("resume", "end a pause"),
+    ):
+        made = _add(commands, name, _wish, text, f"mainstay {name} nightly")
+        made.set_defaults(verb=name)
+        made.add_argument("job", metavar="JOB")
+        made.add_argument("--json", action="store_true", help="print the answer as JSON")
+        if name == "pause":
+            made.add_argument("--for", dest="duration", metavar="D", help="end the pause by itself after so long, e.g. 2h")
+        if name in ("stop", "restart"):
+            made.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
+    reload = _add(commands, "reload", _reload, "take the config anew, whole or not at all", "mainstay reload --plan")
+    reload.add_argument("--plan", action="store_true", help="only show what would change, restart or vanish")
+    reload.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def _reading_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    status = _add(commands, "status", _status, "the jobs: state, last outcome, next run, memory against limit", "mainstay status --watch")
+    status.add_argument("job", nargs="?", metavar="JOB")
+    status.add_argument("--watch", action="store_true", help="keep it live (every second; Ctrl-C ends it)")
+    logs = _add(commands, "logs", _logs, "what a job wrote", "mainstay logs nightly -f")
+    logs.add_argument("job", metavar="JOB")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes, over its next runs too")
+    logs.add_argument("-n", type=int, default=50, metavar="N", help="the last N lines (default 50)")
+    logs.add_argument("--run", type=int, metavar="ID", help="of this run (default: the latest)")
+    runs = _add(commands, "runs", _runs, "the ledger: a row per run and per due slot that did not run", "mainstay runs nightly")
+    runs.add_argument("job", nargs="?", metavar="JOB")
+    runs.add_argument("-n", type=int, default=20, metavar="N", help="the last N rows (default 20)")
+    why = _add(commands, "why", _why, "what happened, in words, with the evidence", "mainstay why nightly")
+    why.add_argument("what", nargs="?", metavar="JOB or RUN", help="default: the latest bad end of any job")
+    incidents = _add(commands, "incidents", _incidents, "open and past incidents", "mainstay incidents --open")
+    incidents.add_argument("--open", action="store_true", help="only those that are open")
+    incidents.add_argument("-n", type=int, default=20, metavar="N", help="the last N (default 20)")
+    incident = _add(commands, "incident", _incident, "one incident, with the dossier of its last occurrence", "mainstay incident 7 --ack")
+    incident.add_argument("id", type=int, metavar="ID")
+    wish = incident.add_mutually_exclusive_group()
+    wish.add_argument("--ack", action="store_true", help="somebody is on it: no more reminders")
+    wish.add_argument("--resolve", action="store_true", help="close it")
+    for made in (status, logs, runs, why, incidents, incident):
+        made.add_argument("--json", action="store_true", help="print JSON")
+
+
+# ---------------------------------------------------------------- commands without a daemon
+
+
+def _run(options: argparse.Namespace) -> int:
+    from supervisor.config.load import find_config, load
+    from supervisor.start import start
+
+    return start(load(os.path.abspath(find_config(options.config))))
+
+
+def _brain(options: argparse.Namespace) -> int:
+    from supervisor.brain import main as brain
+
+    return brain(options.config)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from supervisor import checking
+
+    if options.schema:
+        return checking.print_schema()
+    return checking.check(options.config, show=options.show)
+
+
+def _exec(options: argparse.Namespace) -> int:
+    from supervisor import oneshot
+    from supervisor.core.units import parse_duration, parse_size
+
+    argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not argv:
+        _say("mainstay exec: no command; write it after --", "example: mainstay exec --time 10m -- python nightly.py")
+        return EXIT_USAGE
+    limits: dict[str, object] = {}
+    for option, key, parse in (
+        ("memory", "memory_bytes", parse_size),
+        ("output", "output_bytes", parse_size),
+        ("time", "time_s", parse_duration),
+        ("cpu", "cpu_s", parse_duration),
+        ("stall", "stall_s", parse_duration),
+        ("recursion", "recursion_frames", _count),
+        ("processes", "processes", _count),
+    ):
+        text = getattr(options, option)
+        if text is None:
+            continue
+        try:
+            limits[key] = parse(text)
+        except ValueError as err:
+            _say(f"mainstay exec: --{option}: {err}")
+            return EXIT_USAGE
+        if not limits[key]:
+            _say(f"mainstay exec: --{option}: {text} leaves nothing; write more than zero")
+            return EXIT_USAGE
+    return oneshot.main(argv, limits, options.report, use_guard=not options.no_guard)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10**9:
+        raise ValueError(f"{text!r} is not a number; write a whole number from 1, e.g. 400")
+    return int(text)
+
+
+# ---------------------------------------------------------------- commands that ask the daemon
+
+
+def _wish(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    body = {"for": options.duration} if getattr(options, "duration", None) else {}
+    return talk.wish(options.config, options.verb, options.job, body, wait=not getattr(options, "no_wait", True), as_json=options.json)
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    return talk.reload(options.config, plan=options.plan, as_json=options.json)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    return talk.status(options.config, options.job, watch=options.watch, as_json=options.json)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    return talk.logs(options.config, options.job, options.run, options.n, follow=options.follow, as_json=options.json)
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    return talk.runs(options.config, options.job, options.n, as_json=options.json)
+
+
+def _why(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    return talk.why(options.config, options.what, as_json=options.json)
+
+
+def _incidents(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    return talk.incidents(options.config, options.n, open_only=options.open, as_json=options.json)
+
+
+def _incident(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    verb = "ack" if options.ack else "resolve" if options.resolve else None
+    return talk.incident(options.config, options.id, verb, as_json=options.json)

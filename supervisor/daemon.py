@@ -1,0 +1,519 @@
+"""The brain's loop: one event in, actions out, apply. Everything that is decided is decided in ``core``; everything that takes long is done elsewhere.
+
+keeper's messages ─┐
+operators' wishes ─┼─▶ event ─▶ engine.step ─▶ actions ─▶ record, then act, then tell
+deadlines, breaches┘
+"""
+
+import heapq
+import os
+import queue
+import selectors
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from supervisor import wire
+from supervisor.adapters.jobmetrics import JobMetrics
+from supervisor.adapters.keeper import KeeperLink
+from supervisor.adapters.metrics import Metrics
+from supervisor.core import engine
+from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt
+from supervisor.core.engine import Answer
+from supervisor.core.events import AttemptEnded, AttemptStarted, Breached, Due, Event, Reconfigured, ShutdownAsked
+from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
+from supervisor.core.records import Notification
+from supervisor.core.settings import Config
+from supervisor.core.state import EngineState
+from supervisor.errors import ConfigError, LaunchError, StoreError
+from supervisor.evidence import Gatherer
+from supervisor.ports import Clock, Places, Planner, Sampler, Store
+from supervisor.teller import Teller
+from supervisor.watch import Watch, let_go
+
+TICK_S: Final = 1.0
+SAVE_S: Final = 5.0
+TAIL_BYTES: Final = 16 * 1024
+STEP_FAILURES_MAX: Final = 20  # then we had better start afresh: the keeper sees to that
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Live:
+    """An attempt of which the keeper was asked or told us."""
+
+    job: str
+    run: RunId
+    attempt: int
+    config: Job
+    pid: int | None = None
+    cgroup: str | None = None
+    host_oom_at_start: int | None = None
+    output_told: int = 0
+    dropped_told: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that another thread wants done or answered in the loop."""
+
+    work: Callable[[], Any]
+    answer: "Future[Any]"
+
+
+class Daemon:
+    """Supervises until everything is stopped. Built by ``brain``, which knows how the parts are made."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        state: EngineState,
+        link: KeeperLink,
+        keeper_pid: int,
+        clock: Clock,
+        store: Store,
+        places: Places,
+        planner: Planner,
+        sampler_for: Callable[[int, str | None], Sampler],
+        gatherer: Gatherer,
+        metrics: Metrics,
+        job_metrics: JobMetrics,
+        containment: Mapping[str, str],
+        reload_config: Callable[[], Config],
+        wake_outbox: Callable[[], None],
+        configured: Callable[[Config], None],
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.watch = Watch(clock, self._on_breach)
+        self.containment = containment
+        self.last_tick = clock.now()
+        self._link = link
+        self._keeper_pid = keeper_pid
+        self._clock = clock
+        self._store = store
+        self._places = places
+        self._planner = planner
+        self._sampler_for = sampler_for
+        self._gatherer = gatherer
+        self._metrics = metrics
+        self._job_metrics = job_metrics
+        self._teller = Teller(metrics)
+        self._reload_config = reload_config
+        self._wake_outbox = wake_outbox
+        self._configured = configured
+        self._live: dict[str, Live] = {}
+        self._events: deque[Event] = deque()
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector = selectors.DefaultSelector()
+        self._mono_heap: list[tuple[float, str]] = []
+        self._wall_heap: list[tuple[float, str]] = []
+        self._exit_code: int | None = None
+        self._step_failures = 0
+        self._tick_at = 0.0
+        self._save_at = 0.0
+        self._offset = 0.0
+        self._unwritten: list[Any] = []
+        self._metric_files: dict[str, int] = {}
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self, first: engine.Step, hello: wire.Message) -> int:
+        """Take over what the last brain left (*first*), then supervise; the exit code."""
+        self._selector.register(self._link, selectors.EVENT_READ, self._on_keeper)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        for job_state in self.state.jobs.values():
+            self._metrics.add_job(job_state.job, job_state.memo.configured_at)
+            self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
+        self._adopt(hello)
+        self._apply_all(first)
+        for name in self.state.jobs:
+            self._after(name)
+        for record in hello["ended"]:
+            self._on_ended({"record": record})
+        for message in self._link.early:
+            self._obey(message)
+        self._drain()
+        self._link.send(wire.READY, status=self._status_line())
+        while self._exit_code is None:
+            for key, _ in self._selector.select(self._patience()):
+                key.data()
+            self._drain()
+            self.watch.run()
+            self._drain()
+            self._run_due()
+            self._tick()
+        return self._exit_code
+
+    def _patience(self) -> float:
+        now = self._clock.now()
+        waits = [TICK_S - (now.mono - self._tick_at)]
+        look = self.watch.next_due()
+        if look is not None:
+            waits.append(look - now.mono)
+        if self._mono_heap:
+            waits.append(self._mono_heap[0][0] - now.mono)
+        if self._wall_heap:
+            waits.append(self._wall_heap[0][0] - now.wall.timestamp())
+        return max(0.0, min(waits))
+
+    def _drain(self) -> None:
+        while self._events:
+            self._step(self._events.popleft())
+
+    def _run_due(self) -> None:
+        now = self._clock.now()
+        for heap, moment in ((self._mono_heap, float(now.mono)), (self._wall_heap, now.wall.timestamp())):
+            while heap and heap[0][0] <= moment:
+                at, name = heapq.heappop(heap)
+                self._metrics.observe("mainstay_loop_delay_seconds", max(0.0, moment - at))
+                if name in self.state.jobs:
+                    self._step(Due(name))
+        self._drain()
+
+    def _step(self, event: Event) -> Answer | None:
+        """One event through the core. A mistake of ours in it must not stop the other jobs."""
+        try:
+            result = engine.step(self.state, event, self._clock.now())
+        except Exception:
+            self._step_failures += 1
+            log.exception("step_failed", event=type(event).__name__, job=getattr(event, "job", None), failures=self._step_failures)
+            if self._step_failures >= STEP_FAILURES_MAX:
+                self._exit_code = 70
+            return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
+        self.state = result.state
+        self._apply_all(result)
+        for name in result.touched:
+            self._after(name)
+        return result.answer
+
+    def _apply_all(self, result: engine.Step) -> None:
+        now = self._clock.now()
+        for action in result.actions:
+            self._apply(action)
+            self._teller.tell(action, now)
+
+    def _after(self, name: str) -> None:
+        """New deadlines and gauges of a job that was touched."""
+        job_state = self.state.jobs.get(name)
+        if job_state is None:
+            self._metrics.remove_job(name)
+            self._job_metrics.drop(name)
+            return
+        mono, wall = job_state.mono_deadline(), job_state.wall_deadline()
+        if mono is not None:
+            heapq.heappush(self._mono_heap, (mono, name))
+        if wall is not None:
+            heapq.heappush(self._wall_heap, (wall.timestamp(), name))
+        self._teller.job_changed(job_state)
+
+    # ---------------------------------------------------------------- actions
+
+    def _apply(self, action: Action) -> None:
+        match action:
+            case Record():
+                self._write(action)
+            case StartAttempt():
+                self._start(action)
+            case AskToStop():
+                self._link.send(wire.SIGNAL, key=wire.attempt_key(action.run, action.attempt), signal=action.signal)
+            case KillTree():
+                self._link.send(wire.KILL, key=wire.attempt_key(action.run, action.attempt), reason=action.reason)
+            case Finished():
+                self._finish()
+            case _:
+                pass
+
+    def _write(self, action: Record) -> None:
+        """Into the history; what it does not take now is offered again with the next rows. Supervision goes on either way."""
+        rows = [*self._unwritten, *action.rows]
+        try:
+            self._store.apply(rows, durable=action.durable)
+        except StoreError as err:
+            if not self._unwritten:
+                log.error("history_not_written", error=str(err), consequence="jobs go on; rows are kept in memory and written later")  # noqa: TRY400 - the text says it all
+            self._metrics.inc("mainstay_store_errors_total", operation="write")
+            self._unwritten = rows[-10_000:]
+            return
+        if self._unwritten:
+            log.info("history_written_again", rows=len(rows))
+            self._unwritten = []
+        if any(isinstance(row, Notification) for row in action.rows):
+            self._wake_outbox()
+
+    def _start(self, action: StartAttempt) -> None:
+        key = wire.attempt_key(action.run, action.attempt)
+        self._live[key] = Live(action.job.name, action.run, action.attempt, action.job)
+        try:
+            plan = self._planner.plan(action.job, action.run, action.attempt, action.slot)
+        except LaunchError as err:
+            del self._live[key]
+            now = self._clock.now().wall
+            evidence = Evidence(Exit(launch_error=str(err)))
+            self._events.append(AttemptEnded(action.job.name, action.run, action.attempt, evidence, now, now))
+            return
+        self._link.send(wire.SPAWN, key=key, plan=plan)
+
+    def _finish(self) -> None:
+        self._save_counters()
+        log.info("everything_stopped")
+        self._link.send(wire.BYE, code=0)
+        self._exit_code = 0
+
+    # ---------------------------------------------------------------- the keeper's messages
+
+    def _on_keeper(self) -> None:
+        for message in self._link.receive():
+            self._obey(message)
+            self._drain()
+
+    def _obey(self, message: wire.Message) -> None:
+        match message["op"]:
+            case wire.STARTED:
+                self._on_started(message["attempt"])
+            case wire.ENDED:
+                self._on_ended(message)
+            case wire.OUTPUT:
+                self._on_output(message["counts"])
+            case wire.PING:
+                self._link.send(wire.PONG)
+            case wire.SHUTDOWN:
+                log.info("shutdown_asked")
+                self._events.append(ShutdownAsked())
+            case wire.RELOAD:
+                self.reload()
+            case other:
+                log.warning("message_unknown", op=other)
+
+    def _on_started(self, attempt: Mapping[str, Any]) -> None:
+        live = self._live.get(attempt["key"])
+        if live is None:
+            return
+        self._observe(attempt["key"], live, attempt)
+        self._events.append(AttemptStarted(live.job, live.run, live.attempt, attempt["pid"], Mono(attempt["started_mono"])))
+        log.info("attempt_started", job=live.job, run=live.run, attempt=live.attempt, pid=attempt["pid"])
+
+    def _observe(self, key: str, live: Live, attempt: Mapping[str, Any]) -> None:
+        live.pid, live.cgroup = attempt["pid"], attempt["cgroup"]
+        live.host_oom_at_start = self._gatherer.host_oom_kills()
+        sampler = self._sampler_for(attempt["pid"], attempt["cgroup"])
+        self.watch.add(
+            key,
+            live.config.limits,
+            sampler,
+            Mono(attempt["started_mono"]),
+            page=self._places.page(key),
+            can_arm=attempt["cgroup"] is None,
+        )
+        self.watch.output(key, attempt.get("output_bytes", 0))
+
+    def _on_ended(self, message: Mapping[str, Any]) -> None:
+        record = message["record"]
+        run, attempt = wire.split_key(record["key"])
+        live = self._live.pop(record["key"], None)
+        subject = self.watch.remove(record["key"])
+        job = live.job if live is not None else self._job_of(run, attempt)
+        if job is not None:
+            evidence = self._gatherer.gather(record, subject, live.host_oom_at_start if live else None, self._places.run(record["key"]))
+            tail = self._places.tail(job, record["key"], TAIL_BYTES)
+            self._count_output(job, live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
+            self._take_job_metrics(job, run)
+            event = AttemptEnded(
+                job, run, attempt, evidence, _wall(record["started_wall"]), _wall(record["ended_wall"]), tail, self.containment
+            )
+            self._step(event)
+        if not self._unwritten:  # else the record stays with the keeper until the history has it
+            self._link.send(wire.FORGET, key=record["key"])
+            self._places.forget_run(record["key"])
+        if job is not None and live is not None:
+            self._places.prune_logs(job, live.config.logs.keep_runs)
+
+    def _job_of(self, run: RunId, attempt: int) -> str | None:
+        for name, job_state in self.state.jobs.items():
+            found = job_state.run(run)
+            if found is not None and found.attempt == attempt:
+                return name
+        return None
+
+    def _on_output(self, counts: Mapping[str, list[int]]) -> None:
+        for key, (written, dropped) in counts.items():
+            live = self._live.get(key)
+            if live is not None:
+                self._count_output(live.job, live, written, dropped)
+                self.watch.output(key, written)
+
+    def _count_output(self, job: str, live: Live | None, written: int, dropped: int) -> None:
+        told, dropped_told = (live.output_told, live.dropped_told) if live is not None else (0, 0)
+        self._metrics.inc("mainstay_job_output_bytes_total", max(0, written - told), job_name=job)
+        self._metrics.inc("mainstay_job_output_dropped_bytes_total", max(0, dropped - dropped_told), job_name=job)
+        if live is not None:
+            live.output_told, live.dropped_told = written, dropped
+
+    def _adopt(self, hello: wire.Message) -> None:
+        """The attempts that live on: watch them as if nothing had happened. Their limits count from their own start."""
+        ended = {record["key"] for record in hello["ended"]}
+        for attempt in hello["live"]:
+            run, number = wire.split_key(attempt["key"])
+            job = self._job_of(run, number)
+            if job is None:
+                continue
+            live = self._live[attempt["key"]] = Live(job, run, number, self.state.jobs[job].job_of(run))
+            live.output_told, live.dropped_told = attempt["output_bytes"], attempt["output_dropped_bytes"]
+            self._observe(attempt["key"], live, attempt)
+            subject = self.watch.subject(attempt["key"])
+            if subject is not None and attempt["killed_for"] is None:
+                let_go(subject.sampler.refresh())
+            self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
+            log.info("run_adopted", job=job, run=run, attempt=number, pid=attempt["pid"])
+        for key in ended:
+            run, number = wire.split_key(key)
+            if self._job_of(run, number) is not None:
+                self._metrics.inc("mainstay_adopted_runs_total", outcome="ended")
+
+    # ---------------------------------------------------------------- breaches
+
+    def _on_breach(self, key: str, breach: Breach, _look: Look | None) -> None:
+        live = self._live.get(key)
+        if live is None:
+            return
+        log.warning(
+            "limit_breached",
+            job=live.job,
+            run=live.run,
+            attempt=live.attempt,
+            limit=breach.limit.value,
+            measured=breach.measured,
+            line=breach.line,
+        )
+        self._step(Breached(live.job, live.run, live.attempt, breach))
+
+    # ---------------------------------------------------------------- requests of other threads
+
+    def ask(self, work: Callable[[], Any], timeout_s: float) -> Any:
+        """Run *work* in the loop and wait for what it returns. Called from other threads. ``TimeoutError``."""
+        answer: Future[Any] = Future()
+        self._requests.put(Request(work, answer))
+        os.write(self._wake_write, b"x")
+        return answer.result(timeout_s)
+
+    def wish(self, event: Event) -> Answer:
+        """In the loop: an operator's event and its answer."""
+        return self._step(event) or Answer(ok=True, text="done")
+
+    def _on_wake(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            return
+        while not self._requests.empty():
+            request = self._requests.get()
+            try:
+                request.answer.set_result(request.work())
+            except Exception as err:  # noqa: BLE001 - it goes to whoever asked, and into the log there
+                request.answer.set_exception(err)
+
+    def reload(self) -> Answer:
+        """Take the config anew, whole or not at all."""
+        try:
+            config = self._reload_config()
+        except ConfigError as err:
+            self._metrics.set("mainstay_config_last_reload_successful", 0)
+            for problem in err.problems:
+                log.error("config_refused", problem=problem)  # noqa: TRY400 - the problem names the place
+            return Answer(ok=False, text="the config was refused, the one in force stays:\n" + "\n".join(err.problems))
+        old = self.config
+        self.config = config
+        self._configured(config)
+        self.mark_config_taken()
+        self._step(Reconfigured(config.jobs))
+        for job_state in self.state.jobs.values():
+            self._metrics.add_job(job_state.job, job_state.memo.configured_at)
+            self._after(job_state.name)
+        log.info("config_reloaded", path=config.path, jobs=len(config.jobs))
+        notes = [] if old.settings == config.settings else ["supervisor: settings (state_dir, listen, log) take effect at the next start"]
+        return Answer(ok=True, text="\n".join([f"{config.path} is in force: {len(config.jobs)} jobs", *notes]))
+
+    def mark_config_taken(self) -> None:
+        """The metrics of a config that was taken."""
+        self._metrics.set("mainstay_config_last_reload_successful", 1)
+        self._metrics.set("mainstay_config_last_reload_success_timestamp_seconds", self._clock.now().wall.timestamp())
+
+    # ---------------------------------------------------------------- once a second
+
+    def _tick(self) -> None:
+        now = self._clock.now()
+        if now.mono - self._tick_at < TICK_S:
+            return
+        self._tick_at = now.mono
+        self.last_tick = now
+        self._metrics.set("mainstay_loop_last_tick_timestamp_seconds", now.wall.timestamp())
+        self._notice_jump(now.wall.timestamp() - now.mono)
+        self.watch.find_strays(self._keeper_pid, (os.getpid(),))
+        for live in tuple(self._live.values()):
+            self._take_job_metrics(live.job, live.run)
+        if now.mono - self._save_at >= SAVE_S:
+            self._save_at = now.mono
+            self._save_counters()
+
+    def _notice_jump(self, offset: float) -> None:
+        """The wall clock was set: every deadline on it is looked at afresh."""
+        if self._offset and abs(offset - self._offset) > 2.0:
+            log.warning("wall_clock_jumped", by_s=round(offset - self._offset, 1))
+            self._wall_heap.clear()
+            for name in self.state.jobs:
+                self._step(Due(name))
+        self._offset = offset
+
+    def _take_job_metrics(self, job: str, run: RunId) -> None:
+        for problem in self._job_metrics.update(job, self._places.metrics(job), run):
+            log.warning("job_metrics_rejected", job=job, reason=problem.reason.value, detail=problem.detail)
+            self._metrics.inc("mainstay_job_metrics_rejected_total", job_name=job, reason=problem.reason.value)
+        updated = self._job_metrics.last_update(job)
+        if updated is not None:
+            self._metrics.set("mainstay_job_metrics_last_update_timestamp_seconds", updated, job_name=job)
+
+    def _save_counters(self) -> None:
+        changed = {**self._metrics.changed(), **self._job_metrics.changed()}
+        if not changed:
+            return
+        try:
+            self._store.save_counters(changed)
+        except StoreError as err:
+            self._metrics.inc("mainstay_store_errors_total", operation="write")
+            log.debug("counters_not_saved", error=str(err))
+
+    def _status_line(self) -> str:
+        return f"supervising {len(self.state.jobs)} jobs"
+
+    def refresh_gauges(self) -> None:
+        """The gauges that are looked up rather than counted; called when the page is asked for, from its thread."""
+        self._teller.totals(self.state)
+        memory: dict[str, list[float]] = {}
+        for key, subject in tuple(self.watch.subjects().items()):
+            live, last = self._live.get(key), subject.watched.last
+            if live is None or last is None:
+                continue
+            sums = memory.setdefault(live.job, [0.0, 0.0, 0.0])
+            sums[0] += last.memory_bytes
+            sums[1] += last.processes
+            sums[2] = max(sums[2], last.depth if last.recursion_limit is not None else -1)
+        for name in tuple(self.state.jobs):
+            resident, processes, depth = memory.get(name, [0.0, 0.0, -1])
+            self._metrics.set("mainstay_job_memory_bytes", resident, job_name=name)
+            self._metrics.set("mainstay_job_processes", processes, job_name=name)
+            if depth >= 0:
+                self._metrics.set("mainstay_job_stack_depth_frames", depth, job_name=name)
+            else:
+                self._metrics.clear("mainstay_job_stack_depth_frames", job_name=name)
+
+
+def _wall(unix: float) -> Wall:
+    return datetime.fromtimestamp(unix, UTC)

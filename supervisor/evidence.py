@@ -1,0 +1,65 @@
+"""Gathers what bears on a verdict once an attempt has ended: exit record, the watch's figures, the guard's last words, the shared page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from supervisor import page as shared_page
+from supervisor import procfs
+from supervisor.core.model import Evidence, Exit, LastWords
+from supervisor.ports import WordsReader
+from supervisor.watch import Subject
+
+
+def exit_of(record: Mapping[str, Any]) -> Exit:
+    """The exit record of the keeper as a value; absent fields stay at their defaults."""
+    return Exit(
+        code=record.get("code"),
+        signal=record.get("signal"),
+        launch_error=record.get("launch_error"),
+        killed_for=record.get("killed_for"),
+        asked_to_stop=bool(record.get("asked_to_stop")),
+        cpu_s=float(record.get("cpu_s") or 0.0),
+        max_rss_bytes=int(record.get("max_rss_bytes") or 0),
+        memory_peak_bytes=record.get("memory_peak_bytes"),
+        oom_kills=record.get("oom_kills"),
+        pids_max_hits=record.get("pids_max_hits"),
+        output_bytes=int(record.get("output_bytes") or 0),
+        output_dropped_bytes=int(record.get("output_dropped_bytes") or 0),
+        leftovers=int(record.get("leftovers") or 0),
+        unkillable=tuple(record.get("unkillable") or ()),
+    )
+
+
+class Gatherer:
+    """Puts the pieces together. Reads only; what cannot be read is absent."""
+
+    def __init__(self, words: WordsReader) -> None:
+        self._words = words
+
+    def gather(self, record: Mapping[str, Any], subject: Subject | None, host_oom_at_start: int | None, run_dir: str) -> Evidence:
+        """The evidence for one ended attempt. *subject* is what the watch saw, None if it never watched."""
+        facts = exit_of(record)
+        pid = record.get("pid")
+        words = self._words(run_dir, pid) if pid else LastWords()
+        seen = subject.watched if subject is not None else None
+        page = shared_page.read_page(run_dir + "/page")
+        oom_now = self.host_oom_kills()
+        return Evidence(
+            exit=facts,
+            words=words,
+            breach=subject.breach if subject is not None else None,
+            look=(subject.look or subject.soft_look) if subject is not None else None,
+            memory_peak_bytes=max(seen.memory_peak_bytes if seen else 0, facts.memory_peak_bytes or facts.max_rss_bytes),
+            depth_peak=seen.depth_peak if seen else 0,
+            swallowed_seen=seen.swallowed_seen if seen else 0,
+            host_oom_kills=None if oom_now is None or host_oom_at_start is None else max(0, oom_now - host_oom_at_start),
+            duration_s=max(0.0, float(record["ended_mono"]) - float(record["started_mono"])),
+            records=page.records if page is not None and page.says_anything else None,
+        )
+
+    @staticmethod
+    def host_oom_kills() -> int | None:
+        """The kernel's count of OOM kills on this host, None where it does not tell (before Linux 4.13)."""
+        text = procfs.read_file("/proc/vmstat", 1 << 17) or b""
+        start = text.find(b"\noom_kill ")
+        return int(text[start + 10 :].split(b"\n", 1)[0]) if start >= 0 else None

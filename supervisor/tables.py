@@ -1,0 +1,145 @@
+"""Tables for people: plain text in columns, colour only on a terminal and never with NO_COLOR."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from supervisor.core.units import format_duration, format_size
+
+Json = Mapping[str, Any]
+_RED, _GREEN, _YELLOW, _DIM = "31", "32", "33", "2"
+_COLOURS: Final = {
+    "succeeded": _GREEN,
+    "running": _GREEN,
+    "idle": "",
+    "stopped": _DIM,
+    "paused": _YELLOW,
+    "parked": _RED,
+    "backing_off": _YELLOW,
+    "disabled": _DIM,
+    "starting": _YELLOW,
+    "stopping": _YELLOW,
+    "skipped": _YELLOW,
+}
+
+
+def printable(text: str) -> str:
+    """*text* with control characters made visible: what a job wrote must not drive the terminal. Line ends and tabs stay."""
+    return "".join(c if c in "\n\t" or (c.isprintable() and c not in _BIDI) else f"\\x{ord(c):02x}" for c in text)
+
+
+_BIDI: Final = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def _coloured(text: str, word: str) -> str:
+    colour = _COLOURS.get(word, _RED)
+    if not colour or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, colour: int | None = None) -> str:
+    """Columns, aligned; the word in column *colour* gets its colour."""
+    cleaned = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(header), *cleaned]) for i in range(len(header))]
+    lines = ["  ".join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip()]
+    for row in cleaned:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if colour is not None:
+            cells[colour] = _coloured(cells[colour], row[colour].split(" ")[0])
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _ago(stamp: str | None) -> str:
+    if stamp is None:
+        return "-"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(stamp)).total_seconds()  # noqa: TID251 - ages are for the reader's own now
+    words = format_duration(float(round(abs(seconds)))) if abs(seconds) >= 1 else "0s"
+    return f"{words} ago" if seconds >= 0 else f"in {words}"
+
+
+def _size(value: float | None) -> str:
+    if value is None:
+        return "-"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= unit:
+            return f"{value / unit:.1f}{name}"
+    return f"{int(value)}B"
+
+
+def status(found: Json) -> str:
+    """The daemon in a line and its jobs in a table."""
+    daemon = found["daemon"]
+    held = "/".join(dict.fromkeys(daemon["containment"].values()))
+    where = f", http://{daemon['listen']}/metrics" if daemon.get("listen") else ""
+    head = f"mainstay {daemon['version']}, up {_ago(daemon['started_at']).removesuffix(' ago')}, limits held by {held}{where}\n\n"
+    rows = []
+    for job in found["jobs"]:
+        last = job["last"]
+        memory = "-"
+        if job["memory_limit_bytes"]:
+            used = job["memory_bytes"] if job["memory_bytes"] is not None else (last or {}).get("memory_peak_bytes")
+            memory = f"{_size(used)} / {format_size(job['memory_limit_bytes'])}"
+        rows.append(
+            [
+                job["name"],
+                job["state"],
+                f"{last['outcome']} {_ago(last['ended_at'])}" if last else "never ran",
+                _ago(job["next_run"]),
+                str(job["failures_in_row"]),
+                memory,
+                job["schedule"],
+            ]
+        )
+    return head + table(["JOB", "STATE", "LAST RUN", "NEXT RUN", "FAILED", "MEMORY", "SCHEDULE"], rows, colour=1)
+
+
+def ledger(runs: Sequence[Json], slots: Sequence[Json], limit: int) -> str:
+    """Runs and the due slots that did not run, newest first."""
+    rows: list[tuple[str, list[str]]] = []
+    late = {slot["run"] for slot in slots if slot["result"] == "late"}
+    for run in runs:
+        took = format_duration(round(run["duration_seconds"], 1)) if run["ended_at"] else "-"
+        note = "late" if run["run"] in late else ""
+        outcome = run["outcome"] or "running"
+        rows.append(
+            (
+                run["started_at"],
+                [
+                    str(run["run"]),
+                    run["job"],
+                    run["started_at"][:19].replace("T", " "),
+                    run["trigger"],
+                    outcome,
+                    took,
+                    str(run["attempts"]),
+                    _size(run["memory_peak_bytes"]),
+                    note,
+                ],
+            )
+        )
+    for slot in slots:
+        if slot["result"] == "skipped":
+            due = slot["slot"][:19].replace("T", " ")
+            rows.append((slot["slot"], ["-", slot["job"], due, "schedule", "skipped", "-", "-", "-", slot["reason"] or ""]))
+    rows.sort(key=lambda row: row[0], reverse=True)
+    header = ["RUN", "JOB", "STARTED OR DUE (UTC)", "TRIGGER", "OUTCOME", "TOOK", "ATTEMPTS", "PEAK", "NOTE"]
+    return table(header, [row for _, row in rows[:limit]], colour=4)
+
+
+def incidents(found: Sequence[Json]) -> str:
+    """Incidents in a table, newest first."""
+    if not found:
+        return "no incidents\n"
+    rows = []
+    for one in found:
+        state = "open" if one["closed_at"] is None else "closed"
+        if one["acknowledged"] and one["closed_at"] is None:
+            state = "acknowledged"
+        rows.append(
+            [str(one["incident"]), state, one["job"], one["outcome"], str(one["occurrences"]), _ago(one["opened_at"]), one["summary"][:90]]
+        )
+    return table(["ID", "STATE", "JOB", "OUTCOME", "SEEN", "OPENED", "SUMMARY"], rows)

@@ -1,0 +1,188 @@
+"""The commands that ask a running daemon, and what they print."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from supervisor import client, tables
+from supervisor.client import Client, RefusedError, job_route
+from supervisor.errors import ConfigError
+
+WAIT_S: Final = 0.1
+PATIENCE_S: Final = 24 * 3600.0
+Json = dict[str, Any]
+
+
+def _client(explicit: str | None) -> Client:
+    """The daemon of that config. A config that has become unreadable must not keep anybody from asking the daemon that runs."""
+    from supervisor.config.load import find_config, load
+
+    path = find_config(explicit)
+    try:
+        state_dir = load(path).settings.state_dir
+    except ConfigError as err:
+        sys.stderr.write(f"mainstay: {path} has problems ({err.problems[0]}); asking the daemon that runs with an earlier one\n")
+        return client.find(path, None)
+    return client.find(path, state_dir)
+
+
+def _print(value: object) -> int:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    return 0
+
+
+def _refused(err: RefusedError) -> int:
+    sys.stderr.write(f"mainstay: {err}\n")
+    return 1
+
+
+def wish(config: str | None, verb: str, job: str, body: Mapping[str, object], *, wait: bool, as_json: bool) -> int:
+    """start, stop, restart, trigger, pause, resume."""
+    daemon = _client(config)
+    try:
+        before = daemon.get(job_route(job))
+        answer = daemon.post(job_route(job, verb), body)
+    except RefusedError as err:
+        return _refused(err)
+    runs = [run["run"] for run in before["runs"]]
+    ended = _wait_for_end(daemon, job, runs) if wait and runs else None
+    if as_json:
+        return _print({**answer, "ended": ended})
+    sys.stdout.write(answer["text"] + "\n")
+    if ended is not None:
+        sys.stdout.write(f"run {ended['run']} ended: {ended['outcome']}: {ended['summary']}\n")
+    return 0
+
+
+def _wait_for_end(daemon: Client, job: str, runs: list[int]) -> Json | None:
+    deadline = time.monotonic() + PATIENCE_S  # noqa: TID251 - a command waits by its own clock
+    while time.monotonic() < deadline:  # noqa: TID251
+        state = daemon.get(job_route(job))
+        if not any(run["run"] in runs for run in state["runs"]):
+            last = state["last"]
+            return dict(last) if last is not None else None
+        time.sleep(WAIT_S)
+    return None
+
+
+def reload(config: str | None, *, plan: bool, as_json: bool) -> int:
+    """Take the config anew, or show what that would do."""
+    try:
+        answer = _client(config).post("/reload" + ("?plan=1" if plan else ""))
+    except RefusedError as err:
+        return _refused(err)
+    if as_json:
+        return _print(answer)
+    sys.stdout.write(answer["text"] + "\n")
+    return 0
+
+
+def status(config: str | None, job: str | None, *, watch: bool, as_json: bool) -> int:
+    """All jobs, or one."""
+    daemon = _client(config)
+    while True:
+        found = daemon.get("/status")
+        if job is not None:
+            found["jobs"] = [one for one in found["jobs"] if one["name"] == job]
+            if not found["jobs"]:
+                sys.stderr.write(f"mainstay: there is no job {job!r}; `mainstay status` lists them\n")
+                return 1
+        if as_json:
+            _print(found)
+        else:
+            clear = "\x1b[H\x1b[2J" if watch and sys.stdout.isatty() else ""
+            sys.stdout.write(clear + tables.status(found))
+        if not watch:
+            return 0
+        sys.stdout.flush()
+        time.sleep(1.0)
+
+
+def logs(config: str | None, job: str, run: int | None, lines: int, *, follow: bool, as_json: bool) -> int:
+    """What the job wrote; with *follow* for as long as it goes on, over its next runs too."""
+    daemon = _client(config)
+    try:
+        chunk = daemon.get(job_route(job, "logs"), run=run, n=lines)
+    except RefusedError as err:
+        return _refused(err)
+    if as_json:
+        return _print(chunk)
+    if chunk["attempt"] is None:
+        sys.stderr.write(f"mainstay: {job} has written nothing yet\n")
+    sys.stdout.write(tables.printable(chunk["text"]))
+    while follow:
+        sys.stdout.flush()
+        time.sleep(WAIT_S * 3)
+        latest = daemon.get(job_route(job, "logs"), run=run, n=0)
+        if (latest["run"], latest["attempt"]) != (chunk["run"], chunk["attempt"]):
+            sys.stdout.write(f"--- run {latest['run']}, attempt {latest['attempt']} ---\n")
+            chunk = {**latest, "offset": 0}
+        chunk = daemon.get(job_route(job, "logs"), run=chunk["run"], offset=chunk["offset"])
+        sys.stdout.write(tables.printable(chunk["text"]))
+    return 0
+
+
+def runs(config: str | None, job: str | None, limit: int, *, as_json: bool) -> int:
+    """Runs, and the due slots that did not run."""
+    daemon = _client(config)
+    try:
+        ran = daemon.get("/runs", job=job, limit=limit)["runs"]
+        slots = daemon.get("/slots", job=job, limit=limit)["slots"]
+    except RefusedError as err:
+        return _refused(err)
+    if as_json:
+        return _print({"runs": ran, "slots": slots})
+    sys.stdout.write(tables.ledger(ran, slots, limit))
+    return 0
+
+
+def why(config: str | None, what: str | None, *, as_json: bool) -> int:
+    """One screen: what happened."""
+    from supervisor.core.explain import screen
+
+    daemon = _client(config)
+    by_run = what is not None and what.isdecimal()
+    try:
+        report = daemon.get("/why", job=None if by_run else what, run=what if by_run else None)
+    except RefusedError as err:
+        return _refused(err)
+    if as_json:
+        return _print(report)
+    sys.stdout.write(screen(report))
+    now = "; ".join(report.get("now", ()))
+    if now:
+        sys.stdout.write(tables.printable(f"Now: {now}.") + "\n")
+    return 0
+
+
+def incidents(config: str | None, limit: int, *, open_only: bool, as_json: bool) -> int:
+    """The list of incidents."""
+    found = _client(config).get("/incidents", open=1 if open_only else None, limit=limit)["incidents"]
+    if as_json:
+        return _print(found)
+    sys.stdout.write(tables.incidents(found))
+    return 0
+
+
+def incident(config: str | None, number: int, verb: str | None, *, as_json: bool) -> int:
+    """One incident; acknowledge or resolve it."""
+    from supervisor.core.explain import screen
+
+    daemon = _client(config)
+    try:
+        if verb is not None:
+            answer = daemon.post(f"/incidents/{number}/{verb}")
+            if not as_json:
+                sys.stdout.write(answer["text"] + "\n")
+                return 0
+        found = daemon.get(f"/incidents/{number}")
+    except RefusedError as err:
+        return _refused(err)
+    if as_json:
+        return _print(found)
+    sys.stdout.write(tables.incidents([found]))
+    if found.get("report"):
+        sys.stdout.write("\n" + screen(found["report"]))
+    return 0

@@ -1,0 +1,137 @@
+"""Says what has happened: log lines and counters for the actions that the engine tells. Decides nothing."""
+
+import structlog
+
+from supervisor.adapters.metrics import Metrics
+from supervisor.core.actions import (
+    Action,
+    StartAttempt,
+    TellAttemptEnded,
+    TellIncident,
+    TellParked,
+    TellRunEnded,
+    TellSlotMissed,
+)
+from supervisor.core.model import Now, Outcome
+from supervisor.core.state import EngineState, JobState
+
+log = structlog.get_logger()
+
+
+class Teller:
+    """Log and metrics of one brain."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def tell(self, action: Action, now: Now) -> None:
+        """One line and its counters; nothing for actions that are not told."""
+        match action:
+            case TellAttemptEnded():
+                self._attempt_ended(action)
+            case TellRunEnded():
+                self._run_ended(action)
+            case TellSlotMissed():
+                log.warning("slot_missed", job=action.job, slot=action.slot.isoformat(), reason=action.reason.value)
+                self._metrics.inc("mainstay_job_slots_missed_total", job_name=action.job, reason=action.reason.value)
+            case TellIncident():
+                self._incident(action)
+            case TellParked():
+                log.error("job_parked", job=action.job, outcome=action.outcome.value, why=action.why, mend=f"mainstay start {action.job}")
+            case StartAttempt():
+                self._started(action, now)
+            case _:
+                pass
+
+    def _started(self, action: StartAttempt, now: Now) -> None:
+        if action.slot is not None and action.attempt == 1:
+            delay = max(0.0, (now.wall - action.slot).total_seconds())
+            self._metrics.observe("mainstay_job_start_delay_seconds", delay, job_name=action.job.name)
+
+    def _attempt_ended(self, action: TellAttemptEnded) -> None:
+        verdict, facts, name = action.verdict, action.evidence, action.job
+        bad = verdict.outcome.is_bad
+        (log.warning if bad else log.info)(
+            "attempt_ended",
+            job=name,
+            run=action.run,
+            attempt=action.attempt,
+            outcome=verdict.outcome.value,
+            summary=verdict.summary,
+            exit_code=facts.exit.code,
+            signal=facts.exit.signal,
+            duration_s=round(facts.duration_s, 3),
+            memory_peak_bytes=facts.memory_peak_bytes,
+            cpu_s=round(facts.exit.cpu_s, 3),
+            restart_after_s=action.restart_after_s,
+            why=action.why,
+        )
+        metrics = self._metrics
+        if action.restart_after_s is not None:
+            metrics.inc("mainstay_job_restarts_total", job_name=name, reason=verdict.outcome.value)
+        if verdict.outcome is Outcome.RECURSION:
+            kind = verdict.cycle.kind.value if verdict.cycle is not None else "frames"
+            metrics.inc("mainstay_job_recursion_detected_total", job_name=name, kind=kind)
+        metrics.inc("mainstay_job_cpu_seconds_total", facts.exit.cpu_s, job_name=name)
+        metrics.set("mainstay_job_memory_peak_bytes", facts.memory_peak_bytes, job_name=name)
+        if facts.records is not None:
+            metrics.inc("mainstay_job_records_total", facts.records, job_name=name, result="processed")
+
+    def _run_ended(self, action: TellRunEnded) -> None:
+        row = action.row
+        if row.outcome is None or row.ended_at is None:
+            return
+        log.info(
+            "run_ended", job=row.job, run=row.id, outcome=row.outcome.value, attempts=row.attempts, duration_s=round(row.duration_s, 3)
+        )
+        self._metrics.inc("mainstay_job_runs_total", job_name=row.job, outcome=row.outcome.value)
+        self._metrics.observe("mainstay_job_run_duration_seconds", row.duration_s, job_name=row.job)
+        self._metrics.set("mainstay_job_last_end_timestamp_seconds", row.ended_at.timestamp(), job_name=row.job)
+
+    def _incident(self, action: TellIncident) -> None:
+        incident = action.incident
+        (log.info if action.what in ("closed", "acknowledged") else log.warning)(
+            f"incident_{action.what}",
+            incident=incident.id,
+            job=incident.job,
+            outcome=incident.outcome.value,
+            fingerprint=incident.fingerprint,
+            occurrences=incident.occurrences,
+            notifications=action.notified,
+            because=incident.closed_because,
+        )
+        if action.what == "opened":
+            self._metrics.inc("mainstay_incidents_total", outcome=incident.outcome.value)
+
+    def job_changed(self, state: JobState) -> None:
+        """The gauges that follow from a job's state."""
+        metrics, memo, name = self._metrics, state.memo, state.name
+        metrics.state_set("mainstay_job_state", "state", state.state.value, job_name=name)
+        metrics.set("mainstay_job_up", float(any(run.is_alive for run in memo.runs)), job_name=name)
+        metrics.set("mainstay_job_consecutive_failures", memo.failures_in_row, job_name=name)
+        next_start = state.next_start
+        moments = {
+            "mainstay_job_next_run_timestamp_seconds": next_start,
+            "mainstay_job_last_start_timestamp_seconds": memo.last_start_at,
+            "mainstay_job_last_success_timestamp_seconds": memo.last_success_at,
+            "mainstay_job_last_failure_timestamp_seconds": memo.last_failure_at,
+            "mainstay_job_last_end_timestamp_seconds": memo.last.ended_at if memo.last else None,
+        }
+        for metric, moment in moments.items():
+            if moment is None:
+                metrics.clear(metric, job_name=name)
+            else:
+                metrics.set(metric, moment.timestamp(), job_name=name)
+
+    def totals(self, engine: EngineState) -> None:
+        """The gauges over all jobs."""
+        states: dict[str, int] = {}
+        severities = {"critical": 0, "warning": 0, "info": 0}
+        for job in tuple(engine.jobs.values()):
+            states[job.state.value] = states.get(job.state.value, 0) + 1
+            for incident in job.incidents:
+                severities[incident.severity] = severities.get(incident.severity, 0) + 1
+        for state in ("idle", "starting", "running", "stopping", "backing_off", "parked", "paused", "disabled"):
+            self._metrics.set("mainstay_jobs", states.get(state, 0), state=state)
+        for severity, count in severities.items():
+            self._metrics.set("mainstay_incidents_open", count, severity=severity)

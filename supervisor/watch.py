@@ -1,0 +1,226 @@
+"""Watches every live attempt: one heap of due looks, one pass per wake-up. What it sees goes to the engine as breaches and to the verdict as evidence.
+
+It runs in the brain's own loop and not in a thread or process of its own: a look costs some ten microseconds, and the loop has nothing in it
+that takes longer than a kill (measured in bench/). ``mainstay exec`` uses it as it is.
+"""
+
+import heapq
+import os
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from supervisor import page as shared_page
+from supervisor import procfs, proctree
+from supervisor.core import limits as rules
+from supervisor.core.model import Breach, LimitName, Limits, Look, Mono
+from supervisor.ports import Clock, Sampler
+
+LOOKS_PER_S: Final = 250.0  # what all looks at quiet jobs together may cost
+QUIET_MIN_S: Final = 0.1
+QUIET_MAX_S: Final = 5.0
+FIRST_LOOK_S: Final = 0.004  # an interpreter needs some ms until it can be seen
+STRAYS_S: Final = 1.0
+TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
+CORES: Final = os.cpu_count() or 1
+
+
+@dataclass(slots=True)
+class Subject:
+    """One attempt under watch, and all that was seen of it."""
+
+    key: str
+    limits: Limits
+    sampler: Sampler
+    started: Mono
+    page: str | None
+    can_arm: bool
+    session: int
+    watched: rules.Watched = field(default_factory=rules.Watched)
+    armed: bool = False
+    output_bytes: int = 0
+    breach: Breach | None = None
+    look: Look | None = None
+    soft_look: Look | None = None
+    signature: bytes = b""
+    judged_at: float = 0.0
+    due: float = 0.0
+    gone: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing more to look for: it is gone, or its end is on the way."""
+        return self.gone or self.breach is not None
+
+
+class Watch:
+    """All live attempts. ``on_breach`` is called once per attempt, after its tree was stopped and looked at."""
+
+    def __init__(self, clock: Clock, on_breach: Callable[[str, Breach, Look | None], None]) -> None:
+        self._clock = clock
+        self._on_breach = on_breach
+        self._subjects: dict[str, Subject] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._strays_at = 0.0
+        self._foreign: dict[tuple[int, int], str] = {}
+        self.looks = 0
+
+    def add(self, key: str, limits: Limits, sampler: Sampler, started: Mono, *, page: str | None = None, can_arm: bool = True) -> None:
+        """Watch this attempt from now on; *started* counts for its time limit."""
+        subject = Subject(key, limits, sampler, started, page, can_arm, sampler.pid)
+        self._subjects[key] = subject
+        self._push(subject, Mono(self._clock.mono() + FIRST_LOOK_S))
+
+    def remove(self, key: str) -> Subject | None:
+        """No longer; what was seen."""
+        subject = self._subjects.pop(key, None)
+        if subject is not None:
+            subject.sampler.close()
+        return subject
+
+    def subject(self, key: str) -> Subject | None:
+        return self._subjects.get(key)
+
+    def subjects(self) -> Mapping[str, Subject]:
+        return self._subjects
+
+    def output(self, key: str, written: int) -> None:
+        """The keeper counted so many bytes; a look is due if that crosses the line."""
+        subject = self._subjects.get(key)
+        if subject is None:
+            return
+        subject.output_bytes = written
+        limit = subject.limits.output_bytes
+        if limit is not None and written > limit:
+            subject.signature = b""
+            self._push(subject, self._clock.mono())
+
+    def next_due(self) -> float | None:
+        """When the next look is due, on the monotonic clock."""
+        while self._heap and self._is_stale(*self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def run(self) -> None:
+        """Take every look that is due."""
+        while True:
+            due = self.next_due()
+            if due is None or due > self._clock.mono():
+                return
+            _, key = heapq.heappop(self._heap)
+            self._look(self._subjects[key])
+
+    def find_strays(self, keeper_pid: int, known: Iterable[int]) -> None:
+        """Orphans that came to the keeper belong to the tree they were born in; asked for about once a second."""
+        now = self._clock.mono()
+        if now - self._strays_at < STRAYS_S or not self._subjects:
+            return
+        self._strays_at = now
+        mains = {subject.session: subject for subject in self._subjects.values()}
+        strays: dict[str, list[int]] = {}
+        for pid in set(procfs.children(keeper_pid)) - mains.keys() - set(known):
+            owner = self._owner(pid, mains)
+            if owner:
+                strays.setdefault(owner, []).append(pid)
+        for subject in self._subjects.values():
+            found = tuple(strays.get(subject.key, ()))
+            if found != subject.sampler.strays:
+                subject.sampler.strays = found
+                subject.signature = b""
+
+    def _owner(self, pid: int, mains: Mapping[int, Subject]) -> str:
+        stat = procfs.read_stat(pid)
+        if stat is None:
+            return ""
+        identity = (pid, stat.started)
+        if identity not in self._foreign:
+            if len(self._foreign) > 4096:
+                self._foreign.clear()
+            by_session = mains.get(stat.session)
+            run, attempt = procfs.environment_value(pid, "MAINSTAY_RUN"), procfs.environment_value(pid, "MAINSTAY_ATTEMPT")
+            self._foreign[identity] = by_session.key if by_session is not None else f"{run}.{attempt}"
+        return self._foreign[identity]
+
+    # ---------------------------------------------------------------- one look
+
+    def _is_stale(self, due: float, key: str) -> bool:
+        subject = self._subjects.get(key)
+        return subject is None or subject.is_settled or subject.due != due
+
+    def _push(self, subject: Subject, due: Mono) -> None:
+        subject.due = due
+        heapq.heappush(self._heap, (due, subject.key))
+
+    def _dmax(self) -> float:
+        return min(QUIET_MAX_S, max(QUIET_MIN_S, len(self._subjects) / LOOKS_PER_S))
+
+    def _look(self, subject: Subject) -> None:
+        self.looks += 1
+        now = self._clock.mono()
+        dmax = self._dmax()
+        signature = subject.sampler.signature()
+        deadline = rules.deadline(subject.limits, subject.watched, subject.started)
+        trust_s = TRUST_S if subject.limits.stall_s is None else subject.limits.stall_s / 8  # a page can change without a tick of CPU
+        quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < trust_s
+        if quiet and (deadline is None or now < deadline):
+            self._push(subject, Mono(now + dmax if deadline is None else min(now + dmax, deadline)))
+            return
+        subject.signature = signature
+        sample = subject.sampler.sample(now, subject.output_bytes, self._progress(subject))
+        if sample is None:
+            subject.gone = True
+            return
+        subject.judged_at = now
+        judged = rules.judge(subject.limits, subject.watched, sample, subject.started, now, armed=subject.armed, dmax=dmax, cores=CORES)
+        subject.watched = judged.watched
+        for breach in judged.breaches:
+            if breach.limit is LimitName.MEMORY_SOFT:
+                self._soft(subject)
+        if judged.hard is not None:
+            self._hard(subject, judged.hard)
+            return
+        self._push(subject, Mono(now + judged.next_look_s))
+
+    def _progress(self, subject: Subject) -> object:
+        """What differs once the job got on: its own signs of life where it gives any, else what it writes."""
+        if subject.limits.stall_s is None:
+            return 0
+        if subject.page is not None:
+            page = shared_page.read_page(subject.page)
+            if page is not None and page.says_anything:
+                return page.pulse
+        return subject.output_bytes
+
+    def _soft(self, subject: Subject) -> None:
+        """While there is still room: let the next allocations fail in the job itself, and see what it is doing."""
+        if subject.can_arm and subject.limits.memory_bytes is not None:
+            subject.armed = subject.sampler.arm(subject.limits.memory_bytes)
+        subject.soft_look = self._see(subject)
+
+    def _hard(self, subject: Subject, breach: Breach) -> None:
+        """Stop the whole tree, look at it, and hand it over to be killed."""
+        urgent = breach.limit in (LimitName.MEMORY, LimitName.RECURSION, LimitName.PROCESSES)
+        waiting = (
+            "" if urgent else subject.sampler.eye(subject.sampler.pid).waiting()
+        )  # a stopped process no longer shows what it waited for
+        proctree.freeze(lambda: (subject.sampler.pid, *subject.sampler.strays))
+        subject.breach = breach
+        look = self._see(subject)
+        subject.look = replace(look, waiting=waiting) if waiting else look
+        self._on_breach(subject.key, breach, subject.look)
+
+    def _see(self, subject: Subject) -> Look:
+        """The deepest interpreter of the tree is the one to ask; without one, the main process."""
+        deepest, depth = subject.sampler.pid, -1
+        for pid in subject.sampler.members()[:8]:
+            seen = subject.sampler.eye(pid).depth()
+            if seen is not None and seen.frames > depth:
+                deepest, depth = pid, seen.frames
+        return subject.sampler.eye(deepest).look()
+
+
+def let_go(pids: Iterable[int]) -> None:
+    """SIGCONT to processes that an earlier brain may have left stopped."""
+    for pid in pids:
+        proctree.signal_process(pid, signal.SIGCONT)
