@@ -4,7 +4,9 @@ import contextlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -183,6 +185,7 @@ class _Brain:
             reload_config=lambda: load(self.config_path),
             wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
             configured=self._configured,
+            hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 
     def _backend(self, daemon: Daemon) -> Backend:
@@ -198,6 +201,17 @@ class _Brain:
             read_config=lambda: load(self.config_path),
             queue_lengths=self._queue_lengths,
         )
+
+    def _prune(self) -> None:
+        """Let old history go, beside the loop: it may take a while."""
+        try:
+            gone = self.store.prune(self.clock.now().wall - timedelta(days=self.config.settings.history_days))
+        except StoreError as err:
+            self.metrics.inc("mainstay_store_errors_total", operation="prune")
+            log.warning("history_not_pruned", error=str(err))
+            return
+        if gone:
+            log.info("history_pruned", rows=gone)
 
     # ---------------------------------------------------------------- config and metrics
 

@@ -38,6 +38,7 @@ from supervisor.watch import Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
+HOUR_S: Final = 3600.0
 TAIL_BYTES: Final = 16 * 1024
 STEP_FAILURES_MAX: Final = 20  # then we had better start afresh: the keeper sees to that
 
@@ -89,6 +90,7 @@ class Daemon:
         reload_config: Callable[[], Config],
         wake_outbox: Callable[[], None],
         configured: Callable[[Config], None],
+        hourly: Callable[[], None],
     ) -> None:
         self.config = config
         self.state = state
@@ -109,6 +111,8 @@ class Daemon:
         self._reload_config = reload_config
         self._wake_outbox = wake_outbox
         self._configured = configured
+        self._hourly = hourly
+        self._hourly_at = 0.0
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -462,6 +466,9 @@ class Daemon:
         if now.mono - self._save_at >= SAVE_S:
             self._save_at = now.mono
             self._save_counters()
+        if now.mono - self._hourly_at >= HOUR_S:
+            self._hourly_at = now.mono
+            self._hourly()
 
     def _notice_jump(self, offset: float) -> None:
         """The wall clock was set: every deadline on it is looked at afresh."""

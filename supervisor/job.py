@@ -77,12 +77,14 @@ def records(iterable: Iterable[T], key: Callable[[T], object] | None = None, tot
         return
     writer.progress(None, total, stage)
     writer.heartbeat(time.monotonic_ns())
-    begin, finish = writer.begin, writer.finish
+    if not poison:
+        yield from writer.each(named)
+        return
     for name, item in named:
         if name not in poison:
-            begin(name)
-            yield item  # an exception in the caller's loop ends us here, with the record still named: that is the point
-        finish()
+            writer.begin(name)
+            yield item
+        writer.finish()
 
 
 def progress(done: int, total: int | None = None, stage: str = "") -> None:

@@ -21,8 +21,11 @@ import mmap
 import os
 import stat
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 SIZE: Final = 4096
 VERSION: Final = 1
@@ -208,6 +211,22 @@ class Writer:
         self._words[_W_RECORD] = seq << 8  # before the count: a death between the two must not blame a record that is finished
         self._records += 1
         self._words[_W_RECORDS] = self._records
+
+    def each(self, named: Iterable[tuple[str, T]]) -> Iterator[T]:
+        """The records of (key, record) pairs, each between its ``begin`` and its ``finish``; written out here because it is paid per record."""
+        page, words = self._map, self._words
+        for key, item in named:
+            raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else clean_text(key)
+            seq = (self._record_seq + 1) & _SEQUENCE
+            at = _KEYS + (seq & 1) * _SLOT
+            page[at : at + len(raw)] = raw
+            words[_W_RECORD] = seq << 8 | len(raw)
+            self._record_seq = seq
+            yield item  # an exception in the caller's loop ends us here, with the record still named: that is the point
+            self._record_seq = seq = (self._record_seq + 1) & _SEQUENCE
+            words[_W_RECORD] = seq << 8
+            self._records += 1
+            words[_W_RECORDS] = self._records
 
     def progress(self, done: int | None, total: int | None, stage: str) -> None:
         """*done* of *total* (None: not known) in *stage*. *done* None: counted from here on by ``finish``."""

@@ -23,7 +23,7 @@ from supervisor.core.actions import (
     TellRunEnded,
 )
 from supervisor.core.events import AttemptEnded, AttemptLost, AttemptStarted, Breached
-from supervisor.core.model import Evidence, Exit, Job, Mono, Outcome, State, Trigger, Verdict, Wall
+from supervisor.core.model import Evidence, Exit, Job, LimitName, Mono, Outcome, State, Trigger, Verdict, Wall
 from supervisor.core.records import AttemptPhase, AttemptRow, RunRow, SlotResult, SlotRow
 from supervisor.core.state import Last, LiveRun, StopReason
 from supervisor.core.turn import Turn
@@ -162,7 +162,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     turn.put(run)
     _count_failures(turn, job, verdict, event)
     decision = _decide(turn, run, job, verdict)
-    incident = _observe(turn, run, job, verdict, _will(turn, run, decision))
+    incident, told = _observe(turn, run, job, verdict, _will(turn, run, decision))
     report = explain.make_report(
         job.name,
         run.id,
@@ -172,7 +172,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
         event.started_at,
         event.ended_at,
         event.output_tail,
-        _did(run, event, verdict),
+        [*_did(run, event, verdict), *told],
         _will(turn, run, decision),
         incident,
         dict(event.containment or {}),
@@ -220,20 +220,26 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict) -> restart.Dec
     return decision
 
 
-def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[str]) -> int | None:
+def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[str]) -> tuple[int | None, list[str]]:
+    """The incident that this end belongs to, and what people were told."""
     if verdict.outcome is Outcome.STOPPED:
-        return None
+        return None, []
     if not verdict.outcome.is_bad:
         recover(turn, f"run {run.id} succeeded")
-        return None
+        return None, []
     known = {incident.id for incident in turn.state.incidents}
+    failures, now = turn.state.memo.failures_in_row, turn.now.wall
     changed, notifications, turn.next_incident = incidents.observe(
-        turn.state.incidents, job, verdict, run.id, turn.state.memo.failures_in_row, turn.now.wall, turn.next_incident, will=will
+        turn.state.incidents, job, verdict, run.id, failures, now, turn.next_incident, will=will
     )
     turn.incidents(changed, notifications)
     for incident in changed:
         turn.tell(TellIncident(incident, "seen" if incident.id in known else "opened", len(notifications)))
-    return changed[0].id if changed else None
+    if not changed:
+        return None, []
+    word = "added it to" if changed[0].id in known else "opened"
+    told = f" and told {', '.join(dict.fromkeys(one.receiver for one in notifications))}" if notifications else ""
+    return changed[0].id, [f"{word} incident {changed[0].id}{told}"]
 
 
 def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart) -> None:
@@ -293,7 +299,9 @@ def _did(run: LiveRun, event: AttemptEnded, verdict: Verdict) -> list[str]:
         did.append(f"ended {facts.leftovers} processes that it had left behind")
     if facts.unkillable:
         did.append(f"could not end {', '.join(map(str, facts.unkillable))}: the kernel does not let go of them")
-    if verdict.outcome.is_bad and not did:
+    if verdict.limit is LimitName.RECURSION and facts.killed_for is None:
+        did.append("held Python's own recursion limit at the job's, so that it ended there and not in the memory of the machine")
+    elif verdict.outcome.is_bad and not did:
         did.append("let it end by itself and kept what it left behind")
     if run.attempt > 1:
         did.append(f"this was attempt {run.attempt} of run {run.id}")

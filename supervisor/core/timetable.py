@@ -12,6 +12,7 @@ from supervisor.core.turn import Turn
 
 FRESH: Final = timedelta(seconds=60)  # a slot that we come to later than this was missed: catch_up says what becomes of it
 BACKLOG_MAX: Final = 1000
+SLOTS_MAX: Final = 10_000  # of one outage get a row each, the latest ones: a week of minutes
 
 
 def due(turn: Turn) -> None:
@@ -28,7 +29,7 @@ def due(turn: Turn) -> None:
     start = turn.state.next_start
     if start is None or start > now:
         return
-    slots = [slot for slot in schedule.missed(job.schedule, job.name, since, now) if schedule.start_at(job.schedule, job.name, slot) <= now]
+    slots = [slot for slot in schedule.missed(job.schedule, job.name, since, now, SLOTS_MAX) if schedule.start_at(job.schedule, job.name, slot) <= now]
     if not slots:
         return
     turn.state = turn.state.remember(last_slot=slots[-1])

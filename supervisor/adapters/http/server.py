@@ -155,8 +155,17 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
     async def main_loop(self) -> None:
-        """Waits for the end; uvicorn's own looks ten times a second."""
+        """Waits for the end; uvicorn's own looks ten times a second.
+
+        Accepting ends a moment before the listeners do: asyncio loses a connection that it has accepted and not yet set up
+        when the listener closes, and the client would wait for ever.
+        """
         await self._ended.wait()
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for sock in server.sockets:
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0.05)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with a second for answers under way; then they become refusals, and then every connection ends."""

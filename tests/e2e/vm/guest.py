@@ -153,7 +153,7 @@ jobs:
 """
 METRICS_JOB = """\
   user-metrics:
-    command: [{python}, -m, jobs.user_metrics, --source, {data}, --state, /var/lib/mainstay/user-metrics]
+    command: [{python}, jobs/user_metrics, run, --source, {data}, --state, /var/lib/mainstay/user-metrics]
     directory: /opt/mainstay
     schedule: manual
     limits: {{memory: 512MiB}}

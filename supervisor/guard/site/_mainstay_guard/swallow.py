@@ -17,6 +17,9 @@ MARK = "_mainstay_counted"
 STEP = 64  # counts between two writes once there are many: 300,000 swallowed MemoryErrors a second were seen
 LOOKS = (1, 16, 1024, 65536)  # the first may be a healthy one, so the stack is looked at again when they do not end
 PATIENCE_S = 0.5
+WATCHED = (RecursionError, MemoryError)
+
+_counts = [0, 0]
 
 
 def watch():
@@ -30,21 +33,14 @@ def watch():
             continue
     else:
         return None
-    counts = [0, 0]
-    monitoring.register_callback(tool, monitoring.events.EXCEPTION_HANDLED, _counter(counts))
+    monitoring.register_callback(tool, monitoring.events.EXCEPTION_HANDLED, _handled)
     monitoring.set_events(tool, monitoring.events.EXCEPTION_HANDLED)
-    return counts
+    return _counts
 
 
-def _counter(counts):
-    watched = (RecursionError, MemoryError)
-    kind_of, is_kind = type, issubclass  # isinstance would ask the job's own __class__, and costs 40 ns more
-    recursion = RecursionError
-    start, lock_of, frame_at, sleep = _thread.start_new_thread, _thread.allocate_lock, sys._getframe, time.sleep
-    stat, fstat, pwrite = os.stat, os.fstat, os.pwrite
-
-    def handled(code, offset, error):
-        if not is_kind(kind_of(error), watched):
+def _handled(code, offset, error):
+    try:
+        if not issubclass(type(error), WATCHED):  # isinstance would ask the job's own __class__, and costs 40 ns more
             return
         try:
             marks = error.__dict__  # each exception counts once: every `with` and `finally` on its way is a handler too
@@ -53,27 +49,24 @@ def _counter(counts):
             marks[MARK] = True
         except Exception:
             pass
-        try:
-            which = 0 if is_kind(kind_of(error), recursion) else 1
-            count = counts[which] = counts[which] + 1
-            if (count < STEP or count % STEP == 0) and files._identity is not None:
-                status = fstat(files._fds[0])
-                if (status.st_dev, status.st_ino) == files._identity:
-                    pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
-            if which == 0 and count in LOOKS:
-                done = lock_of()
-                done.acquire()
-                threads = stat("/proc/self/task").st_nlink
-                start(_look, (error, frame_at(1), count, done))
-                done.acquire(True, PATIENCE_S)
-                for _ in range(200):  # until it is gone: a job that forks now would be warned of a second thread
-                    if stat("/proc/self/task").st_nlink <= threads:
-                        break
-                    sleep(0.00005)
-        except Exception:
-            pass
-
-    return handled
+        which = 0 if issubclass(type(error), RecursionError) else 1
+        count = _counts[which] = _counts[which] + 1
+        if (count < STEP or count % STEP == 0) and files._identity is not None:
+            status = os.fstat(files._fds[0])
+            if (status.st_dev, status.st_ino) == files._identity:
+                os.pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
+        if which == 0 and count in LOOKS:
+            done = _thread.allocate_lock()
+            done.acquire()
+            threads = os.stat("/proc/self/task").st_nlink
+            _thread.start_new_thread(_look, (error, sys._getframe(1), count, done))
+            done.acquire(True, PATIENCE_S)
+            for _ in range(200):  # until it is gone: a job that forks now would be warned of a second thread
+                if os.stat("/proc/self/task").st_nlink <= threads:
+                    break
+                time.sleep(0.00005)
+    except Exception:  # no room for even this, or the interpreter is going away
+        pass
 
 
 def _look(error, frame, count, done):
