@@ -12,6 +12,7 @@ from user_metrics.check import DAY_US, Reason
 from user_metrics.errors import JobError
 from user_metrics.state import Sample, State
 
+TOTALS: Final = "# MAINSTAY TOTALS\n"
 RUN_RESULTS: Final = ("ok", "failed", "rejected", "killed")
 
 
@@ -87,11 +88,14 @@ class RunFacts:
 
 
 def snapshot(state: State, run: RunFacts, as_of: int | None, prefix: str) -> str:
-    """The whole file: results with *prefix*, then the counts of the job itself."""
+    """The whole file: results with *prefix*, then the counts of the job itself.
+
+    The first line tells Mainstay that the counters are totals out of our own state, not what one run counted from zero.
+    """
     samples = state.results()
     if as_of is not None:
         samples.append(Sample("data_as_of_timestamp_seconds", (as_of + 1) * (DAY_US // 1_000_000)))
-    return "".join((*_render(USERS, f"{prefix}_", samples), *_render(JOB, "user_metrics_", _job_samples(state, run))))
+    return "".join((TOTALS, *_render(USERS, f"{prefix}_", samples), *_render(JOB, "user_metrics_", _job_samples(state, run))))
 
 
 def _job_samples(state: State, run: RunFacts) -> list[Sample]:

@@ -42,6 +42,9 @@ _Series = tuple[str, Labels]
 _Claim = tuple[str, MetricType]
 
 
+TOTALS = "# MAINSTAY TOTALS"  # a line of its own: these counters are the job's own totals, not what one run counted from zero
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something that was not taken: ``reason`` for the counter, ``detail`` for a person, in one line."""
@@ -54,11 +57,12 @@ class Problem:
 class _Kept:
     """What is known of one job: its last good file, and what its counters had reached in the runs before.
 
-    ``life`` names the run that the values are of; ``last`` holds its counters as written.
+    ``totals``: the job keeps its counters itself, over all runs. ``life`` names the run that the values are of; ``last`` holds its counters as written.
     """
 
     path: str = ""
     life: str = ""
+    totals: bool = False
     stamp: _Stamp | None = None
     taken_at: float | None = None
     families: list[Family] = field(default_factory=list)
@@ -96,9 +100,11 @@ class JobMetrics:
                 return []
             kept.stamp, kept.path = stamp, path
             try:
-                families = parse(decode(_read(path, owner)), CAPS)
+                text = decode(_read(path, owner))
+                families = parse(text, CAPS)
             except TextError as err:
                 return [Problem(err.reason, f"{path}: {err}")]
+            kept.totals = TOTALS in text.splitlines()
             return self._take(job, kept, families, life, stamp)
 
     def drop(self, job: str) -> None:
@@ -192,6 +198,9 @@ class JobMetrics:
 
     def _accumulate(self, job: str, kept: _Kept, families: list[Family], life: str) -> None:
         """Moves the base of each counter up where another run has begun or the counter itself has begun anew."""
+        if kept.totals:
+            kept.base, kept.last, kept.life = {}, {}, life
+            return
         another = life != kept.life and bool(kept.life)
         now = {(sample.name, sample.labels): sample.value for family in families for sample in family.samples if _adds_up(family, sample)}
         for series, value in now.items():

@@ -19,6 +19,7 @@ MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
 MAX_EYES_KEPT: Final = 64
 FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
 STATM_DATA: Final = 5
+STACK_BYTES: Final = 64 * 2**20
 
 
 class Sampler:
@@ -35,6 +36,7 @@ class Sampler:
         self._eyes: dict[int, DepthReader] = {}
         self._members: tuple[int, ...] = (pid,)
         self._looks = 0
+        self._raise_stack()
 
     def signature(self) -> bytes:
         """Bytes that differ when the main process has used memory or CPU time, or has other children; empty when it is gone."""
@@ -131,6 +133,17 @@ class Sampler:
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (data + max(room, 0), hard))
             return True
         return False
+
+    def _raise_stack(self) -> None:
+        """Room for the C stack of the main thread: up to Python 3.11 a deep recursion through C would end in SIGSEGV before any limit of ours.
+
+        Done from outside and after the exec, so that the stacks of threads keep their size.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            soft, hard = resource.prlimit(self.pid, resource.RLIMIT_STACK)
+            wanted = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
+            if soft != resource.RLIM_INFINITY and soft < wanted:
+                resource.prlimit(self.pid, resource.RLIMIT_STACK, (wanted, hard))
 
     def close(self) -> None:
         """Give all descriptors back."""

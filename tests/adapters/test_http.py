@@ -320,9 +320,7 @@ def test_a_chunked_body_is_counted_as_it_comes(served, daemon):
     with contextlib.closing(UnixConnection(served._unix_path)) as connection:
         pieces = (b" " * 10_000 for _ in range(20))
         with contextlib.suppress(BrokenPipeError):
-            connection.request(
-                "POST", "/api/v1/jobs/nightly/stop", body=pieces, headers={"Content-Type": "application/json"}
-            )
+            connection.request("POST", "/api/v1/jobs/nightly/stop", body=pieces, headers={"Content-Type": "application/json"})
         assert connection.getresponse().status == 413
     assert daemon.asked == []
 

@@ -204,13 +204,13 @@ class _Shared:
         loop = asyncio.get_running_loop()
         old = self._work
         if old is None or (old.done() and (loop.time() - self._made_at > PAGE_AGE_S or old.cancelled() or old.exception())):
-            self._work = asyncio.ensure_future(self._make())
-            self._work.add_done_callback(self._note_time)
-        assert self._work is not None  # noqa: S101  # set above
-        return await asyncio.shield(self._work)
+            self._work = old = asyncio.ensure_future(self._made())
+        return await asyncio.shield(old)
 
-    def _note_time(self, work: asyncio.Future[bytes]) -> None:
-        self._made_at = work.get_loop().time()
+    async def _made(self) -> bytes:
+        result = await self._make()
+        self._made_at = asyncio.get_running_loop().time()  # here and not in a callback, which would come after the first who look
+        return result
 
 
 # ---------------------------------------------------------------- failures

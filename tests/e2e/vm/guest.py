@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,13 @@ def finished(name: str, before: Any) -> dict[str, Any]:
     return found
 
 
+def scrape() -> str:
+    """The page that Prometheus would get."""
+    with urllib.request.urlopen("http://127.0.0.1:9321/metrics", timeout=GENEROUS_S) as answer:  # noqa: S310 - our own
+        text: str = answer.read().decode()
+    return text
+
+
 def trigger(name: str) -> dict[str, Any]:
     """Run a job once; how it ended."""
     before = job(name).get("last")
@@ -137,6 +145,7 @@ JOBS = {
     "hog": "a = []\nwhile True: a.append(bytearray(1 << 20))",
     "recurse": "import sys; sys.setrecursionlimit(10**8)\ndef ping(n): return pong(n + 1)\ndef pong(n): return ping(n + 1)\nping(0)",
     "who": "print(open('/proc/self/status').read(), open('/proc/self/oom_score_adj').read(), flush=True)",
+    "nap": "import os, sys, time\nwhile not os.path.exists('/run/go'): time.sleep(0.05)\nsys.exit(7)",
     # a grandchild that left its session and lost its parent, as daemons do
     "hider": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(1e6)  # marks HIDER\n    os._exit(0)\ntime.sleep(1e6)",
 }
@@ -148,6 +157,7 @@ jobs:
   steady: {{command: [/usr/bin/python3, /opt/jobs/steady.py], schedule: service, restart: {{when: always, backoff: {{first: 100ms}}}}, limits: {{time: 1h}}}}
   hider: {{command: [/usr/bin/python3, /opt/jobs/hider.py], schedule: service, limits: {{time: 1h}}}}
   hog: {{command: [/usr/bin/python3, /opt/jobs/hog.py], schedule: manual, limits: {{memory: 64MiB}}}}
+  nap: {{command: [/usr/bin/python3, /opt/jobs/nap.py], schedule: manual}}
   recurse: {{command: [/usr/bin/python3, /opt/jobs/recurse.py], schedule: manual, user: daemon, directory: /, limits: {{recursion: 400}}}}
   who: {{command: [/usr/bin/python3, /opt/jobs/who.py], schedule: manual, user: daemon, directory: /}}
 """
@@ -283,7 +293,7 @@ def reload_takes_a_new_job_and_keeps_all_processes() -> str:
     eventually("the new job is known", lambda: job("newcomer"))
     path.write_text("jobs: [this is no config\n")
     run("systemctl", "reload", UNIT)
-    time.sleep(1)  # a refusal shows nowhere but in log and metric; the state must simply stay
+    eventually("the refusal shows in the metric", lambda: "mainstay_config_last_reload_successful 0" in scrape())
     assert job("newcomer"), "a bad config was taken"
     path.write_text(before)
     run("systemctl", "reload", UNIT)
@@ -302,10 +312,16 @@ def replaced(brain: int) -> dict[str, Any]:
 @check
 def a_killed_brain_is_replaced_and_the_jobs_are_adopted() -> str:
     main, steady, brain = main_pid(), processes("steady.py"), status()["daemon"]["pid"]
+    before = job("nap").get("last")
+    mainstay("trigger", "nap")
+    eventually("the run that is to be adopted goes", lambda: processes("nap.py"))
     started = time.monotonic()
     os.kill(brain, signal.SIGKILL)
     found = replaced(brain)
     took = time.monotonic() - started
+    Path("/run/go").touch()
+    last = finished("nap", before)
+    assert (last["outcome"], report_of("nap")["exit_code"]) == ("failed", 7), last
     assert (main_pid(), processes("steady.py"), show("NRestarts")) == (main, steady, "0")
     eventually("the job is running again in the books", lambda: job("steady").get("state") == "running")
     return f"brain {brain} -> {found['daemon']['pid']} in {took:.1f} s; job {steady} lived on"
@@ -337,6 +353,7 @@ def a_killed_keeper_takes_its_jobs_along_and_systemd_starts_the_pair_anew() -> s
     took = time.monotonic() - started
     now = processes("steady.py")
     assert len(now) == 1, f"doubled: {now}"
+    assert job("steady")["last"]["outcome"] == "lost", job("steady")
     assert now != steady
     assert len(processes("hider.py")) <= 2, "the hidden grandchild of the first life lives on"
     return f"restarted in {took:.1f} s; job {steady} -> {now}"
@@ -377,6 +394,8 @@ def stop_leaves_nothing() -> str:
     started = time.monotonic()
     run("systemctl", "stop", UNIT, timeout=120)
     took = time.monotonic() - started
+    text = run("journalctl", "-u", UNIT, "-o", "cat", "--no-pager", "-n", "30").stdout
+    assert "everything_stopped" in text, f"systemd ended it before it had stopped its jobs by itself: {text[-3000:]}"
     left = [*processes("/opt/jobs/"), *processes(str(HOME))]
     assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
     assert not Path(f"/sys/fs/cgroup/system.slice/{UNIT}").exists()
@@ -393,7 +412,7 @@ def a_config_that_cannot_be_read_is_not_retried() -> str:
     assert (show("ExecMainStatus", unit), show("NRestarts", unit)) == ("78", "0")
     text = run("journalctl", "-u", unit, "-o", "cat", "--no-pager").stdout
     assert "broken.yaml:1:" in text, text
-    return text.strip().splitlines()[0][:300]
+    return next(line for line in text.splitlines() if "broken.yaml:1:" in line)[:300]
 
 
 # ---------------------------------------------------------------- the run
