@@ -156,6 +156,13 @@ def test_counters_add_up_over_runs_and_gauges_do_not(written):
     assert shown(metrics)['c_total{job_name="a"}'] == 20, "and goes on where it was when it is back"
 
 
+def test_counters_that_the_job_declares_as_totals_are_shown_as_they_are_in_every_run(written):
+    metrics = JobMetrics()
+    for run, value in ((1, 100), (2, 100), (3, 140)):
+        metrics.update("a", written(f"# MAINSTAY TOTALS\n# TYPE rows_total counter\nrows_total {value}\n"), run)
+        assert shown(metrics) == {'rows_total{job_name="a"}': float(value)}
+
+
 def test_another_path_is_another_run_and_a_counter_that_falls_has_begun_anew(written):
     metrics = JobMetrics()
     metrics.update("a", written("# TYPE c_total counter\nc_total 5\n", "run-1.prom"))

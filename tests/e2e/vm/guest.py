@@ -121,7 +121,7 @@ def finished(name: str, before: Any) -> dict[str, Any]:
 
 def scrape() -> str:
     """The page that Prometheus would get."""
-    with urllib.request.urlopen("http://127.0.0.1:9321/metrics", timeout=GENEROUS_S) as answer:  # noqa: S310 - our own
+    with urllib.request.urlopen("http://127.0.0.1:9321/metrics", timeout=GENEROUS_S) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -353,7 +353,7 @@ def a_killed_keeper_takes_its_jobs_along_and_systemd_starts_the_pair_anew() -> s
     took = time.monotonic() - started
     now = processes("steady.py")
     assert len(now) == 1, f"doubled: {now}"
-    assert job("steady")["last"]["outcome"] == "lost", job("steady")
+    assert job("hider")["last"]["outcome"] == "lost", job("hider")
     assert now != steady
     assert len(processes("hider.py")) <= 2, "the hidden grandchild of the first life lives on"
     return f"restarted in {took:.1f} s; job {steady} -> {now}"
