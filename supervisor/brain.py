@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import threading
@@ -35,6 +36,7 @@ from supervisor.errors import ConfigError, StoreError, SupervisorError, WireErro
 from supervisor.evidence import Gatherer
 
 HELLO_S: Final = 30.0
+_PYTHON: Final = re.compile(r"python[0-9.]*")
 SWITCH_S: Final = 0.001  # the loop must not wait 5 ms for a thread that renders a page
 
 log = structlog.get_logger()
@@ -110,6 +112,7 @@ class _Brain:
         http.start()
         self.outbox.start()
         self._keep_loaded()
+        threading.Thread(target=self._precompile, name="precompile", daemon=True).start()
         for problem in trouble:
             log.warning("kept_config_refused", problem=problem)
         for warning in self.config.warnings:
@@ -201,6 +204,14 @@ class _Brain:
             read_config=lambda: load(self.config_path),
             queue_lengths=self._queue_lengths,
         )
+
+    def _precompile(self) -> None:
+        """Compile the guard once for each Python that a job names, where it is not ours: their users may not be able to write there."""
+        own = os.path.realpath(sys.executable)
+        named = {job.launch.argv[0] for job in self.config.jobs.values() if job.launch.guard}
+        for python in sorted(shutil.which(name) or "" for name in named if _PYTHON.fullmatch(os.path.basename(name))):
+            if python and os.path.realpath(python) != own:
+                guard.precompile(python)
 
     def _prune(self) -> None:
         """Let old history go, beside the loop: it may take a while."""

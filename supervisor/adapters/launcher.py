@@ -15,7 +15,16 @@ from supervisor.ports import Places
 from supervisor.wire import attempt_key
 
 # Ours, or between systemd and us: no job may see them, or it could speak in our name.
-_TAKEN_AWAY: Final = ("NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "MAINSTAY_", "INVOCATION_ID", "JOURNAL_STREAM", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
+_TAKEN_AWAY: Final = (
+    "NOTIFY_SOCKET",
+    "LISTEN_",
+    "WATCHDOG_",
+    "MAINSTAY_",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+)
 CPU_MARGIN_S: Final = 2
 
 
@@ -138,6 +147,7 @@ class Launcher:
             "nice": job.launch.nice,
             "limits": rlimits(job.limits),
             "cgroup": cgroup_files(job.limits),
+            "oom_score_adj": 0,  # systemd protects the supervisor; its jobs are to go first
             "output": self._state.log(job.name, key),
             "output_max_bytes": job.logs.max_bytes,
             "output_limit_bytes": job.limits.output_bytes,

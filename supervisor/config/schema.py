@@ -193,7 +193,12 @@ RESTART = Shape(
             "backoff",
             Shape(
                 [
-                    Key("first", Duration(0.1, 86400.0), "The wait before the first restart.", _restart.backoff.first_s),
+                    Key(
+                        "first",
+                        Duration(0.0, 86400.0),
+                        "The wait before the first restart; 0s: at once, and only the budget holds it.",
+                        _restart.backoff.first_s,
+                    ),
                     Key("factor", Number(1.0, 100.0), "What each further wait is multiplied by.", _restart.backoff.factor),
                     Key("max", Duration(0.1, 7 * 86400.0), "The longest wait.", _restart.backoff.max_s),
                     Key(

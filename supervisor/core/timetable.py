@@ -29,7 +29,11 @@ def due(turn: Turn) -> None:
     start = turn.state.next_start
     if start is None or start > now:
         return
-    slots = [slot for slot in schedule.missed(job.schedule, job.name, since, now, SLOTS_MAX) if schedule.start_at(job.schedule, job.name, slot) <= now]
+    slots = [
+        slot
+        for slot in schedule.missed(job.schedule, job.name, since, now, SLOTS_MAX)
+        if schedule.start_at(job.schedule, job.name, slot) <= now
+    ]
     if not slots:
         return
     turn.state = turn.state.remember(last_slot=slots[-1])

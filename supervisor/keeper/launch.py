@@ -48,7 +48,7 @@ class Plan:
 
     ``limits`` maps names of ``resource`` without RLIMIT_ to [soft, hard] (-1 is unlimited). ``groups`` None keeps ours. ``cgroup`` maps
     file names to what is written there ("memory.max": "314572800") or is None where there are no cgroups. ``output`` is the path of the
-    file that takes stdout and stderr, None to hand on our own. ``grace_s`` is how long a stop may take.
+    file that takes stdout and stderr, None to hand on our own. ``oom_score_adj`` None keeps ours. ``grace_s`` is how long a stop may take.
     """
 
     argv: list[str]
@@ -61,6 +61,7 @@ class Plan:
     nice: int | None = None
     limits: dict[str, list[int]] = field(default_factory=dict)
     cgroup: dict[str, str] | None = None
+    oom_score_adj: int | None = None
     output: str | None = None
     output_max_bytes: int = 10 * 2**20
     output_limit_bytes: int | None = None
@@ -159,6 +160,9 @@ def _become(
         stage = 3
         for name, (soft, hard) in plan.limits.items():
             resource.setrlimit(getattr(resource, "RLIMIT_" + name), (soft, hard))
+        if plan.oom_score_adj is not None:
+            with contextlib.suppress(OSError):  # lower than ours needs a privilege; then it stays as protected as we are
+                _write("/proc/self/oom_score_adj", str(plan.oom_score_adj))
         stage = 4
         if plan.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, plan.nice)

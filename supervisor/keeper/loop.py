@@ -374,7 +374,7 @@ class Keeper:
         if attempt.clearing_since is None:
             attempt.clearing_since = now
         hit = self._kill_round(attempt)
-        if attempt.status is not None:
+        if attempt.status is not None and attempt.killed_for is None:
             attempt.leftovers += hit
         if hit or attempt.status is None:
             if now - attempt.clearing_since < CLEAR_FOR_S:
