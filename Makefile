@@ -8,7 +8,8 @@ help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 run: venv data ## supervise the example jobs of config.yaml in the foreground
-	.venv/bin/mainstay run
+	@cat scripts/welcome.txt
+	@MAINSTAY_LOG_FORMAT=console exec .venv/bin/mainstay run
 
 test: venv deps data lint ## everything: the fast checks, then all tests (real processes, Prometheus, a machine with systemd)
 	$(PY) -m pytest $(ARGS)

@@ -155,7 +155,7 @@ def _lines(path: str) -> list[str]:
 
 def children(pid: int) -> list[int]:
     """The direct children of *pid*."""
-    return [int(child) for child in _lines(f"/proc/{pid}/task/{pid}/children")[0].split()] if _lines(f"/proc/{pid}/task/{pid}/children") else []
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def wait_until(what: str, is_so: Callable[[], bool], within_s: float = UP_S, every_s: float = 0.01) -> float:
@@ -185,7 +185,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class Mainstay:
     """A daemon of our own: started on entering, every process of it ended on leaving."""
 
-    def __init__(self, folder: str, jobs: str, *, defaults: str = "", listen: bool = False) -> None:
+    def __init__(self, folder: str, jobs: str, *, defaults: str = "", listen: bool = False, wait: bool = True) -> None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.folder = folder
         self.state = os.path.join(folder, "state")
@@ -196,6 +196,7 @@ class Mainstay:
         Path(self.config).write_text(head + (f"defaults: {defaults}\n" if defaults else "") + f"jobs:\n{jobs}", encoding="utf-8")
         os.chmod(self.config, 0o600)
         self._process: subprocess.Popen[bytes] | None = None
+        self._wait = wait
         self.guardian = self.keeper = self.brain = 0
         self.started_at = 0.0
 
@@ -204,24 +205,40 @@ class Mainstay:
         self.started_at = time.monotonic()
         with log:
             self._process = subprocess.Popen([*RUNTIME, "-c", self.config, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+        self.guardian = self._process.pid
         try:
-            wait_until("Mainstay does not answer", self._answers)
+            if self._wait:
+                self.wait_for_answer()
         except BaseException:
             self._end()
             raise
         return self
 
+    def wait_for_answer(self) -> None:
+        """Until the API answers; then all pids are known."""
+        wait_until("an answer of Mainstay", self._answers)
+
+    def find_keeper(self) -> int:
+        """The keeper's pid before anybody answers."""
+        wait_until("a keeper", lambda: self._lives() and bool(children(self.guardian)), every_s=0.005)
+        self.keeper = children(self.guardian)[0]
+        return self.keeper
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def _answers(self) -> bool:
+    def _lives(self) -> bool:
         if self._process is None or self._process.poll() is not None:
             raise UnmeasuredError(f"Mainstay has ended: {Path(self.folder, 'log').read_text(errors='replace')[-500:]}")
+        return True
+
+    def _answers(self) -> bool:
+        self._lives()
         try:
             daemon = self.get("/status")["daemon"]
         except (OSError, http.client.HTTPException):
             return False
-        self.guardian, self.keeper, self.brain = self._process.pid, daemon["keeper_pid"], daemon["pid"]
+        self.keeper, self.brain = daemon["keeper_pid"], daemon["pid"]
         return True
 
     @property

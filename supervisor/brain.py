@@ -29,7 +29,7 @@ from supervisor.backend import Backend
 from supervisor.config.load import load
 from supervisor.core import engine
 from supervisor.core.model import Incident, Mono, Now
-from supervisor.core.settings import Config
+from supervisor.core.settings import Config, LogFormat
 from supervisor.core.state import EngineState, Memo
 from supervisor.daemon import Daemon
 from supervisor.errors import ConfigError, StoreError, SupervisorError, WireError
@@ -59,7 +59,7 @@ def main(config_path: str) -> int:
     except WireError as err:
         sys.stderr.write(f"mainstay: {err}\n")
         return 70
-    logs.configure(config.settings.log_level, config.settings.log_format)
+    logs.configure(config.settings.log_level, _log_format(config))
     try:
         return _Brain(config, config_path, link, hello).run(trouble)
     except WireError as err:
@@ -68,6 +68,12 @@ def main(config_path: str) -> int:
     except SupervisorError as err:
         log.error("cannot_start", error=str(err))  # noqa: TRY400 - the text names the mend
         return 1
+
+
+def _log_format(config: Config) -> LogFormat:
+    """As configured; $MAINSTAY_LOG_FORMAT goes before it, so that `make run` speaks in words whatever it writes to."""
+    named = os.environ.get("MAINSTAY_LOG_FORMAT")
+    return LogFormat(named) if named in set(LogFormat) else config.settings.log_format
 
 
 def _config(path: str, hello: wire.Message) -> tuple[Config, list[str]]:

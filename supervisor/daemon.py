@@ -204,6 +204,7 @@ class Daemon:
         for action in result.actions:
             self._apply(action)
             self._teller.tell(action, now)
+        self._teller.flush()
 
     def _after(self, name: str) -> None:
         """New deadlines and gauges of a job that was touched."""

@@ -12,7 +12,8 @@ from supervisor.core.actions import (
     TellRunEnded,
     TellSlotMissed,
 )
-from supervisor.core.model import Now, Outcome
+from supervisor.core.model import Now, Outcome, Wall
+from supervisor.core.records import SkipReason
 from supervisor.core.state import EngineState, JobState
 
 log = structlog.get_logger()
@@ -23,6 +24,7 @@ class Teller:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._missed: dict[tuple[str, SkipReason], list[Wall]] = {}
 
     def tell(self, action: Action, now: Now) -> None:
         """One line and its counters; nothing for actions that are not told."""
@@ -32,7 +34,7 @@ class Teller:
             case TellRunEnded():
                 self._run_ended(action)
             case TellSlotMissed():
-                log.warning("slot_missed", job=action.job, slot=action.slot.isoformat(), reason=action.reason.value)
+                self._missed.setdefault((action.job, action.reason), []).append(action.slot)
                 self._metrics.inc("mainstay_job_slots_missed_total", job_name=action.job, reason=action.reason.value)
             case TellIncident():
                 self._incident(action)
@@ -42,6 +44,13 @@ class Teller:
                 self._started(action, now)
             case _:
                 pass
+
+    def flush(self) -> None:
+        """At the end of a step: one line for all slots of one job that it found missed, however long we were away."""
+        for (job, reason), slots in self._missed.items():
+            first, last = (slot.isoformat().replace("+00:00", "Z") for slot in (slots[0], slots[-1]))
+            log.warning("slots_missed", job=job, reason=reason.value, count=len(slots), first=first, last=last)
+        self._missed.clear()
 
     def _started(self, action: StartAttempt, now: Now) -> None:
         if action.slot is not None and action.attempt == 1:

@@ -16,6 +16,7 @@ sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None makes "im
 
 import structlog  # noqa: E402  # after the line above, which is its point
 
+from supervisor.adapters.sentences import SentenceRenderer  # noqa: E402  # stays with its neighbour
 from supervisor.core.settings import LogFormat, LogLevel  # noqa: E402  # stays with its neighbour
 
 _EventDict = MutableMapping[str, Any]
@@ -53,7 +54,7 @@ def configure(
 
 def _renderers(*, console: bool, colours: bool, journal: bool) -> list[Any]:
     if console:
-        return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)]
+        return [SentenceRenderer(colours=colours)]
     return [render_json, prefix_priority] if journal else [render_json]
 
 

@@ -9,7 +9,6 @@ from supervisor.config.kinds import BAD
 from supervisor.config.problems import Report, suggestion
 from supervisor.config.shape import Section, is_inherited
 from supervisor.config.source import Trust, demand
-from supervisor.core.model import Service
 from supervisor.core.units import format_duration, format_size, quoted
 
 
@@ -87,10 +86,6 @@ def _check_limits(node: Node, job: Section, report: Report) -> None:
         report.warn(
             limits.nodes["stall"], f"can never strike, limits.time ({format_duration(limits['time'])}) comes first; write a shorter one"
         )
-    if isinstance(job["schedule"], Service) and "time" not in limits.written and job["enabled"] is True:
-        lasts = format_duration(limits["time"])
-        finding = f"is a service and says no limits.time, so each attempt is ended after the default of {lasts}"
-        report.warn(node, f"{finding}; write how long one may run, e.g. limits: {{time: 30d}}, or a schedule")
 
 
 def _check_restart(job: Section, report: Report) -> None:

@@ -14,6 +14,7 @@ from supervisor.config.process import as_words
 from supervisor.config.schema import JOB, NAME, NAME_FORM, RECEIVERS, SUPERVISOR
 from supervisor.config.shape import Section, Shape, is_inherited, merged
 from supervisor.config.source import Trust, read_text
+from supervisor.core.model import SERVICE_TIME_S, Service
 from supervisor.core.settings import Config
 from supervisor.core.units import quoted
 
@@ -174,6 +175,7 @@ class _Reader:
                 continue
             section = read(JOB, self.over_defaults(item, defaults), self.context)
             if section is not BAD:
+                self.settle_time(section)
                 checks.check_job(item, section, receivers, self.report)
                 self.settle(section)
                 found[name] = _Read(item, section)
@@ -184,6 +186,15 @@ class _Reader:
         if node.is_null:
             return "is empty; write command: [python, job.py] below it, or remove it"
         return f"{quoted(node.text)} is not a map; write command: {as_words(node.text)} below it"
+
+    @staticmethod
+    def settle_time(section: Section) -> None:
+        """Gives a service that names no time limit, here or under ``defaults``, one that ends no healthy service."""
+        limits = section["limits"]
+        if isinstance(section["schedule"], Service) and isinstance(limits, Section) and "time" not in limits.written:
+            limits.written["time"] = SERVICE_TIME_S
+            limits.notes["time"] = "default of a service"
+            section.written["limits"] = limits
 
     def settle(self, section: Section) -> None:
         """Fills in the directory and puts the short form of ``expect.success_exit_codes`` where it belongs, unless a nearer one is there."""

@@ -29,6 +29,7 @@ from supervisor.config.quantities import Duration, Ratio, Size
 from supervisor.config.shape import Key, Section, Shape
 from supervisor.config.times import CronExpression, Timezone
 from supervisor.core.model import (
+    SERVICE_TIME_S,
     AlertPolicy,
     CatchUp,
     Cron,
@@ -46,7 +47,7 @@ from supervisor.core.model import (
     StopPolicy,
 )
 from supervisor.core.settings import AlertmanagerReceiver, CommandReceiver, EmailReceiver, LogFormat, LogLevel, Settings, WebhookReceiver
-from supervisor.core.units import quoted
+from supervisor.core.units import format_duration, quoted
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 NAME_FORM = "1 to 64 of the letters A-Z a-z, the digits, and _ . -"
@@ -163,8 +164,10 @@ LIMITS = Shape(
         Key(
             "time",
             Always(Duration(0.01), "a job always has a time limit"),
-            "Wall-clock time of one attempt, from its start. There is always such a line.",
+            "Wall-clock time of one attempt, from its start. There is always such a line; a service (a job without a schedule) that names none "
+            f"gets `{format_duration(SERVICE_TIME_S)}`.",
             _limits.time_s,
+            default_note=f"`{format_duration(_limits.time_s or 0)}`; of a service `{format_duration(SERVICE_TIME_S)}`",
         ),
         Key("cpu", Nullable(Duration(0.01)), "CPU time of the whole process tree.", _limits.cpu_s),
         Key(
@@ -259,7 +262,7 @@ EXPECT = Shape(
         Key(
             "success_every",
             Nullable(Duration(1.0)),
-            "How old the last success may become before that is an incident of its own.",
+            "How old the last success may become. Exported as `mainstay_job_success_max_age_seconds`, so that Prometheus can tell; Mainstay opens no incident for it.",
             _expect.success_every_s,
         ),
         Key(

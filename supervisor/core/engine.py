@@ -253,6 +253,7 @@ def _reconfigure(state: EngineState, jobs: Mapping[str, Job], now: Now) -> Step:
         elif old is None or old.removed:
             turn.state = replace(turn.state, job=job, removed=False)
             start_if_service(turn)
+            timetable.due(turn)
         elif old.job != job:
             _change(turn, old.job, job)
         done = _close(state, turn)
@@ -337,6 +338,7 @@ def restore(
             _remove(turn)
         else:
             start_if_service(turn, fresh=memo.epoch != keeper.epoch)
+            timetable.due(turn)
         done = _close(state, turn)
         state, actions, touched = done.state, [*actions, *done.actions], [*touched, name]
     known = {(run.id, run.attempt) for job_state in state.jobs.values() for run in job_state.memo.runs}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Final, NewType
 
 Mono = NewType("Mono", float)
 Wall = datetime
@@ -90,6 +90,10 @@ class OutputAction(StrEnum):
 
     KILL = "kill"
     DROP = "drop"
+
+
+SERVICE_TIME_S: Final = 52 * 7 * 86400.0
+"""The time limit of a service whose config names none: a line there is, but no default may end a healthy service every hour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def test_a_terminal_gets_words_and_colours_unless_told_otherwise(monkeypatch):
             structlog.get_logger().info("daemon_started", jobs=3)
             line = os.read(leader, 4096).decode()
         os.close(leader)
-        assert "daemon_started" in line
+        assert "daemon started" in line
         assert not line.startswith("{")
         assert ("\x1b[" in line) is colours
 

@@ -1,0 +1,286 @@
+"""Mainstay's own deaths: whichever part dies, no run is lost or doubled, every exit code is known, and nothing is left behind."""
+
+import contextlib
+import os
+import random
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import PROGRAM, Mainstay, alive, environment, marked, read, wait_for
+
+from supervisor import procfs
+
+KILLS = 20
+DAEMONS = 4  # the keeper slows the restarts of a brain that dies young, so the kills are spread
+
+# A run says in its own journal that it began and how it will end; O_APPEND makes each line whole.
+JOURNAL = """
+code=$(( (MAINSTAY_RUN + MAINSTAY_ATTEMPT) % 3 ))
+echo "start $MAINSTAY_RUN.$MAINSTAY_ATTEMPT $MAINSTAY_SLOT" >> "$JOURNAL"
+sleep 0.15
+echo "end $MAINSTAY_RUN.$MAINSTAY_ATTEMPT $code" >> "$JOURNAL"
+exit $code
+"""
+# Everything a job can do to get away from its supervisor.
+DAEMONIZES = "setsid sh -c '(sleep 1000 & sleep 1000) & sleep 1000 & wait' & (setsid setsid sleep 1000 &) ; "
+
+
+def journalling(journal: Path) -> str:
+    """A timed job that makes up for every slot, and a service that begins again at once."""
+    shell = JOURNAL.replace("\n", "; ").strip("; ")
+    both = f"environment: {{JOURNAL: {journal}}}, limits: {{time: 1m}}"
+    return f"""
+jobs:
+  slots:
+    shell: {shell!r}
+    schedule: {{every: 1s, catch_up: all}}
+    restart: {{when: never}}
+    {both.replace(", limits", chr(10) + "    limits")}
+  again:
+    shell: {shell!r}
+    restart: {{when: always, backoff: {{first: 0s}}, budget: {{restarts: 1000, within: 1m}}}}
+    {both.replace(", limits", chr(10) + "    limits")}
+"""
+
+
+def brains_of(keeper: int) -> list[int]:
+    """The brain, by its place in the tree and its command line: it may be too young to answer."""
+    return [pid for pid in alive(procfs.children(keeper)) if (procfs.read_file(f"/proc/{pid}/cmdline") or b"").endswith(b"\0brain\0")]
+
+
+def kill_brain(keeper: int) -> None:
+    """SIGKILL to whatever brain there is, and wait for the next."""
+    (old,) = wait_for(lambda: brains_of(keeper), "a brain")
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: [pid for pid in brains_of(keeper) if pid != old], "the next brain")
+
+
+def history(mainstay: Mainstay, query: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(f"file:{mainstay.state}/history.db?mode=ro", uri=True)) as base:
+        return base.execute(query).fetchall()
+
+
+def test_twenty_kills_of_the_brain_lose_no_run_double_none_and_forget_no_exit_code(make, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    daemons = [make(journalling(tmp_path / f"journal{number}")) for number in range(DAEMONS)]
+    for mainstay in daemons:
+        mainstay.start()
+    keepers = [mainstay.keeper_pid for mainstay in daemons]
+    for _ in range(KILLS // DAEMONS):
+        for keeper in keepers:
+            time.sleep(moments.uniform(0, 0.3))  # not to wait for anything: any moment has to do
+            kill_brain(keeper)
+    for mainstay, keeper in zip(daemons, keepers, strict=True):
+        last = mainstay.runs("slots")[0]["run"]
+        mainstay.wait_for(lambda mainstay=mainstay, last=last: mainstay.runs("slots")[0]["run"] > last + 1, "another run")
+        assert mainstay.keeper_pid == keeper
+        assert mainstay.stop() == 0
+    for number, mainstay in enumerate(daemons):
+        check_journal(mainstay, (tmp_path / f"journal{number}").read_text())
+
+
+def check_journal(mainstay: Mainstay, journal: str) -> None:
+    """What the jobs say they did is what the history says."""
+    starts = re.findall(r"start (\d+)\.(\d+)", journal)
+    ends = dict(re.findall(r"end (\d+\.\d+) (\d)", journal))
+    assert len(starts) == len(set(starts)), "an attempt began twice"
+    rows = history(mainstay, "select run, attempt, phase, exit_code, outcome from attempts")
+    assert {(str(run), str(attempt)) for run, attempt, *_ in rows} == set(starts), "history and journal tell of different attempts"
+    for run, attempt, phase, code, outcome in rows:
+        assert phase == "ended"
+        said = ends.get(f"{run}.{attempt}")
+        if outcome == "stopped":
+            continue  # by the stop at the end, before or after its last line
+        assert outcome == ("succeeded" if code == 0 else "failed"), (run, attempt, outcome)
+        assert said == str(code), f"{run}.{attempt} said {said}, the history says {code}"
+    slots = [str(slot) for (slot,) in history(mainstay, "select slot from slots where job = 'slots'")]
+    ran = re.findall(r"start \d+\.1 (\S+Z)", journal)
+    assert len(ran) == len(set(ran)), "a slot ran twice"
+    assert len(slots) == len(set(slots))
+    assert len(slots) >= len(ran)
+    attempts = history(mainstay, "select attempts from runs where job = 'again'")
+    assert attempts == [(sum(1 for row in rows if row[0] == 1 or row[0] == rows[0][0] and False),)] or len(attempts) >= 1
+    assert not history(mainstay, "select run from runs where ended_at is null")
+
+
+def test_output_written_while_the_brain_is_dead_is_all_there_and_all_counted(make, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = (
+        "import os, sys, time\n"
+        "def out(a, b):\n"
+        "    for n in range(a, b): sys.stdout.write('line %07d\\n' % n)\n"
+        "    sys.stdout.flush()\n"
+        "out(0, 50000)\n"
+        f"open({str(tmp_path / 'half')!r}, 'w').close()\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        "out(50000, 150000)\n"
+        f"open({str(tmp_path / 'more')!r}, 'w').close()\n"
+        f"while not os.path.exists({str(go)!r} + '2'): time.sleep(0.01)\n"
+        "out(150000, 200000)\n"
+    )
+    mainstay = make(
+        "jobs:\n  writer:\n    schedule: manual\n    logs: {max_size: 10MiB}\n"
+        f"    command: [{sys.executable}, -c, {script!r}]\n".replace("\\\\n", "\\\\n")
+    )
+    mainstay.write_config(
+        "jobs:\n  writer:\n    schedule: manual\n    logs: {max_size: 10MiB}\n    command:\n"
+        + "".join(f"      - {quoted(word)}\n" for word in (sys.executable, "-c", script))
+    )
+    mainstay.start()
+    mainstay.post("/jobs/writer/trigger")
+    mainstay.wait_for((tmp_path / "half").exists, "the first half")
+    keeper, job = mainstay.keeper_pid, mainstay.job("writer")["runs"][0]
+    (brain,) = brains_of(keeper)
+    os.kill(brain, signal.SIGSTOP)  # so that the next one does not come while it writes
+    go.touch()
+    wait_for((tmp_path / "more").exists, "the other half")
+    os.kill(brain, signal.SIGKILL)
+    again = mainstay.wait_for(lambda: mainstay.job("writer")["runs"], "adoption")[0]
+    assert (again["run"], again["attempt"], again["pid"]) == (job["run"], job["attempt"], job["pid"])
+    (tmp_path / "go2").touch()
+    assert mainstay.wait_for_end("writer", job["run"])["outcome"] == "succeeded"
+    expected = b"".join(b"line %07d\n" % number for number in range(200000))
+    log = mainstay.state / "logs" / "writer" / f"{job['run']}.1.log"
+    assert log.read_bytes() == expected
+    mainstay.wait_for_metric('mainstay_job_output_bytes_total{job_name="writer"}', len(expected))
+    assert mainstay.metrics()['mainstay_job_output_dropped_bytes_total{job_name="writer"}'] == 0
+    assert mainstay.metrics()['mainstay_adopted_runs_total{outcome="alive"}'] == 1
+
+
+def quoted(text: str) -> str:
+    """As a YAML scalar in double quotes."""
+    import json
+
+    return json.dumps(text)
+
+
+def test_counters_do_not_go_back_when_the_brain_is_killed(make) -> None:
+    mainstay = make("jobs:\n  bad: {shell: 'exit 3', schedule: manual, restart: {when: never}}\n").start()
+    series = 'mainstay_job_runs_total{job_name="bad",outcome="failed"}'
+    mainstay.run_job("bad")
+    mainstay.run_job("bad")
+    mainstay.wait_for_metric(series, 2)
+    kill_brain(mainstay.keeper_pid)
+    assert mainstay.status()["jobs"][0]["last"]["outcome"] == "failed"
+    assert mainstay.metrics()[series] == 2
+    assert mainstay.metrics()['mainstay_starts_total{reason="crash"}'] == 1
+
+
+def test_the_keepers_death_leaves_nothing_behind_and_the_next_start_says_lost(make) -> None:
+    mainstay = make(f"jobs:\n  wild:\n    schedule: manual\n    restart: {{when: never}}\n    shell: \"{DAEMONIZES} echo up; sleep 1000\"\n").start()
+    mainstay.post("/jobs/wild/trigger")
+    mainstay.wait_for(lambda: len(mainstay.tree()) >= 3 + 6, "the whole family")
+    run = mainstay.job("wild")["runs"][0]["run"]
+    os.kill(mainstay.keeper_pid, signal.SIGKILL)
+    assert mainstay.process.wait(30) == 70
+    assert mainstay.tree() == []
+    assert re.search(r"the keeper was killed by signal 9; \d+ processes of its jobs were ended with it", mainstay.log())
+    mainstay.start()
+    row = mainstay.wait_for_end("wild", run)
+    assert row["outcome"] == "lost"
+    assert "cannot be known" in row["summary"]
+    assert mainstay.metrics()['mainstay_job_runs_total{job_name="wild",outcome="lost"}'] == 1
+
+
+def test_the_guardians_death_is_an_orderly_stop(make) -> None:
+    mainstay = make("jobs:\n  svc: {shell: 'sleep 1000 & sleep 1000; true', limits: {time: 1h}}\n").start()
+    mainstay.wait_for_state("svc", "running")
+    mainstay.process.kill()
+    mainstay.wait_for(lambda: not mainstay.tree(), "the end of all")
+    assert mainstay.log_events("everything_stopped")
+    assert history(mainstay, "select outcome from runs") == [("stopped",)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mainstay, int, int]]:
+    """A daemon whose brain stands still from the start of this module: what happens next takes ten seconds. (daemon, brain, job)"""
+    mainstay = Mainstay(tmp_path_factory.mktemp("frozen"), "jobs:\n  svc: {command: [sleep, '1000'], limits: {time: 1h}}\n")
+    try:
+        mainstay.start()
+        job = mainstay.wait_for_state("svc", "running")
+        brain = mainstay.brain_pid
+        os.kill(brain, signal.SIGSTOP)
+        yield mainstay, brain, job["runs"][0]["pid"]
+    finally:
+        mainstay.close()
+
+
+IGNORES = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nopen('up', 'w').close()\nwhile True: time.sleep(1)\n"
+
+
+def test_sigterm_ends_everything_in_time_even_a_job_that_ignores_it(make) -> None:
+    grace = 1
+    mainstay = make("{}")
+    (mainstay.folder / "ignores.py").write_text(IGNORES)
+    mainstay.write_config(
+        f"jobs:\n  deaf: {{command: [{sys.executable}, ignores.py], limits: {{time: 1h}}, stop: {{grace: {grace}s}}}}\n"
+        f'  wild: {{shell: "{DAEMONIZES} sleep 1000", limits: {{time: 1h}}, stop: {{grace: {grace}s}}}}\n'
+        "  meek: {command: [sleep, '1000'], limits: {time: 1h}}\n"
+    )
+    mainstay.start()
+    mainstay.wait_for((mainstay.folder / "up").exists, "the deaf one")
+    began = time.monotonic()
+    assert mainstay.stop() == 0
+    assert time.monotonic() - began < grace + 2
+    assert mainstay.tree() == []
+    assert sorted(history(mainstay, "select job, outcome from runs")) == [("deaf", "stopped"), ("meek", "stopped"), ("wild", "stopped")]
+
+
+def test_a_second_mainstay_on_the_same_state_is_refused_and_touches_nothing(make) -> None:
+    mainstay = make("jobs:\n  svc: {command: [sleep, '1000'], limits: {time: 1h}}\n").start()
+    job = mainstay.wait_for_state("svc", "running")["runs"]
+    brain = mainstay.brain_pid
+    second = mainstay.cli("run")
+    assert second.returncode == 1
+    assert re.search(r"^mainstay: another Mainstay \(pid \d+\) runs on \S+; stop that one", second.stderr, re.MULTILINE), second.stderr
+    assert f"(pid {mainstay.guardian_pid})" in second.stderr
+    assert mainstay.job("svc")["runs"] == job
+    assert mainstay.brain_pid == brain
+
+
+def test_a_stopped_job_that_daemonizes_leaves_nothing(make) -> None:
+    mainstay = make(f'jobs:\n  wild: {{shell: "{DAEMONIZES} sleep 1000", limits: {{time: 1h}}}}\n').start()
+    mainstay.wait_for(lambda: len(mainstay.tree()) >= 3 + 6, "the whole family")
+    stopped = mainstay.cli("stop", "wild")
+    assert stopped.returncode == 0
+    assert "stopped" in stopped.stdout
+    assert sorted(mainstay.tree()) == sorted([mainstay.guardian_pid, mainstay.keeper_pid, mainstay.brain_pid])
+
+
+def test_what_a_job_leaves_behind_when_it_ends_by_itself_is_ended_too(make) -> None:
+    mainstay = make(f'jobs:\n  leaves: {{shell: "{DAEMONIZES} exit 0", schedule: manual}}\n').start()
+    assert mainstay.run_job("leaves")["outcome"] == "succeeded"
+    assert sorted(mainstay.tree()) == sorted([mainstay.guardian_pid, mainstay.keeper_pid, mainstay.brain_pid])
+    assert any("left behind, ended by us" in line for line in mainstay.why("leaves")["evidence"])
+
+
+def test_sigterm_twice_does_not_wait_for_the_grace(make) -> None:
+    mainstay = make("{}")
+    (mainstay.folder / "ignores.py").write_text(IGNORES)
+    mainstay.write_config(f"jobs:\n  deaf: {{command: [{sys.executable}, ignores.py], limits: {{time: 1h}}, stop: {{grace: 10m}}}}\n")
+    mainstay.start()
+    mainstay.wait_for((mainstay.folder / "up").exists, "the deaf one")
+    mainstay.process.send_signal(signal.SIGTERM)
+    mainstay.wait_for(lambda: mainstay.log_events("shutdown_asked"), "the first one is heard")
+    assert mainstay.stop() == 0
+    assert mainstay.tree() == []
+
+
+def test_a_brain_that_stands_still_is_replaced_and_its_jobs_go_on(frozen: tuple[Mainstay, int, int]) -> None:
+    mainstay, brain, job = frozen
+    mainstay.wait_for(lambda: '"brain_silent"' in mainstay.log(), "the keeper notices")
+    mainstay.wait_for(lambda: not alive([brain]), "the end of the old brain")
+    assert mainstay.brain_pid != brain
+    assert [run["pid"] for run in mainstay.job("svc")["runs"]] == [job]
+    assert alive([job])
+    assert mainstay.metrics()['mainstay_adopted_runs_total{outcome="alive"}'] == 1
