@@ -108,7 +108,7 @@ def test_a_terminal_gets_words_and_colours_unless_told_otherwise(monkeypatch):
         leader, follower = pty.openpty()
         with os.fdopen(follower, "w") as stream:
             logs.configure(LogLevel.INFO, LogFormat.AUTO, stream)
-            structlog.get_logger().info("daemon_started", jobs=3)
+            structlog.get_logger().warning("daemon_started", jobs=3)
             line = os.read(leader, 4096).decode()
         os.close(leader)
         assert "daemon started" in line

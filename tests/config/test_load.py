@@ -160,6 +160,33 @@ def test_defaults_for_schedules_make_no_service_a_timed_job(write):
     assert jobs["service"].schedule == Schedule(Service())
 
 
+def test_a_service_that_names_no_time_limit_is_not_ended_every_hour(write):
+    jobs = load(
+        write(
+            "jobs:\n  bare: {command: [x]}\n  said: {command: [x], schedule: service, limits: {cpu: 1h, stall: 2h}}\n"
+            "  own: {command: [x], limits: {time: 7d}}\n  asked: {command: [x], schedule: manual}\n  timed: {command: [x], schedule: {every: 1m}}\n"
+        )
+    )
+    year = 52 * 7 * 86400.0
+    assert jobs.warnings == ()
+    assert {name: job.limits.time_s for name, job in jobs.jobs.items()} == {
+        "bare": year,
+        "said": year,
+        "own": 7 * 86400.0,
+        "asked": 3600.0,
+        "timed": 3600.0,
+    }
+
+
+def test_the_time_limit_under_defaults_holds_for_services_too(write):
+    jobs = load(
+        write(
+            "defaults: {limits: {time: 3d}}\njobs:\n  web: {command: [x], limits: {memory: 1GiB}}\n  timed: {command: [x], schedule: manual}\n"
+        )
+    ).jobs
+    assert {name: job.limits.time_s for name, job in jobs.items()} == {"web": 3 * 86400.0, "timed": 3 * 86400.0}
+
+
 def test_the_environment_is_the_file_and_over_it_the_map(write):
     job = load(write(good("environment"))).jobs["hello"]
     assert job.launch.environment == {"A": "from map", "B": "quoted # not a comment", "C": "x=y", "EMPTY": ""}
@@ -217,11 +244,9 @@ def test_what_is_probably_a_mistake_is_a_warning(write, folder):
         "supervisor: {listen: '0.0.0.0:9321'}\njobs:\n  a: {command: [x]}\n  b:\n    command: [x]\n    schedule: {every: 1h}\n    directory: gone\n"
         "    expect: {success_every: 1h}\n    limits: {stall: 2h}\nreceivers:\n  r: {type: webhook, url: http://127.0.0.1}"
     )
-    endless = "says no limits.time, so each attempt is ended after the default of 1h"
     restless = "the interval of the schedule (1h), so it will alert between any two runs"
     assert warnings(path) == [
         ':1:22: supervisor.listen: "0.0.0.0:9321" can be reached from other machines, and nobody is asked for a password',
-        f":3:6: jobs.a: is a service and {endless}; write how long one may run, e.g. limits: {{time: 30d}}, or a schedule",
         f':7:16: jobs.b.directory: "{folder}/gone" is not a directory; make it before the job starts',
         f":8:29: jobs.b.expect.success_every: is not more than {restless}; write at least 2h",
         ":9:21: jobs.b.limits.stall: can never strike, limits.time (1h) comes first; write a shorter one",

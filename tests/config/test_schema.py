@@ -110,7 +110,7 @@ def test_the_reference_states_defaults_and_forms():
         in lines
     )
     assert any(line.startswith("| `limits.memory` |") and "`512MiB`" in line for line in lines)
-    assert any(line.startswith("| `limits.time` |") and "`1h`" in line for line in lines)
+    assert any(line.startswith("| `limits.time` |") and "| `1h`; of a service `52w` |" in line for line in lines)
     assert any(line.startswith("| `url` |") and "has to be written" in line for line in lines)
 
 

@@ -47,6 +47,16 @@ def test_each_value_says_where_it_came_from(write, monkeypatch):
         assert line in lines
 
 
+def test_the_time_limit_of_a_service_says_why_it_is_not_the_usual_one(write):
+    config = load(write("jobs:\n  web: {command: [serve]}\n  nightly: {command: [x], schedule: manual}\n"))
+    lines = show(config).splitlines()
+    assert [line for line in lines if line.lstrip().startswith("time:")] == [
+        "      time: 52w  # default of a service",
+        "      time: 1h  # default",
+    ]
+    assert meaning(load(write(show(config), "shown.yaml"))) == meaning(config)
+
+
 def test_no_secret_is_shown(write, folder):
     secret = folder / "hook.secret"
     secret.write_text("canary-1")
