@@ -6,6 +6,7 @@ deadlines, breaches┘
 """
 
 import heapq
+import math
 import os
 import queue
 import selectors
@@ -58,6 +59,7 @@ class Live:
     host_oom_at_start: int | None = None
     output_told: int = 0
     dropped_told: int = 0
+    cpu_told_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +332,7 @@ class Daemon:
             evidence = self._gatherer.gather(record, subject, live.host_oom_at_start if live else None, self._places.run(record["key"]))
             tail = self._places.tail(job, record["key"], TAIL_BYTES)
             self._count_output(job, live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
+            self._count_cpu(job, live, evidence.exit.cpu_s)
             self._take_job_metrics(job, run)
             event = AttemptEnded(
                 job, run, attempt, evidence, _wall(record["started_wall"]), _wall(record["ended_wall"]), tail, self.containment
@@ -362,6 +365,16 @@ class Daemon:
         if live is not None:
             live.output_told, live.dropped_told = written, dropped
 
+    def _count_cpu(self, job: str, live: Live | None, used_s: float) -> None:
+        """CPU time since the last count; a service is counted while it runs, what the last look did not see at its end."""
+        told = live.cpu_told_s if live is not None else 0.0
+        if live is not None and math.isinf(told):
+            live.cpu_told_s = used_s
+        elif used_s > told:
+            self._metrics.inc("mainstay_job_cpu_seconds_total", used_s - told, job_name=job)
+            if live is not None:
+                live.cpu_told_s = used_s
+
     def _adopt(self, hello: wire.Message) -> None:
         """The attempts that live on: watch them as if nothing had happened. Their limits count from their own start."""
         ended = {record["key"] for record in hello["ended"]}
@@ -372,6 +385,7 @@ class Daemon:
                 continue
             live = self._live[attempt["key"]] = Live(job, run, number, self.state.jobs[job].job_of(run))
             live.output_told, live.dropped_told = attempt["output_bytes"], attempt["output_dropped_bytes"]
+            live.cpu_told_s = math.inf  # the last brain has counted it, we do not know how far
             self._observe(attempt["key"], live, attempt)
             subject = self.watch.subject(attempt["key"])
             if subject is not None and attempt["killed_for"] is None:
@@ -466,6 +480,10 @@ class Daemon:
             self._take_job_metrics(live.job, live.run)
         if now.mono - self._save_at >= SAVE_S:
             self._save_at = now.mono
+            for key, live in self._live.items():
+                subject = self.watch.subject(key)
+                if subject is not None and subject.watched.last is not None:
+                    self._count_cpu(live.job, live, subject.watched.last.cpu_s)
             self._save_counters()
         if now.mono - self._hourly_at >= HOUR_S:
             self._hourly_at = now.mono
@@ -505,6 +523,7 @@ class Daemon:
         """The gauges that are looked up rather than counted; called when the page is asked for, from its thread."""
         self._teller.totals(self.state)
         memory: dict[str, list[float]] = {}
+        now = self._clock.now()
         for key, subject in tuple(self.watch.subjects().items()):
             live, last = self._live.get(key), subject.watched.last
             if live is None or last is None:
@@ -513,6 +532,9 @@ class Daemon:
             sums[0] += last.memory_bytes
             sums[1] += last.processes
             sums[2] = max(sums[2], last.depth if last.recursion_limit is not None else -1)
+            if subject.heartbeat is not None:
+                at = now.wall.timestamp() - (now.mono - subject.heartbeat)
+                self._metrics.set("mainstay_job_heartbeat_timestamp_seconds", at, job_name=live.job)
         for name in tuple(self.state.jobs):
             resident, processes, depth = memory.get(name, [0.0, 0.0, -1])
             self._metrics.set("mainstay_job_memory_bytes", resident, job_name=name)

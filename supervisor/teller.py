@@ -81,7 +81,6 @@ class Teller:
         if verdict.outcome is Outcome.RECURSION:
             kind = verdict.cycle.kind.value if verdict.cycle is not None else "frames"
             metrics.inc("mainstay_job_recursion_detected_total", job_name=name, kind=kind)
-        metrics.inc("mainstay_job_cpu_seconds_total", facts.exit.cpu_s, job_name=name)
         metrics.set("mainstay_job_memory_peak_bytes", facts.memory_peak_bytes, job_name=name)
         if facts.records is not None:
             metrics.inc("mainstay_job_records_total", facts.records, job_name=name, result="processed")

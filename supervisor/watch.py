@@ -22,6 +22,7 @@ QUIET_MIN_S: Final = 0.1
 QUIET_MAX_S: Final = 5.0
 FIRST_LOOK_S: Final = 0.004  # an interpreter needs some ms until it can be seen
 STRAYS_S: Final = 1.0
+PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
 CORES: Final = os.cpu_count() or 1
 
@@ -47,6 +48,8 @@ class Subject:
     judged_at: float = 0.0
     due: float = 0.0
     gone: bool = False
+    page_read_at: float = 0.0
+    heartbeat: float | None = None  # CLOCK_MONOTONIC seconds of the job's last sign of life
 
     @property
     def is_settled(self) -> bool:
@@ -167,7 +170,7 @@ class Watch:
             self._push(subject, Mono(now + dmax if deadline is None else min(now + dmax, deadline)))
             return
         subject.signature = signature
-        sample = subject.sampler.sample(now, subject.output_bytes, self._progress(subject))
+        sample = subject.sampler.sample(now, subject.output_bytes, self._progress(subject, now))
         if sample is None:
             subject.gone = True
             return
@@ -182,15 +185,16 @@ class Watch:
             return
         self._push(subject, Mono(now + judged.next_look_s))
 
-    def _progress(self, subject: Subject) -> object:
+    def _progress(self, subject: Subject, now: float) -> object:
         """What differs once the job got on: its own signs of life where it gives any, else what it writes."""
-        if subject.limits.stall_s is None:
-            return 0
-        if subject.page is not None:
-            page = shared_page.read_page(subject.page)
-            if page is not None and page.says_anything:
-                return page.pulse
-        return subject.output_bytes
+        if subject.page is None or (subject.limits.stall_s is None and now - subject.page_read_at < PAGE_S):
+            return subject.output_bytes
+        subject.page_read_at = now
+        page = shared_page.read_page(subject.page)
+        if page is None or not page.says_anything:
+            return subject.output_bytes
+        subject.heartbeat = page.heartbeat_mono
+        return page.pulse
 
     def _soft(self, subject: Subject) -> None:
         """While there is still room: let the next allocations fail in the job itself, and see what it is doing."""

@@ -85,13 +85,18 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The exact text to the nanosecond: 5400.0 is "1h30m", 0.25 is "250ms", 90.5 is "1m30.5s"; days are the largest unit."""
+    """The exact text to the nanosecond: 5400.0 is "1h30m", 0.25 is "250ms", 90.5 is "1m30.5s". Days are the largest unit, but for whole
+    weeks from 52w on.
+    """
     if not (math.isfinite(seconds) and 0 <= seconds <= MAX_DURATION_S):
         raise ValueError(f"{seconds} is not a number of seconds from 0 to ten years")
     numerator, denominator = seconds.as_integer_ratio()
     left = (2 * numerator * _NS + denominator) // (2 * denominator)  # rounded; floats lose nanoseconds above 100 days
     if 0 < left < _NS:
         return f"{_decimal(left, 10**6)}ms"
+    weeks, beside = divmod(left, _DURATION_UNITS["w"])
+    if weeks >= 52 and not beside:
+        return f"{weeks}w"
     parts = []
     for unit in ("d", "h", "m"):
         count, left = divmod(left, _DURATION_UNITS[unit])

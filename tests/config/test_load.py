@@ -73,7 +73,8 @@ def test_a_bad_file_is_refused_with_the_message_in_its_first_line(file, write, f
 def test_a_minimal_config_has_exactly_the_defaults_of_the_model(write, folder):
     config = load(write(good("minimal")))
     assert config.settings == Settings(state_dir=str(folder / "var"))
-    assert dict(config.jobs) == {"hello": Job("hello", Launch(("echo", "hello"), str(folder)))}
+    hello = Job("hello", Launch(("echo", "hello"), str(folder)), limits=replace(Limits(), time_s=SERVICE_TIME_S))
+    assert dict(config.jobs) == {"hello": hello}
     assert dict(config.receivers) == {}
 
 

@@ -1,0 +1,155 @@
+"""What watching costs a Python job: the guard's share of its start and of its run time, and `mainstay exec` around it.
+
+Bare and guarded runs take turns, pair by pair, so that both see the same machine. Start-up is the whole life of ``python -c pass`` (wall
+time from the parent, CPU time from the kernel); run time is the job's own CPU time for the work alone. Handled exceptions are counted on
+3.12 and later, where the guard has an event for them. Interpreters: this one, and python3.12 and 3.13 where PATH or pyenv has them.
+"""
+
+import argparse
+import glob
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from harness import ROOT, RUNTIME, UnmeasuredError, goal, quantile, run, scratch, table
+
+sys.path.insert(0, str(ROOT))
+from supervisor.adapters import guard
+
+START_GOAL_MS = 1.5
+EXEC_GOAL_MS = 60.0
+HANDLED_GOAL_NS = 80.0
+RUN_TIME_GOAL = 1.02  # 1.00 within what interleaved runs of some tenths of a second can tell
+EXCEPTIONS = 300_000
+WORKLOADS = {
+    "fib": "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(23); B(); f(26); E()",
+    "nbody": (
+        "def step(b, dt):\n"
+        "    for i in range(5):\n"
+        "        x, y, z, u, v, w, m = b[i]\n"
+        "        for j in range(i + 1, 5):\n"
+        "            o = b[j]; dx = x - o[0]; dy = y - o[1]; dz = z - o[2]\n"
+        "            g = dt / ((dx * dx + dy * dy + dz * dz) ** 1.5)\n"
+        "            u -= dx * o[6] * g; v -= dy * o[6] * g; w -= dz * o[6] * g\n"
+        "            o[3] += dx * m * g; o[4] += dy * m * g; o[5] += dz * m * g\n"
+        "        b[i] = [x + dt * u, y + dt * v, z + dt * w, u, v, w, m]\n"
+        "b = [[i * 1.1, i * .7 + .1, i * .3, .1, .2, .3, 1.0 + i] for i in range(5)]\n"
+        "step(b, .001); B()\nfor _ in range(12000): step(b, .001)\nE()"
+    ),
+    "json": (
+        "import json\nd = {'k%d' % i: [i, str(i), {'a': i * .5, 'b': None}] for i in range(300)}\n"
+        "json.dumps(d); B()\nfor _ in range(150): json.loads(json.dumps(d))\nE()"
+    ),
+}
+HANDLED = f"def g():\n    for _ in range({EXCEPTIONS}):\n        try:\n            raise ValueError\n        except ValueError:\n            pass\ng(); B(); g(); E()"
+CLOCK = "import time as _t\n_s = [0]\ndef B(): _s[0] = _t.process_time_ns()\ndef E(): print(_t.process_time_ns() - _s[0])\n"
+
+
+def interpreters() -> dict[tuple[int, int], str]:
+    """Version → path of one interpreter each, this one's first."""
+    found = {(sys.version_info[0], sys.version_info[1]): sys.executable}
+    names = [shutil.which(f"python3.{minor}") for minor in (12, 13)]
+    for path in [*names, *sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")))]:
+        if not path:
+            continue
+        asked = subprocess.run([path, "-I", "-S", "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            major, minor = map(int, asked.stdout.split())
+            if (major, minor) >= (3, 11):
+                found.setdefault((major, minor), path)
+    return found
+
+
+def once(argv: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """(wall, CPU) milliseconds of one process from its start to its end."""
+    begin = time.perf_counter()
+    pid = os.posix_spawn(argv[0], argv, environment)
+    _, status, usage = os.wait4(pid, 0)
+    took = time.perf_counter() - begin
+    if status:
+        raise UnmeasuredError(f"{argv[0]} ended with {status}")
+    return took * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
+
+
+def pairs(times: int, bare: Callable[[], tuple[float, float]], other: Callable[[], tuple[float, float]]) -> list[list[float]]:
+    """Medians [wall, CPU] of both, taken in turns, and of their differences within a pair."""
+    found = [(bare(), other()) for _ in range(times)]
+    columns = [[pair[side][figure] for pair in found] for side in (0, 1) for figure in (0, 1)]
+    differences = [[pair[1][figure] - pair[0][figure] for pair in found] for figure in (0, 1)]
+    medians = [statistics.median(column) for column in columns]
+    return [medians[:2], medians[2:], [statistics.median(column) for column in differences]]
+
+
+def work_ns(python: str, text: str, environment: dict[str, str]) -> int:
+    done = subprocess.run([python, "-c", CLOCK + text], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnmeasuredError(done.stderr.strip()[-300:])
+    return int(done.stdout)
+
+
+def compare(python: str, text: str, plain: dict[str, str], armed: dict[str, str], times: int) -> tuple[float, float]:
+    """(ratio of the lower quartiles guarded to bare, difference of them in ns)."""
+    bare, guarded = [], []
+    for _ in range(times):
+        bare.append(work_ns(python, text, plain))
+        guarded.append(work_ns(python, text, armed))
+    low, high = quantile(bare, 0.25), quantile(guarded, 0.25)
+    return high / low, high - low
+
+
+def measure(folder: str, times: int) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MAINSTAY"))}
+    rows, verdicts = [], []
+    for (major, minor), python in sorted(interpreters().items()):
+        name = f"{major}.{minor}"
+        guard.precompile(python)
+        armed = guard.arm(plain, folder, 400)
+        argv = [python, "-c", "pass"]
+        for _ in range(3):
+            once(argv, plain), once(argv, armed)
+        bare, guarded, added = pairs(times, lambda a=argv: once(a, plain), lambda a=argv, e=armed: once(a, e))  # type: ignore[misc]
+        ratios = {load: compare(python, text, plain, armed, max(5, times // 12))[0] for load, text in WORKLOADS.items()}
+        handled = compare(python, HANDLED, plain, armed, max(5, times // 12))[1] / EXCEPTIONS if minor >= 12 else None
+        cells = [f"{bare[0]:.2f}", f"{guarded[0]:.2f}", f"{added[0]:+.2f}", f"{added[1]:+.2f}", *(f"{ratio:.3f}" for ratio in ratios.values())]
+        rows.append((name, *cells, "-" if handled is None else f"{handled:+.0f}"))
+        verdicts.append(f"goal on {name}: start at most +{START_GOAL_MS} ms: {goal(added[0], START_GOAL_MS)}")
+        worst = max(ratios.values())
+        verdicts.append(f"goal on {name}: run time 1.00 x (at most {RUN_TIME_GOAL}): {goal(worst, RUN_TIME_GOAL)} ({worst:.3f})")
+        if handled is not None:
+            verdicts.append(f"goal on {name}: handled exception at most +{HANDLED_GOAL_NS:.0f} ns: {goal(handled, HANDLED_GOAL_NS)}")
+    table(("python", "bare ms", "guard ms", "added wall", "added CPU", *(f"{load} x" for load in WORKLOADS), "ns/handled"), rows)
+    once_rows(max(20, times // 3), plain, verdicts)
+    print("\n".join(verdicts))
+
+
+def once_rows(times: int, plain: dict[str, str], verdicts: list[str]) -> None:
+    """`mainstay exec -- python -c pass` beside the bare command."""
+    command = [sys.executable, "-c", "pass"]
+    script = shutil.which("mainstay", path=os.path.dirname(sys.executable))
+    wrapped = [script, "exec", "--", *command] if script else [*RUNTIME, "exec", "--", *command]
+    for _ in range(3):
+        once(wrapped, plain)
+    bare, whole, added = pairs(times, lambda: once(command, plain), lambda: once(wrapped, plain))
+    table(("mainstay exec -- python -c pass", "bare ms", "exec ms", "added wall", "added CPU"),
+          [("median", f"{bare[0]:.1f}", f"{whole[0]:.1f}", f"{added[0]:+.1f}", f"{added[1]:+.1f}")])  # fmt: skip
+    verdicts.append(f"goal: exec at most +{EXEC_GOAL_MS:.0f} ms in all: {goal(added[0], EXEC_GOAL_MS)} ({added[0]:+.1f} ms)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=120, help="pairs of starts")
+    options = parser.parse_args()
+
+    def work() -> None:
+        with scratch() as folder:
+            measure(folder, options.times)
+
+    run("the guard's cost", work, within_s=420)
+
+
+if __name__ == "__main__":
+    main()
