@@ -270,6 +270,24 @@ class Mainstay:
         finally:
             connection.close()
 
+    def metric(self, series: str) -> float:
+        """The value of one series of the page."""
+        connection = self.connection()
+        try:
+            connection.request("GET", "/metrics")
+            page = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        for line in page.splitlines():
+            if line.startswith(series + " "):
+                return float(line.rpartition(" ")[2])
+        raise UnmeasuredError(f"no series {series} on the page")
+
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        """What the log has of one event."""
+        with open(os.path.join(self.folder, "log"), encoding="utf-8", errors="replace") as file:
+            return [found for line in file if line.startswith("{") and (found := json.loads(line)).get("event") == event]
+
     def _end(self) -> None:
         """In order; by force where that takes too long. The keeper's children go with it."""
         process = self._process

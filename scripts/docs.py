@@ -30,7 +30,7 @@ def page(name: str, title: str, generated: str) -> str:
 def pages() -> dict[str, str]:
     """File name → what it should hold."""
     return {
-        "config.md": page("config.md", "config.yaml", reference.reference()),
+        "configuration.md": page("configuration.md", "config.yaml", reference.reference()),
         "metrics.md": page("metrics.md", "Metrics", metrictable.reference()),
         "config.schema.json": json.dumps(jsonschema.schema(), indent=2, ensure_ascii=False) + "\n",
     }

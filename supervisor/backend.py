@@ -363,4 +363,6 @@ def _plan_text(changes: list[PlannedChange]) -> str:
         effect = "; a running attempt is stopped" if change.stops else "; it restarts" if change.restarts else ""
         keys = f" ({', '.join(change.keys)})" if change.kind is PlanKind.CHANGED else ""
         words.append(f"{change.kind.value}: {change.job}{keys}{effect}")
+    if any(change.kind is PlanKind.CHANGED and not (change.stops or change.restarts) for change in changes):
+        words.append("a run that goes on keeps the config that it began with; `mainstay restart JOB` replaces it")
     return "\n".join(words)

@@ -100,9 +100,9 @@ class _Brain:
         self.places.create()
         self.now = self.clock.now()
         self.store = Store.open(config.settings.state_dir, now=self.now.wall)
-        counters = self.store.counters()
-        self.metrics = Metrics(counters)
-        self.job_metrics = JobMetrics(counters)
+        self.counters = self.store.counters()
+        self.metrics = Metrics(self.counters)
+        self.job_metrics = JobMetrics(self.counters)
         if self.store.quarantined:
             log.error("history_set_aside", path=self.store.quarantined, consequence="a new history was begun")
             self.metrics.inc("mainstay_store_errors_total", operation="open")
@@ -113,6 +113,7 @@ class _Brain:
         containment = self._containment()
         daemon = self._daemon(restored.state, containment)
         self._first_metrics(daemon, containment)
+        daemon.begin(self.hello)
         backend = self._backend(daemon)
         http = HttpServer(backend, self.config.settings.listen, self.places.socket)
         http.start()
@@ -194,6 +195,7 @@ class _Brain:
             reload_config=lambda: load(self.config_path),
             wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
             configured=self._configured,
+            counters=self.counters,
             hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 

@@ -6,12 +6,11 @@ deadlines, breaches┘
 """
 
 import heapq
-import math
 import os
 import queue
 import selectors
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +40,8 @@ TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
 HOUR_S: Final = 3600.0
 TAIL_BYTES: Final = 16 * 1024
+TOLD: Final = "mainstay-told"  # beside the counters in the history: how much of a live attempt they hold already
+PUT_OFF_S: Final = 60.0  # a job that we failed to look at is put off, not forgotten
 STEP_FAILURES_MAX: Final = 20  # then we had better start afresh: the keeper sees to that
 
 log = structlog.get_logger()
@@ -60,6 +61,12 @@ class Live:
     output_told: int = 0
     dropped_told: int = 0
     cpu_told_s: float = 0.0
+    saved: tuple[float, ...] = (0, 0, 0.0)
+
+    @property
+    def told(self) -> tuple[float, ...]:
+        """What the counters hold of it."""
+        return (self.output_told, self.dropped_told, self.cpu_told_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class Daemon:
         wake_outbox: Callable[[], None],
         configured: Callable[[Config], None],
         hourly: Callable[[], None],
+        counters: Mapping[tuple[str, str], float] | None = None,
     ) -> None:
         self.config = config
         self.state = state
@@ -122,24 +130,39 @@ class Daemon:
         self._selector = selectors.DefaultSelector()
         self._mono_heap: list[tuple[float, str]] = []
         self._wall_heap: list[tuple[float, str]] = []
+        self._queued: set[tuple[bool, float, str]] = set()  # what the heaps hold; True: the one of the wall clock
         self._exit_code: int | None = None
         self._step_failures = 0
         self._tick_at = 0.0
         self._save_at = 0.0
         self._offset = 0.0
         self._unwritten: list[Any] = []
+        self._unsaved: dict[tuple[str, str], float] = {}
+        self._restored = counters or {}
+        self._begun = False
         self._metric_files: dict[str, int] = {}
 
     # ---------------------------------------------------------------- the loop
+
+    def begin(self, hello: wire.Message) -> None:
+        """Everything that the first scrape has to find: all series of all jobs, and what the keeper holds counted in. Starts nothing."""
+        self._begun = True
+        for job_state in self.state.jobs.values():
+            self._metrics.add_job(job_state.job, job_state.memo.configured_at)
+            self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
+        self._adopt(hello)
+        for name in self.state.jobs:
+            self._after(name)
+        held = {one["key"] for one in (*hello["live"], *hello["ended"])}
+        gone = {text.split(" ")[0] for name, text in self._restored if name == TOLD} - held
+        self._forget_told(gone)
 
     def run(self, first: engine.Step, hello: wire.Message) -> int:
         """Take over what the last brain left (*first*), then supervise; the exit code."""
         self._selector.register(self._link, selectors.EVENT_READ, self._on_keeper)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
-        for job_state in self.state.jobs.values():
-            self._metrics.add_job(job_state.job, job_state.memo.configured_at)
-            self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
-        self._adopt(hello)
+        if not self._begun:
+            self.begin(hello)
         self._apply_all(first)
         for name in self.state.jobs:
             self._after(name)
@@ -178,8 +201,12 @@ class Daemon:
     def _run_due(self) -> None:
         now = self._clock.now()
         for heap, moment in ((self._mono_heap, float(now.mono)), (self._wall_heap, now.wall.timestamp())):
+            due: dict[str, float] = {}  # all are taken out before any is looked at: a deadline that stays in the past cannot hold us here
             while heap and heap[0][0] <= moment:
                 at, name = heapq.heappop(heap)
+                self._queued.discard((heap is self._wall_heap, at, name))
+                due.setdefault(name, at)
+            for name, at in due.items():
                 self._metrics.observe("mainstay_loop_delay_seconds", max(0.0, moment - at))
                 if name in self.state.jobs:
                     self._step(Due(name))
@@ -194,6 +221,8 @@ class Daemon:
             log.exception("step_failed", event=type(event).__name__, job=getattr(event, "job", None), failures=self._step_failures)
             if self._step_failures >= STEP_FAILURES_MAX:
                 self._exit_code = 70
+            if isinstance(event, Due):
+                self._wait_for(self._mono_heap, self._clock.mono() + PUT_OFF_S, event.job)
             return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
         self.state = result.state
         self._apply_all(result)
@@ -215,12 +244,19 @@ class Daemon:
             self._metrics.remove_job(name)
             self._job_metrics.drop(name)
             return
-        mono, wall = job_state.mono_deadline(), job_state.wall_deadline()
+        mono, wall = job_state.mono_deadline(), job_state.wall_deadline(closing=self.state.closing)
         if mono is not None:
-            heapq.heappush(self._mono_heap, (mono, name))
+            self._wait_for(self._mono_heap, mono, name)
         if wall is not None:
-            heapq.heappush(self._wall_heap, (wall.timestamp(), name))
+            self._wait_for(self._wall_heap, wall.timestamp(), name)
         self._teller.job_changed(job_state)
+
+    def _wait_for(self, heap: list[tuple[float, str]], at: float, name: str) -> None:
+        """Look at the job then; a moment that is waited for already is not queued again, or a year's worth of them would pile up."""
+        key = (heap is self._wall_heap, at, name)
+        if key not in self._queued:
+            self._queued.add(key)
+            heapq.heappush(heap, (at, name))
 
     # ---------------------------------------------------------------- actions
 
@@ -328,17 +364,22 @@ class Daemon:
         live = self._live.pop(record["key"], None)
         subject = self.watch.remove(record["key"])
         job = live.job if live is not None else self._job_of(run, attempt)
+        is_judged = True
         if job is not None:
-            evidence = self._gatherer.gather(record, subject, live.host_oom_at_start if live else None, self._places.run(record["key"]))
+            live = live or self._remembered(record["key"], job)
+            evidence = self._gatherer.gather(record, subject, live.host_oom_at_start, self._places.run(record["key"]))
             tail = self._places.tail(job, record["key"], TAIL_BYTES)
-            self._count_output(job, live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
-            self._count_cpu(job, live, evidence.exit.cpu_s)
+            self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
+            self._count_cpu(live, evidence.exit.cpu_s)
             self._take_job_metrics(job, run)
             event = AttemptEnded(
                 job, run, attempt, evidence, _wall(record["started_wall"]), _wall(record["ended_wall"]), tail, self.containment
             )
-            self._step(event)
-        if not self._unwritten:  # else the record stays with the keeper until the history has it
+            is_judged = self._step(event) is None
+        self._save_counters()  # with the row, or a brain that dies now takes them back, and a counter that falls looks like many events
+        if live is not None and any(live.saved):
+            self._forget_told([record["key"]])
+        if is_judged and not self._unwritten:  # else the record stays with the keeper until the history has it
             self._link.send(wire.FORGET, key=record["key"])
             self._places.forget_run(record["key"])
         if job is not None and live is not None:
@@ -355,25 +396,29 @@ class Daemon:
         for key, (written, dropped) in counts.items():
             live = self._live.get(key)
             if live is not None:
-                self._count_output(live.job, live, written, dropped)
+                self._count_output(live, written, dropped)
                 self.watch.output(key, written)
 
-    def _count_output(self, job: str, live: Live | None, written: int, dropped: int) -> None:
-        told, dropped_told = (live.output_told, live.dropped_told) if live is not None else (0, 0)
-        self._metrics.inc("mainstay_job_output_bytes_total", max(0, written - told), job_name=job)
-        self._metrics.inc("mainstay_job_output_dropped_bytes_total", max(0, dropped - dropped_told), job_name=job)
-        if live is not None:
-            live.output_told, live.dropped_told = written, dropped
+    def _remembered(self, key: str, job: str) -> Live:
+        """An attempt that an earlier brain started, with how far that one had counted it."""
+        run, attempt = wire.split_key(key)
+        output, dropped, cpu_s = (self._restored.get((TOLD, f"{key} {what}"), 0.0) for what in _TOLD)
+        live = Live(
+            job, run, attempt, self.state.jobs[job].job_of(run), output_told=int(output), dropped_told=int(dropped), cpu_told_s=cpu_s
+        )
+        live.saved = live.told
+        return live
 
-    def _count_cpu(self, job: str, live: Live | None, used_s: float) -> None:
+    def _count_output(self, live: Live, written: int, dropped: int) -> None:
+        self._metrics.inc("mainstay_job_output_bytes_total", max(0, written - live.output_told), job_name=live.job)
+        self._metrics.inc("mainstay_job_output_dropped_bytes_total", max(0, dropped - live.dropped_told), job_name=live.job)
+        live.output_told, live.dropped_told = written, dropped
+
+    def _count_cpu(self, live: Live, used_s: float) -> None:
         """CPU time since the last count; a service is counted while it runs, what the last look did not see at its end."""
-        told = live.cpu_told_s if live is not None else 0.0
-        if live is not None and math.isinf(told):
+        if used_s > live.cpu_told_s:
+            self._metrics.inc("mainstay_job_cpu_seconds_total", used_s - live.cpu_told_s, job_name=live.job)
             live.cpu_told_s = used_s
-        elif used_s > told:
-            self._metrics.inc("mainstay_job_cpu_seconds_total", used_s - told, job_name=job)
-            if live is not None:
-                live.cpu_told_s = used_s
 
     def _adopt(self, hello: wire.Message) -> None:
         """The attempts that live on: watch them as if nothing had happened. Their limits count from their own start."""
@@ -383,9 +428,8 @@ class Daemon:
             job = self._job_of(run, number)
             if job is None:
                 continue
-            live = self._live[attempt["key"]] = Live(job, run, number, self.state.jobs[job].job_of(run))
-            live.output_told, live.dropped_told = attempt["output_bytes"], attempt["output_dropped_bytes"]
-            live.cpu_told_s = math.inf  # the last brain has counted it, we do not know how far
+            live = self._live[attempt["key"]] = self._remembered(attempt["key"], job)
+            self._count_output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
             self._observe(attempt["key"], live, attempt)
             subject = self.watch.subject(attempt["key"])
             if subject is not None and attempt["killed_for"] is None:
@@ -483,7 +527,7 @@ class Daemon:
             for key, live in self._live.items():
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:
-                    self._count_cpu(live.job, live, subject.watched.last.cpu_s)
+                    self._count_cpu(live, subject.watched.last.cpu_s)
             self._save_counters()
         if now.mono - self._hourly_at >= HOUR_S:
             self._hourly_at = now.mono
@@ -493,6 +537,7 @@ class Daemon:
         """The wall clock was set: every deadline on it is looked at afresh."""
         if self._offset and abs(offset - self._offset) > 2.0:
             log.warning("wall_clock_jumped", by_s=round(offset - self._offset, 1))
+            self._queued = {key for key in self._queued if not key[0]}
             self._wall_heap.clear()
             for name in self.state.jobs:
                 self._step(Due(name))
@@ -507,14 +552,33 @@ class Daemon:
             self._metrics.set("mainstay_job_metrics_last_update_timestamp_seconds", updated, job_name=job)
 
     def _save_counters(self) -> None:
-        changed = {**self._metrics.changed(), **self._job_metrics.changed()}
-        if not changed:
+        self._unsaved |= {**self._metrics.changed(), **self._job_metrics.changed(), **self._told()}
+        if not self._unsaved:
             return
         try:
-            self._store.save_counters(changed)
+            self._store.save_counters(self._unsaved)
         except StoreError as err:
             self._metrics.inc("mainstay_store_errors_total", operation="write")
             log.debug("counters_not_saved", error=str(err))
+            return
+        self._unsaved = {}
+
+    def _told(self) -> dict[tuple[str, str], float]:
+        """How far the counters have followed each live attempt: saved with them, so that the next brain counts on from there."""
+        rows: dict[tuple[str, str], float] = {}
+        for key, live in self._live.items():
+            if live.told != live.saved:
+                live.saved = live.told
+                rows |= {(TOLD, f"{key} {what}"): value for what, value in zip(_TOLD, live.told, strict=True)}
+        return rows
+
+    def _forget_told(self, keys: Iterable[str]) -> None:
+        rows = [(TOLD, f"{key} {what}") for key in keys for what in _TOLD]
+        try:
+            if rows:
+                self._store.forget_counters(rows)
+        except StoreError as err:
+            log.debug("counters_not_forgotten", error=str(err))  # keys are not used twice: it only takes room
 
     def _status_line(self) -> str:
         return f"supervising {len(self.state.jobs)} jobs"
@@ -543,6 +607,9 @@ class Daemon:
                 self._metrics.set("mainstay_job_stack_depth_frames", depth, job_name=name)
             else:
                 self._metrics.clear("mainstay_job_stack_depth_frames", job_name=name)
+
+
+_TOLD: Final = ("output", "dropped", "cpu")
 
 
 def _wall(unix: float) -> Wall:

@@ -45,10 +45,6 @@ class Notifier:
         """The end has begun."""
         return self._send("STOPPING=1", status)
 
-    def main_pid(self, pid: int) -> bool:
-        """Another process is the main one from now on."""
-        return self._send(f"MAINPID={pid}")
-
     def _send(self, message: str, status: str = "") -> bool:
         if self._address is None:
             return False

@@ -115,6 +115,10 @@ class MemoryStore:
             raise StoreError("the disk is full; make room")
         self.saved |= changed
 
+    def forget_counters(self, keys: Sequence[tuple[str, str]]) -> None:
+        for key in keys:
+            self.saved.pop(key, None)
+
     def memos(self) -> dict[str, str]:
         return dict(self.texts)
 

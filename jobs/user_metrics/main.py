@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -203,7 +202,7 @@ def _run(args: argparse.Namespace) -> Code:
     else:
         _print_tallies(report.tallies, report.skipped)
         _print_samples(report)
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak_mib = _peak_kib() / 1024
         news = "computed" if report.computed else "nothing new, as computed before"
         print(
             f"{news}{f', published to {args.publish}' if args.publish else ''}; {time.perf_counter() - started:.2f} s, peak memory {peak_mib:.0f} MiB"
@@ -321,3 +320,9 @@ def _as_json(report: Report) -> dict[str, object]:
         "samples": samples,
         "errors": report.errors,
     }
+
+
+def _peak_kib() -> int:
+    """The most memory we had; getrusage(2) would count what our parent had when it forked us."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("VmHWM:")), 0)

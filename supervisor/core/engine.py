@@ -26,6 +26,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.model import Incident, Job, Launch, Mono, Now, Outcome, RestartWhen, RunId, State, Trigger, Wall
 from supervisor.core.plan import restarts_running
+from supervisor.core.records import SkipReason
 from supervisor.core.state import EngineState, JobState, LiveRun, Memo, StopReason
 from supervisor.core.turn import Turn
 
@@ -101,11 +102,13 @@ def _close(state: EngineState, turn: Turn, answer: Answer | None = None) -> Step
     actions = turn.finish()
     name = turn.state.name
     jobs = dict(state.jobs)
+    former = state.former
     if turn.state.removed and not turn.state.memo.runs:
         jobs.pop(name, None)
+        former = MappingProxyType({**former, name: turn.state.memo})
     else:
         jobs[name] = turn.state
-    new = replace(state, jobs=MappingProxyType(jobs), next_run=turn.next_run, next_incident=turn.next_incident)
+    new = replace(state, jobs=MappingProxyType(jobs), next_run=turn.next_run, next_incident=turn.next_incident, former=former)
     if new.closing and new.is_idle:
         actions.append(Finished())
     return Step(new, tuple(actions), answer, (name,))
@@ -113,8 +116,10 @@ def _close(state: EngineState, turn: Turn, answer: Answer | None = None) -> Step
 
 def _due(turn: Turn) -> None:
     memo = turn.state.memo
-    if memo.paused and memo.paused_until is not None and turn.now.wall >= memo.paused_until:
-        _resume(turn)
+    over = memo.paused and memo.paused_until is not None and turn.now.wall >= memo.paused_until
+    if over and not (turn.closing or turn.state.removed):  # no person has spoken: what is parked stays so
+        turn.state = turn.state.remember(paused=False, paused_until=None)
+        start_if_service(turn, fresh=True)
     for run in turn.state.memo.runs:
         lifecycle.due(turn, run)
     timetable.due(turn)
@@ -145,11 +150,13 @@ def _begin(turn: Turn, trigger: Trigger) -> Answer:
     return Answer(ok=True, text=f"{turn.state.name}: run {run.id} started")
 
 
-def _wish_start(turn: Turn, _wish: Wish) -> Answer:
-    if turn.state.memo.runs:
+def _wish_start(turn: Turn, wish: Wish) -> Answer:
+    stopping = any(run.stop is StopReason.OPERATOR for run in turn.state.memo.runs)
+    if turn.state.memo.runs and not stopping:
+        _unblock(turn)
         return Answer(ok=True, text=_running_text(turn))
     if not turn.state.job.schedule.is_timed:
-        return _begin(turn, Trigger.REQUEST)
+        return _wish_restart(turn, wish) if stopping else _begin(turn, Trigger.REQUEST)
     _unblock(turn)
     fire = turn.state.next_start
     when = f"next fire time {fire:%Y-%m-%d %H:%M:%S} UTC" if fire is not None else "it has no further fire time"
@@ -163,7 +170,8 @@ def _wish_trigger(turn: Turn, _wish: Wish) -> Answer:
 
 
 def _wish_stop(turn: Turn, _wish: Wish) -> Answer:
-    turn.state = turn.state.remember(paused=True, paused_until=None, backlog=())
+    turn.state = turn.state.remember(paused=True, paused_until=None)
+    timetable.drop_backlog(turn, SkipReason.STOPPED)
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.OPERATOR)
     return Answer(ok=True, text=f"{turn.state.name} stops and stays stopped until `mainstay start {turn.state.name}`")
@@ -235,10 +243,17 @@ def _shutdown(state: EngineState, now: Now) -> Step:
             lifecycle.stop_run(turn, run, StopReason.SHUTDOWN)
         done = _close(state, turn)
         state = done.state
-        actions += [action for action in done.actions if not isinstance(action, Finished)]
-    if state.is_idle:
-        actions.append(Finished())
-    return Step(state, tuple(actions), touched=tuple(state.jobs))
+        actions += _unfinished(done)
+    return Step(state, (*actions, *_finish(state)), touched=tuple(state.jobs))
+
+
+def _unfinished(done: Step) -> list[Action]:
+    """The actions for one of several jobs: whether all is finished is said once, at the end."""
+    return [action for action in done.actions if not isinstance(action, Finished)]
+
+
+def _finish(state: EngineState) -> tuple[Action, ...]:
+    return (Finished(),) if state.closing and state.is_idle else ()
 
 
 def _reconfigure(state: EngineState, jobs: Mapping[str, Job], now: Now) -> Step:
@@ -250,15 +265,22 @@ def _reconfigure(state: EngineState, jobs: Mapping[str, Job], now: Now) -> Step:
         turn = Turn(state, old if old is not None else JobState(_must(job), Memo(now.wall)), now)
         if job is None:
             _remove(turn)
-        elif old is None or old.removed:
-            turn.state = replace(turn.state, job=job, removed=False)
-            start_if_service(turn)
-            timetable.due(turn)
-        elif old.job != job:
-            _change(turn, old.job, job)
+        elif old is None:
+            _add(turn, state.former.get(name))
+        elif old.removed or old.job != job:
+            _change(turn, old, job)
         done = _close(state, turn)
-        state, actions = done.state, [*actions, *done.actions]
-    return Step(state, tuple(actions), touched=tuple(touched))
+        state, actions = done.state, [*actions, *_unfinished(done)]
+    return Step(state, (*actions, *_finish(state)), touched=tuple(touched))
+
+
+def _add(turn: Turn, former: Memo | None) -> None:
+    """A job that was there before begins afresh, except that no fire time of it runs a second time."""
+    turn.state = turn.state.remember(boot_id=turn.boot_id, epoch=turn.epoch)
+    if former is not None and former.last_slot is not None:
+        turn.state = turn.state.remember(last_slot=former.last_slot, lived=former.lived)
+        timetable.count_from_now(turn)
+    start_if_service(turn)
 
 
 def _must(job: Job | None) -> Job:
@@ -271,24 +293,26 @@ def _remove(turn: Turn) -> None:
     turn.state = replace(turn.state, removed=True)
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.RELOAD)
+    timetable.drop_backlog(turn, SkipReason.STOPPED)
     lifecycle.recover(turn, "the job was removed from the config")
 
 
-def _change(turn: Turn, old: Job, new: Job) -> None:
-    """A run goes on with the config that it began with; a service whose process would differ is restarted."""
+def _change(turn: Turn, before: JobState, new: Job) -> None:
+    """A run goes on, and ends, with the config that it began with; a service whose process would differ is restarted."""
+    old, was_off = before.job, before.removed or not before.job.enabled
     live = {run.id: turn.state.job_of(run.id) for run in turn.state.memo.runs}
-    turn.state = replace(turn.state, job=new, kept=MappingProxyType(live))
+    turn.state = replace(turn.state, job=new, removed=False, kept=MappingProxyType(live))
     if old.schedule.when != new.schedule.when:
-        turn.state = turn.state.remember(last_slot=turn.now.wall if turn.state.memo.last_slot else None, backlog=())
+        timetable.count_from_now(turn)
     if not new.enabled:
+        timetable.drop_backlog(turn, SkipReason.STOPPED)
         for run in turn.state.memo.runs:
             lifecycle.stop_run(turn, run, StopReason.RELOAD)
-    elif turn.state.memo.runs and new.schedule.is_service and restarts_running(old, new):
+    elif turn.state.memo.runs and new.schedule.is_service and (restarts_running(old, new) or was_off):
         for run in turn.state.memo.runs:
-            turn.state = replace(turn.state, kept=MappingProxyType({}))
-            lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=True)
+            lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=not turn.state.memo.paused)
     else:
-        start_if_service(turn)
+        start_if_service(turn, fresh=was_off or not old.schedule.is_service)
 
 
 def start_if_service(turn: Turn, *, fresh: bool = False) -> None:
@@ -297,7 +321,7 @@ def start_if_service(turn: Turn, *, fresh: bool = False) -> None:
     One that has ended well and is not to be restarted for that begins again only with a *fresh* start of Mainstay.
     """
     memo, job = turn.state.memo, turn.state.job
-    idle = not (memo.runs or memo.paused or memo.parked)
+    idle = not (memo.runs or memo.paused or memo.parked or turn.closing)
     ended_well = memo.last is not None and memo.last.outcome is Outcome.SUCCEEDED
     finished = ended_well and job.restart.when is not RestartWhen.ALWAYS and not fresh
     if job.schedule.is_service and job.enabled and idle and not finished:
@@ -321,24 +345,25 @@ def restore(
     exit record as an event next), was never asked for (asked for now: same run, same attempt), or died unseen with an earlier keeper or
     an earlier boot (lost). Attempts of the keeper that no memo knows (the history was broken) are killed.
     """
-    state = EngineState(MappingProxyType({}), next_ids[0], next_ids[1], keeper.boot_id, keeper.epoch)
+    former = {name: memo for name, memo in memos.items() if name not in jobs and not memo.runs}
+    state = EngineState(MappingProxyType({}), next_ids[0], next_ids[1], keeper.boot_id, keeper.epoch, former=MappingProxyType(former))
     actions: list[Action] = []
     touched: list[str] = []
-    for name in [*jobs, *(name for name in memos if name not in jobs and memos[name].runs)]:
+    gone = [name for name in {**memos, **open_incidents} if name not in jobs and (name in open_incidents or memos[name].runs)]
+    for name in [*jobs, *gone]:
         memo = memos.get(name) or Memo(now.wall)
         job = jobs.get(name)
         base = JobState(job or _gone(name), memo, open_incidents.get(name, ()), removed=job is None)
         turn = Turn(state, base, now)
-        for run in memo.runs:
-            _restore_run(turn, run, keeper)
         if memo.boot_id != keeper.boot_id:
-            turn.state = turn.state.remember(restarts=())  # monotonic times of another boot mean nothing
+            _forget_boot(turn)
+        for run in memo.runs:
+            _restore_run(turn, turn.state.run(run.id) or run, keeper)
         turn.state = turn.state.remember(boot_id=keeper.boot_id, epoch=keeper.epoch)
         if job is None:
             _remove(turn)
         else:
             start_if_service(turn, fresh=memo.epoch != keeper.epoch)
-            timetable.due(turn)
         done = _close(state, turn)
         state, actions, touched = done.state, [*actions, *done.actions], [*touched, name]
     known = {(run.id, run.attempt) for job_state in state.jobs.values() for run in job_state.memo.runs}
@@ -351,16 +376,25 @@ def _gone(name: str) -> Job:
     return Job(name, Launch(("gone",), "/"), enabled=False)
 
 
+def _forget_boot(turn: Turn) -> None:
+    """Monotonic times of another boot mean nothing: what waited is due, what counted is forgotten."""
+    now = turn.now.mono
+    runs = (replace(run, begun_at=None, deadline=None if run.deadline is None else now) for run in turn.state.memo.runs)
+    turn.state = turn.state.remember(restarts=(), runs=tuple(runs))
+
+
 def _restore_run(turn: Turn, run: LiveRun, keeper: KeeperView) -> None:
     key = (run.id, run.attempt)
     same_keeper = turn.state.memo.epoch == keeper.epoch
     if key in keeper.live:
-        pid, started = keeper.live[key]
-        phase = State.STOPPING if run.stop is not None else State.RUNNING
-        turn.put(replace(run, phase=phase, pid=pid, attempt_at=started, killed=False))
-    elif key in keeper.ended or not run.is_alive:
-        if turn.state.memo.boot_id != keeper.boot_id and run.deadline is not None:
-            turn.put(replace(run, deadline=turn.now.mono))
+        lifecycle.adopt(turn, run, *keeper.live[key])
+    elif key in keeper.ended:
+        # Stopped with the Mainstay before this one, it starts with this one, as if its end had been written then.
+        memo, job = turn.state.memo, turn.state.job
+        again = not same_keeper and run.stop is not StopReason.OPERATOR and job.schedule.is_service and not memo.paused
+        turn.put(replace(run, then_start=run.then_start or again))
+    elif not run.is_alive:
+        pass  # it waits for its next attempt
     elif same_keeper and run.phase is State.STARTING:
         lifecycle.ask_for_start(turn, run)
     else:
@@ -372,5 +406,5 @@ def _restore_run(turn: Turn, run: LiveRun, keeper: KeeperView) -> None:
 def earliest(state: EngineState) -> tuple[Mono | None, Wall | None]:
     """The next deadline of any job on each of the two clocks; for tests and simulators (the daemon keeps a heap)."""
     monos = [mono for job in state.jobs.values() if (mono := job.mono_deadline()) is not None]
-    walls = [wall for job in state.jobs.values() if (wall := job.wall_deadline()) is not None]
+    walls = [wall for job in state.jobs.values() if (wall := job.wall_deadline(closing=state.closing)) is not None]
     return min(monos, default=None), min(walls, default=None)

@@ -35,7 +35,7 @@ LATE_S: Final = 60.0
 
 def start_run(turn: Turn, trigger: Trigger, slot: Wall | None = None) -> LiveRun:
     """A new run and its first attempt."""
-    run = LiveRun(turn.next_run, trigger, slot, turn.now.wall, State.STARTING)
+    run = LiveRun(turn.next_run, trigger, slot, turn.now.wall, State.STARTING, begun_at=turn.now.mono)
     turn.next_run += 1
     if slot is not None:
         late = (turn.now.wall - slot).total_seconds() > LATE_S + turn.state.job.schedule.jitter_s
@@ -59,6 +59,20 @@ def begin_attempt(turn: Turn, run: LiveRun) -> LiveRun:
     )
     ask_for_start(turn, run)
     return run
+
+
+def adopt(turn: Turn, run: LiveRun, pid: int, started: Mono) -> None:
+    """Its child outlived the last brain. What that one may have died before asking for is asked for again."""
+    stopping = run.stop is not None
+    deadline = (turn.now.mono if run.deadline is None else run.deadline) if stopping else None
+    adopted = replace(
+        run, phase=State.STOPPING if stopping else State.RUNNING, pid=pid, attempt_at=started, deadline=deadline, killed=False
+    )
+    turn.put(adopted)
+    if run.phase is State.STARTING:
+        turn.write(_attempt_row(turn, adopted, AttemptPhase.STARTED))
+    if stopping:
+        turn.order(AskToStop(turn.state.name, run.id, run.attempt, turn.state.job_of(run.id).stop.signal))
 
 
 def ask_for_start(turn: Turn, run: LiveRun) -> None:
@@ -93,8 +107,9 @@ def breached(turn: Turn, event: Breached) -> None:
 
 
 def stop_run(turn: Turn, run: LiveRun, reason: StopReason, *, then_start: bool = False) -> None:
-    """Ask a run to end. A run between two attempts is over at once."""
-    run = replace(run, stop=run.stop or reason, then_start=then_start or run.then_start)
+    """Ask a run to end. A run between two attempts is over at once. Of an operator's wishes the last one counts."""
+    again = then_start or (run.then_start and reason is not StopReason.OPERATOR)
+    run = replace(run, stop=run.stop or reason, then_start=again)
     turn.put(run)
     if run.phase is State.BACKING_OFF:
         _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped while it waited for its next attempt"))
@@ -113,7 +128,7 @@ def due(turn: Turn, run: LiveRun) -> None:
             turn.put(replace(run, deadline=None, killed=True))
             turn.order(KillTree(turn.state.name, run.id, run.attempt, KILL_FOR_STOP))
     memo, job = turn.state.memo, turn.state.job_of(run.id)
-    stable = run.phase is State.RUNNING and turn.now.mono - run.attempt_at >= job.restart.stable_s
+    stable = run.phase is State.RUNNING and turn.now.mono >= run.attempt_at + job.restart.stable_s  # added up as its deadline was
     if stable and job.schedule.is_service and (memo.failures_in_row or turn.state.incidents):
         turn.state = turn.state.remember(failures_in_row=0)
         recover(turn, f"it has run for {format_duration(job.restart.stable_s)}")
@@ -248,7 +263,7 @@ def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Rest
         window = turn.state.job_of(run.id).restart.budget.within_s
         recent = tuple(at for at in memo.restarts if turn.now.mono - at <= window)
         turn.state = turn.state.remember(restarts=(*recent, turn.now.mono))
-    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + decision.after_s), pid=None)
+    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + decision.after_s), pid=None, then_start=False)
     turn.put(waiting)
     turn.write(_run_row(turn, waiting))
     if decision.after_s <= 0:
@@ -257,7 +272,7 @@ def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Rest
 
 def _end_run(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Decision | None = None) -> None:
     job, now = turn.state.job_of(run.id), turn.now.wall
-    duration = max(0.0, (now - run.started_at).total_seconds())
+    duration = turn.now.mono - run.begun_at if run.begun_at is not None else max(0.0, (now - run.started_at).total_seconds())
     row = replace(_run_row(turn, run), ended_at=now, outcome=verdict.outcome, summary=verdict.summary, duration_s=duration)
     turn.write(row)
     turn.state = turn.state.without_run(run.id).remember(
@@ -275,12 +290,17 @@ def _next_run(turn: Turn, run: LiveRun) -> None:
     state = turn.state
     if turn.closing or state.removed or not state.job.enabled:
         return
-    if run.then_start:
-        start_run(turn, Trigger.STARTUP if run.stop is StopReason.RELOAD else Trigger.REQUEST)
-    elif state.memo.backlog and not (state.memo.runs or state.memo.paused or state.memo.parked):
-        slot, *rest = state.memo.backlog
-        turn.state = state.remember(backlog=tuple(rest))
-        start_run(turn, Trigger.SCHEDULE, slot)
+    if run.then_start and state.memo.parked is None:
+        start_run(turn, Trigger.REQUEST if run.stop is StopReason.OPERATOR else Trigger.STARTUP)
+    elif state.awaits_backlog:
+        take_backlog(turn)
+
+
+def take_backlog(turn: Turn) -> None:
+    """Run the oldest of the fire times that wait."""
+    slot, *rest = turn.state.memo.backlog
+    turn.state = turn.state.remember(backlog=tuple(rest))
+    start_run(turn, Trigger.SCHEDULE, slot)
 
 
 # ---------------------------------------------------------------- words

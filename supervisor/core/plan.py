@@ -1,6 +1,7 @@
 """What a new config would do to the jobs of an old one: which appear, vanish or change, and which running ones would be restarted.
 
-Nothing is done here; the engine applies a config, this tells a person beforehand.
+Nothing is done here; the engine applies a config, this tells a person beforehand. A run that is going on keeps the whole config that it began
+with, over all of its attempts: its limits, its restart and stop policy, its alerts. Only its fire times, reminders and ``enabled`` change at once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from supervisor.core.model import Job
 from supervisor.core.settings import Config
 
-# What only a new process can take over. Limits, schedules, policies and alerts hold from the next look on.
+# What a service is restarted for: where a person would wonder that the process is still the old one. Anything else waits for its next run.
 _NEEDS_NEW_PROCESS = ("launch.", "limits.files", "limits.recursion_frames")
 
 
@@ -26,7 +27,7 @@ class PlannedChange:
     """What becomes of one job. ``keys`` are the fields that differ, dotted, as in ``core.model.Job`` ("limits.memory_bytes").
 
     ``stops``: a running attempt is asked to end and does not come back. ``restarts``: it is asked to end and starts again as now
-    configured; only a service is, a run of a timed or triggered job ends as it began.
+    configured; only a service is. Neither: a run that goes on ends as it began (of a service, `mainstay restart` makes a new one).
     """
 
     job: str

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Self
@@ -11,7 +10,8 @@ import msgspec
 
 from supervisor.core import incidents as incident_rules
 from supervisor.core import schedule
-from supervisor.core.model import Incident, Job, Mono, Now, Outcome, RunId, State, Trigger, Wall
+from supervisor.core.lived import Stretch
+from supervisor.core.model import Every, Incident, Job, Mono, Outcome, RunId, State, Trigger, Wall
 
 NEVER: Final = Mono(0.0)
 
@@ -29,7 +29,8 @@ class StopReason(StrEnum):
 class LiveRun:
     """A run that has not ended. ``deadline``: backing off → when the next attempt is due; stopping → when the grace ends.
 
-    ``attempt_at`` is the start of the present attempt (its intent, until the keeper says when it really began).
+    ``attempt_at`` is the start of the present attempt (its intent, until the keeper says when it really began). ``begun_at`` is
+    ``started_at`` on the monotonic clock, None once that is another boot's.
     """
 
     id: RunId
@@ -47,6 +48,7 @@ class LiveRun:
     killed: bool = False
     memory_peak_bytes: int = 0
     cpu_s: float = 0.0
+    begun_at: Mono | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -68,7 +70,11 @@ class Last:
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """What is remembered of a job; this is what survives a restart of the brain."""
+    """What is remembered of a job; this is what survives a restart of the brain.
+
+    ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``). ``backlog``: fire times that
+    wait for the run before them to end.
+    """
 
     configured_at: Wall
     boot_id: str = ""
@@ -78,6 +84,7 @@ class Memo:
     paused_until: Wall | None = None
     parked: str | None = None
     last_slot: Wall | None = None
+    lived: tuple[Stretch, ...] = ()
     backlog: tuple[Wall, ...] = ()
     restarts: tuple[Mono, ...] = ()
     failures_in_row: int = 0
@@ -168,19 +175,39 @@ class JobState:
         for run in self.memo.runs:
             if run.deadline is not None:
                 yield run.deadline
-            if run.phase is State.RUNNING and self.job.schedule.is_service and (self.memo.failures_in_row or self.incidents):
-                yield Mono(run.attempt_at + self.job_of(run.id).restart.stable_s)
+            job = self.job_of(run.id)
+            if run.phase is State.RUNNING and job.schedule.is_service and (self.memo.failures_in_row or self.incidents):
+                yield Mono(run.attempt_at + job.restart.stable_s)
 
-    def wall_deadline(self) -> Wall | None:
-        """The next moment on the wall clock at which something is due."""
-        reminders = [incident_rules.next_reminder(incident, self.job.alerts) for incident in self.incidents]
-        moments = [self.next_start, self.memo.paused_until if self.memo.paused else None, *reminders]
+    @property
+    def awaits_first_run(self) -> bool:
+        """An interval job that has never run starts at once."""
+        never = isinstance(self.job.schedule.when, Every) and self.memo.last_slot is None
+        return never and self.job.enabled and not self.is_blocked
+
+    @property
+    def awaits_backlog(self) -> bool:
+        """A fire time waits, and nothing is in its way."""
+        return bool(self.memo.backlog) and self.job.enabled and not (self.memo.runs or self.is_blocked)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Nothing starts by itself."""
+        return self.removed or self.memo.paused or self.memo.parked is not None
+
+    def wall_deadline(self, *, closing: bool) -> Wall | None:
+        """The next moment on the wall clock at which something is due; while Mainstay is *closing* nothing begins any more."""
+        moments = [incident_rules.next_reminder(incident, self.job.alerts) for incident in self.incidents]
+        if not (closing or self.removed):
+            moments += [self.next_start, self.memo.paused_until if self.memo.paused else None]
+            moments += [self.memo.configured_at] if self.awaits_first_run else []
+            moments += [self.memo.backlog[0]] if self.awaits_backlog else []
         return min((moment for moment in moments if moment is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """All jobs, the next numbers, and whether we are stopping."""
+    """All jobs, the next numbers, and whether we are stopping. ``former``: the memos of jobs that left, lest a slot run twice."""
 
     jobs: Mapping[str, JobState]
     next_run: RunId = 1
@@ -188,13 +215,9 @@ class EngineState:
     boot_id: str = ""
     epoch: str = ""
     closing: bool = False
+    former: Mapping[str, Memo] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def is_idle(self) -> bool:
         """True when no run is alive."""
         return not any(state.memo.runs for state in self.jobs.values())
-
-
-def is_stale(last_slot: Wall, now: Now) -> bool:
-    """True when the last fire time lies so far ahead that the wall clock must have been wrong when it was dealt with."""
-    return last_slot - now.wall > timedelta(hours=25)

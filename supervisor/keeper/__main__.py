@@ -17,6 +17,10 @@ def main() -> int:
     options = parser.parse_args()
     os.set_inheritable(options.lock_fd, False)
     brain = [sys.executable, "-I", "-m", "supervisor", "-c", options.config, "brain"]
+    # Under systemd its unit is the guardian: it ends what we leave behind, and it wants the main process to be its own child (one that is
+    # not it kills at once instead of waiting for it to stop).
+    if "NOTIFY_SOCKET" in os.environ:
+        return Keeper(options.state_dir, brain).run()
     return guard(lambda: Keeper(options.state_dir, brain).run())
 
 

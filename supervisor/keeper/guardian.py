@@ -16,7 +16,6 @@ from typing import Final
 
 from supervisor import proctree
 from supervisor.keeper import launch
-from supervisor.sdnotify import Notifier
 
 CLEAR_S: Final = 10.0
 KEEPER_DIED: Final = 70
@@ -31,7 +30,6 @@ def guard(keeper: Callable[[], int]) -> int:
     pid = os.fork()
     if pid == 0:
         _become_keeper(guardian, keeper)
-    Notifier().main_pid(pid)
     hang_up = signal.SIGTERM if _on_terminal() else signal.SIGHUP
 
     def forward(number: int, _frame: object) -> None:

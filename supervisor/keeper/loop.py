@@ -47,6 +47,7 @@ class Keeper:
         self._timer_number = 0
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._new: set[int] = set()  # descriptors watched since the last poll
         self._notify = Notifier()
         self._brain = Brain(brain_argv)
         self._jobs_group: str | None = None
@@ -68,9 +69,11 @@ class Keeper:
         self._start_brain()
         self._every(PING_S, self._ping)
         while self._exit_code is None:
-            for fd, events in self._poll.poll(self._patience()):
+            ready = self._poll.poll(self._patience())
+            self._new.clear()
+            for fd, events in ready:
                 handler = self._handlers.get(fd)
-                if handler is not None:
+                if handler is not None and fd not in self._new:  # else the event was of the one that had this number before
                     handler(events)
             self._run_timers()
         self._notify.stopping()
@@ -103,6 +106,7 @@ class Keeper:
 
     def _watch(self, fd: int, handler: Callable[[int], None], events: int = select.EPOLLIN) -> None:
         self._handlers[fd] = handler
+        self._new.add(fd)
         self._poll.register(fd, events)
 
     def _unwatch(self, fd: int) -> None:

@@ -28,7 +28,6 @@ def test_every_message_arrives_as_systemd_reads_it(manager):
         (lambda: notifier.status("ok"), b"STATUS=ok"),
         (notifier.watchdog, b"WATCHDOG=1"),
         (lambda: notifier.reloading(123), b"RELOADING=1\nMONOTONIC_USEC=123"),
-        (lambda: notifier.main_pid(7), b"MAINPID=7"),
         (notifier.stopping, b"STOPPING=1"),
     ]
     for call, expected in calls:

@@ -11,6 +11,7 @@ from config_examples import BAD, GOOD
 from supervisor import errors
 from supervisor.config.load import find_config, load
 from supervisor.core.model import (
+    SERVICE_TIME_S,
     AlertPolicy,
     Backoff,
     Budget,

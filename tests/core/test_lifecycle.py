@@ -123,7 +123,9 @@ def test_an_incident_is_told_after_n_failures_in_a_row_and_its_end_to_whom_its_b
     play = Play(job(budget=(9, 600), alerts=AlertPolicy(to=("ops",), after=3)))
     play.at(1).when(started(), ended(code=1)).expect("attempt 1.1 failed", "incident 1 opened")
     play.at(2).when(DUE, started(1, 2), ended(1, 2, code=1)).expect("start 1.2", "attempt 1.2 failed", "incident 1 seen")
-    play.at(4).when(DUE, started(1, 3), ended(1, 3, code=1)).expect("start 1.3", "notify opened ops", "attempt 1.3 failed", "incident 1 seen")
+    play.at(4).when(DUE, started(1, 3), ended(1, 3, code=1)).expect(
+        "start 1.3", "notify opened ops", "attempt 1.3 failed", "incident 1 seen"
+    )
     play.at(8).when(DUE, started(1, 4)).expect("start 1.4", wait=60)
     play.at(68).when(DUE).expect("notify closed ops", "incident 1 closed", state="running", wait=None)
     assert play.memo.failures_in_row == 0
@@ -132,7 +134,9 @@ def test_an_incident_is_told_after_n_failures_in_a_row_and_its_end_to_whom_its_b
 def test_another_bug_opens_another_incident_and_one_success_closes_both():
     play = Play(job(budget=(9, 600), when="always"))
     play.at(1).when(started(), ended(code=1)).expect("notify opened ops", "attempt 1.1 failed", "incident 1 opened")
-    play.at(2).when(DUE, started(1, 2), ended(1, 2, code=2)).expect("start 1.2", "notify opened ops", "attempt 1.2 failed", "incident 2 opened")
+    play.at(2).when(DUE, started(1, 2), ended(1, 2, code=2)).expect(
+        "start 1.2", "notify opened ops", "attempt 1.2 failed", "incident 2 opened"
+    )
     play.at(4).when(DUE, started(1, 3), ended(1, 3))
     play.expect("start 1.3", "notify closed ops", "notify closed ops", "attempt 1.3 succeeded", "incident 1 closed", "incident 2 closed")
 

@@ -1,8 +1,12 @@
 """What a reload would do, said beforehand."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
-from supervisor.core.model import Every, Job, Launch, Limits, Schedule
+from supervisor.core import engine
+from supervisor.core.actions import AskToStop
+from supervisor.core.events import AttemptStarted, Reconfigured
+from supervisor.core.model import Every, Job, Launch, Limits, Mono, Now, Schedule
 from supervisor.core.plan import PlanKind, PlannedChange, plan
 from supervisor.core.settings import Config, Settings
 
@@ -48,7 +52,7 @@ def test_a_run_of_a_timed_job_ends_as_it_began():
     assert only(old, new) == PlannedChange("a", PlanKind.CHANGED, ("launch.nice",))
 
 
-def test_a_limit_that_can_move_restarts_nothing():
+def test_a_changed_limit_restarts_nothing_but_for_those_that_a_process_is_born_with():
     old, new = job("a"), job("a", limits=Limits(memory_bytes=2**20, time_s=1.0))
     assert only(old, new) == PlannedChange("a", PlanKind.CHANGED, ("limits.memory_bytes", "limits.time_s"))
     assert only(job("a"), job("a", limits=Limits(files=64))).restarts
@@ -69,3 +73,29 @@ def test_a_disabled_job_is_stopped():
 def test_another_kind_of_schedule_is_named_as_a_whole():
     assert only(job("a"), job("a", schedule=TIMED)) == PlannedChange("a", PlanKind.CHANGED, ("schedule.when",))
     assert only(job("a", schedule=TIMED), job("a", schedule=Schedule(Every(30.0)))).keys == ("schedule.when.every_s",)
+
+
+def running(configured):
+    """The engine with one run of that job alive, and the moment."""
+    now = Now(Mono(100.0), datetime(2026, 3, 2, tzinfo=UTC))
+    nobody = engine.KeeperView("epoch", "boot", {})
+    state = engine.restore({configured.name: configured}, {}, {}, (1, 1), nobody, now).state
+    state = engine.step(state, AttemptStarted(configured.name, 1, 1, 7, now.mono), now).state
+    return state, now
+
+
+def test_the_engine_does_as_planned_with_a_service_that_keeps_running():
+    old, new = job("a"), job("a", limits=Limits(memory_bytes=2**20))
+    assert not only(old, new).restarts
+    state, now = running(old)
+    taken = engine.step(state, Reconfigured({"a": new}), now)
+    assert not any(isinstance(action, AskToStop) for action in taken.actions)
+    assert taken.state.jobs["a"].job_of(1) == old  # the run goes on by the config that it began with
+    assert taken.state.jobs["a"].job == new
+
+
+def test_the_engine_does_as_planned_with_a_service_that_restarts():
+    old, new = job("a"), job("a", limits=Limits(files=64))
+    assert only(old, new).restarts
+    state, now = running(old)
+    assert AskToStop("a", 1, 1, "TERM") in engine.step(state, Reconfigured({"a": new}), now).actions

@@ -101,7 +101,17 @@ def test_a_wrong_ratio_is_refused_with_what_to_write(text, message):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (5400.0, "1h30m"), (0.25, "250ms"), (90.5, "1m30.5s"), (90 * 86400.0, "90d"), (0.0005, "0.5ms")]
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (5400.0, "1h30m"),
+        (0.25, "250ms"),
+        (90.5, "1m30.5s"),
+        (90 * 86400.0, "90d"),
+        (7 * 86400.0, "7d"),
+        (364 * 86400.0, "52w"),
+        (0.0005, "0.5ms"),
+    ],
 )
 def test_a_duration_prints_as_a_person_would_write_it(seconds, text):
     assert units.format_duration(seconds) == text

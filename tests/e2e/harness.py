@@ -62,11 +62,8 @@ def alive(pids: Iterable[int]) -> list[int]:
 
 def marked(mark: str) -> list[int]:
     """Every live process whose environment carries *mark*."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid() and procfs.environment_value(int(name), MARK) == mark:
-            found.append(int(name))
-    return alive(found)
+    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return alive(pid for pid in pids if pid != os.getpid() and procfs.environment_value(pid, MARK) == mark)
 
 
 def children_of(pid: int) -> list[int]:

@@ -154,7 +154,9 @@ def test_counters_do_not_go_back_when_the_brain_is_killed(make) -> None:
 
 
 def test_the_keepers_death_leaves_nothing_behind_and_the_next_start_says_lost(make) -> None:
-    mainstay = make(f"jobs:\n  wild:\n    schedule: manual\n    restart: {{when: never}}\n    shell: \"{DAEMONIZES} echo up; sleep 1000\"\n").start()
+    mainstay = make(
+        f'jobs:\n  wild:\n    schedule: manual\n    restart: {{when: never}}\n    shell: "{DAEMONIZES} echo up; sleep 1000"\n'
+    ).start()
     mainstay.post("/jobs/wild/trigger")
     mainstay.wait_for(lambda: len(mainstay.tree()) >= 3 + 6, "the whole family")
     run = mainstay.job("wild")["runs"][0]["run"]

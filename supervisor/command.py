@@ -1,0 +1,109 @@
+"""Starts the command of ``mainstay exec``, and loads what watches and judges it only then: the two start-ups overlap.
+
+Most of the time that ``exec`` adds to a short command is Python's own for importing us. So what stands here is all that a start needs:
+standard library, launch, page and the guard's environment.
+"""
+
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from supervisor.arming import arm
+from supervisor.keeper import launch
+from supervisor.page import create_page
+
+FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+CPU_MARGIN_S: Final = 2
+
+
+@dataclass(slots=True)
+class Stream:
+    """One of the command's outputs, passed on to ours while it is counted."""
+
+    pipe: int
+    target: int
+    is_open: bool = True
+
+
+@dataclass(slots=True)
+class Started:
+    """A command that was started, or could not be: then ``failure`` has (stage, errno). Times: CLOCK_MONOTONIC and Unix seconds."""
+
+    plan: launch.Plan
+    run_dir: str
+    wake: int
+    child: launch.Child
+    started_mono: float
+    started_wall: float
+    streams: list[Stream] = field(default_factory=list)
+    failure: tuple[str, int] | None = None
+
+
+def start(argv: Sequence[str], limits: Mapping[str, Any], *, use_guard: bool) -> Started:
+    """Start *argv* with the kernel's share of *limits* (fields of ``Limits``). ``OSError`` when not even a process could be made."""
+    run_dir = _run_dir()
+    environment = dict(os.environ) | {
+        "MAINSTAY_JOB": os.path.basename(argv[0]),
+        "MAINSTAY_RUN": "1",
+        "MAINSTAY_ATTEMPT": "1",
+        "MAINSTAY_PAGE": run_dir + "/page",
+    }
+    if use_guard:
+        environment = arm(environment, run_dir, limits.get("recursion_frames"))
+    plan = launch.Plan(list(argv), environment, os.getcwd(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))
+    launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
+    wake = _catch_signals()
+    started_mono, started_wall = time.monotonic(), time.time()
+    counts = limits.get("output_bytes") is not None or limits.get("stall_s") is not None
+    pipes = [launch.output_pipe(), launch.output_pipe()] if counts else []
+    try:
+        create_page(run_dir + "/page")
+        child = launch.fork_child(plan, stdio=(None, pipes[0][1], pipes[1][1]) if counts else (None, None, None), own_session=False)
+    finally:
+        for _, theirs in pipes:
+            os.close(theirs)
+    streams = [Stream(ours, target) for (ours, _), target in zip(pipes, (1, 2), strict=False)]
+    return Started(plan, run_dir, wake, child, started_mono, started_wall, streams)
+
+
+def wait_for_exec(started: Started) -> None:
+    """Until the command has begun or is known not to; then ``failure`` is known."""
+    select.select([started.child.errors], [], [])
+    started.failure = launch.read_error(started.child)
+
+
+def rlimits(cpu_s: float | None, files: int | None) -> dict[str, list[int]]:
+    """The limits that the kernel holds per process, set before the first instruction."""
+    found: dict[str, list[int]] = {}
+    if cpu_s is not None:
+        soft = math.ceil(cpu_s)
+        found["CPU"] = [soft + 1, soft + 1 + CPU_MARGIN_S]  # the watch is exact and comes first; this is the line behind it
+    if files is not None:
+        found["NOFILE"] = [files, files]
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    found["CORE"] = [0, hard]
+    return found
+
+
+def _run_dir() -> str:
+    """A folder of our own for page and reports; ``tempfile`` would take 5 ms to import."""
+    base = next((folder for name in ("TMPDIR", "TEMP", "TMP") if (folder := os.environ.get(name)) and os.path.isdir(folder)), "/tmp")  # noqa: S108 - 0700, made anew
+    folder = os.path.join(os.path.abspath(base), f"mainstay-exec-{os.getpid()}-{os.urandom(8).hex()}")
+    os.mkdir(folder, 0o700)
+    return folder
+
+
+def _catch_signals() -> int:
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    for number in (signal.SIGCHLD, *FORWARDED):
+        if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGCHLD:  # nohup stays nohup
+            signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
