@@ -4,16 +4,38 @@ In a page, only what stands between BEGIN and END is ours; the text around it is
 """
 
 import argparse
+import ast
 import json
 import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from supervisor import cli
 from supervisor.adapters import metrictable
 from supervisor.config import jsonschema, reference
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-BEGIN = "<!-- from here on made by `make docs`; do not edit -->\n"
-END = "<!-- until here -->\n"
+ROOT: Final = Path(__file__).resolve().parent.parent
+DOCS: Final = ROOT / "docs"
+WORDS: Final = Path(__file__).resolve().parent / "events.toml"
+BEGIN: Final = "<!-- from here on made by `make docs`; do not edit -->\n"
+END: Final = "<!-- until here -->\n"
+
+_LEVELS: Final = ("debug", "info", "warning", "error", "exception")
+EXIT_CODES: Final = {
+    cli.EXIT_DONE: "done; of `exec`: the command ended well",
+    cli.EXIT_FAILED: "the thing asked for did not work (no such job, refused, nothing to show)",
+    cli.EXIT_USAGE: "usage: an unknown command or option, a value without its unit",
+    cli.EXIT_NO_DAEMON: "no daemon answers",
+    cli.EXIT_OUR_BUG: "a bug of ours, or the keeper died and took the jobs with it",
+    cli.EXIT_CONFIG: "the configuration is wrong; every problem is on stderr",
+    124: "`exec`: one of our limits ended the command",
+    125: "`exec`: Mainstay itself failed, e.g. the report could not be written",
+    126: "`exec`: the command cannot be executed",
+    127: "`exec`: the command was not found",
+}
 
 
 def page(name: str, title: str, generated: str) -> str:
@@ -32,8 +54,140 @@ def pages() -> dict[str, str]:
     return {
         "configuration.md": page("configuration.md", "config.yaml", reference.reference()),
         "metrics.md": page("metrics.md", "Metrics", metrictable.reference()),
+        "commands.md": page("commands.md", "Commands", commands()),
+        "events.md": page("events.md", "Events in the log", events()),
         "config.schema.json": json.dumps(jsonschema.schema(), indent=2, ensure_ascii=False) + "\n",
     }
+
+
+# ---------------------------------------------------------------- commands
+
+
+def commands() -> str:
+    """Every command with its arguments, from the parser itself. Not ``--help``'s text: that looks different in each Python."""
+    lines = ["## Exit codes", "", "| code | means |", "|---|---|"]
+    lines += [f"| {code} | {words} |" for code, words in sorted(EXIT_CODES.items())]
+    lines += [
+        "| 128 + N | `exec`: signal N ended the command, and it was not ours |",
+        "| any other | `exec`: the command's own exit code |",
+        "",
+        "130 stands for Ctrl-C.",
+        "",
+    ]
+    for name, parser in listed_commands().items():
+        lines += [*_command(name, parser), ""]
+    return "\n".join(lines)
+
+
+def listed_commands() -> dict[str, argparse.ArgumentParser]:
+    """The commands that ``--help`` lists, in its order; what the halves of Mainstay call of each other is left out."""
+    choices = next(action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))  # noqa: SLF001 - argparse shows its tree nowhere else
+    listed = [action.dest for action in choices._choices_actions]  # noqa: SLF001
+    return {name: choices.choices[name] for name in listed}
+
+
+def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]  # noqa: SLF001
+    yield f"## `mainstay {' '.join([name, *(_usage(action) for action in actions)])}`"
+    yield ""
+    yield f"{parser.description} {(parser.epilog or '').replace('example: ', 'Example: `')}`."
+    explained = [action for action in actions if action.help]
+    if explained:
+        yield ""
+        yield "| argument | meaning |"
+        yield "|---|---|"
+        yield from (f"| `{_spelled(action)}` | {_cell(action.help or '')} |" for action in explained)
+
+
+def _usage(action: argparse.Action) -> str:
+    """How an argument stands in the usage line: optional ones in brackets."""
+    if action.option_strings:
+        return f"[{action.option_strings[0]}{_value(action)}]"
+    return f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar)
+
+
+def _spelled(action: argparse.Action) -> str:
+    return ", ".join(action.option_strings) + _value(action) if action.option_strings else str(action.metavar)
+
+
+def _value(action: argparse.Action) -> str:
+    return "" if action.nargs == 0 else f" {action.metavar}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class Event:
+    """One place in the code that logs: the event's name, its level, the keys beside it, and which half says it."""
+
+    name: str
+    level: str
+    keys: tuple[str, ...]
+    half: str
+
+
+def events() -> str:
+    """Every event with its levels and keys as the code has them, and its meaning from events.toml."""
+    words = tomllib.loads(WORDS.read_text(encoding="utf-8"))["events"]
+    lines = ["| event | level | keys | meaning |", "|---|---|---|---|"]
+    found = logged_events()
+    for name in sorted(found):
+        places = found[name]
+        levels = ", ".join(dict.fromkeys(place.level for place in places))
+        keys = ", ".join(f"`{key}`" for key in dict.fromkeys(key for place in places for key in place.keys))
+        keeper = " *(keeper)*" if any(place.half == "keeper" for place in places) else ""
+        lines.append(f"| `{name}` | {levels} | {keys} | {_cell(words.get(name, 'NOT DESCRIBED: add it to scripts/events.toml'))}{keeper} |")
+    return "\n".join(lines)
+
+
+def logged_events() -> dict[str, list[Event]]:
+    """Every event that a call in supervisor/ logs, by name."""
+    found: dict[str, list[Event]] = {}
+    for path in sorted((ROOT / "supervisor").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and (level := _level(call, path)):
+                half = "keeper" if path.parent.name == "keeper" else "brain"
+                keys = tuple(keyword.arg or "..." for keyword in call.keywords if keyword.arg != "exc_info")
+                for name in _names(call):
+                    found.setdefault(name, []).append(Event(name, level, keys, half))
+    return found
+
+
+def _level(call: ast.Call, path: Path) -> str:
+    """The level of a call that logs, "" of any other."""
+    function = call.func
+    if isinstance(function, ast.Name) and function.id == "say" and path.parent.name == "keeper":
+        return "warning"
+    if (
+        isinstance(function, ast.Attribute)
+        and function.attr in _LEVELS
+        and isinstance(function.value, ast.Name)
+        and function.value.id == "log"
+    ):
+        return "error" if function.attr == "exception" else function.attr
+    chosen = [part.attr for part in ast.walk(function) if isinstance(part, ast.Attribute) and part.attr in _LEVELS]
+    if isinstance(function, ast.IfExp):  # (log.warning if bad else log.info)("attempt_ended", ...)
+        return " or ".join(chosen)
+    is_getattr = isinstance(function, ast.Call) and isinstance(function.func, ast.Name) and function.func.id == "getattr"
+    return "warning or error" if is_getattr and _names(call) else ""
+
+
+def _names(call: ast.Call) -> tuple[str, ...]:
+    """The event's name; of an f-string every name that it can make."""
+    if not call.args:
+        return ()
+    first = call.args[0]
+    if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.isidentifier():
+        return (first.value,)
+    if isinstance(first, ast.JoinedStr) and isinstance(first.values[0], ast.Constant):
+        stem = str(first.values[0].value)
+        return tuple(f"{stem}{end}" for end in ("opened", "seen", "reminded", "acknowledged", "closed"))
+    return ()
 
 
 def main() -> int:

@@ -195,7 +195,7 @@ class Backend:
 
     def logs(self, job: str, run: int | None, lines: int | None, offset: int | None) -> Json | None:
         kept = [one for one in self._places.attempts_with_output(job) if run is None or one[0] == run]
-        if job not in self._daemon.state.jobs and not kept:
+        if not kept and (run is not None or job not in self._daemon.state.jobs):
             return None
         if not kept:
             return {"job": job, "run": run, "attempt": None, "text": "", "offset": 0, "live": False}

@@ -168,7 +168,9 @@ class _Brain:
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in self.hello["live"]}
         ended = frozenset(wire.split_key(record["key"]) for record in self.hello["ended"])
         keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended)
-        return engine.restore(self.config.jobs, memos, incidents, self.store.next_ids(), keeper, Now(self.now.mono, self.now.wall))
+        next_run, next_incident = self.store.next_ids()
+        next_run = max([next_run, *(run + 1 for run, _ in {*live, *ended})])  # a history that was lost knows nothing of these
+        return engine.restore(self.config.jobs, memos, incidents, (next_run, next_incident), keeper, Now(self.now.mono, self.now.wall))
 
     def _containment(self) -> Mapping[str, str]:
         if self.hello["cgroup"] is not None:

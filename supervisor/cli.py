@@ -20,6 +20,24 @@ EXIT_CONFIG: Final = 78
 Command = Callable[[argparse.Namespace], int]
 
 
+class _Help(argparse.HelpFormatter):
+    """argparse's, told how wide the terminal is: it would load shutil to find out, each time it adds an option."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As ``shutil.get_terminal_size`` has it."""
+    text = os.environ.get("COLUMNS", "")
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with the example last and a hint instead of the whole usage on an error."""
 
@@ -29,9 +47,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    options = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    options = _parser(only_exec=given[:1] == ["exec"]).parse_args(given)
     try:
-        return int(options.command(options))
+        code = int(options.command(options))
+        if argv is None and options.command is _exec:
+            _leave(code)
+        return code
     except ConfigError as err:
         _say(*err.problems)
         return EXIT_CONFIG
@@ -53,6 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OUR_BUG
 
 
+def _leave(code: int) -> NoReturn:
+    """End at once: taking the interpreter apart takes as long as the rest of a short ``exec``."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 def _say(*lines: str) -> None:
     sys.stderr.write("".join(line + "\n" for line in lines))
 
@@ -60,33 +90,37 @@ def _say(*lines: str) -> None:
 # ---------------------------------------------------------------- the options
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, only_exec: bool = False) -> argparse.ArgumentParser:
+    """All commands; or the one that stands before other people's commands and has no time to make the rest."""
     parser = _Parser(
+        formatter_class=_Help,
         prog="mainstay",
         description="Runs your jobs inside limits, knows why they died, restarts them, tells you.",
         epilog="example: mainstay -c config.yaml run; then, in another terminal: mainstay status",
     )
     parser.add_argument("-c", "--config", metavar="CONFIG", help="default: ./config.yaml, then /etc/mainstay/config.yaml")
     parser.add_argument("--version", action="version", version=f"mainstay {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _local_commands(commands)
-    _job_commands(commands)
-    _reading_commands(commands)
+    commands = parser.add_subparsers(
+        prog="mainstay", metavar="COMMAND", required=True
+    )  # named, else argparse loads what it formats usage with
+    if only_exec:
+        _exec_command(commands)
+    else:
+        _local_commands(commands)
+        _job_commands(commands)
+        _reading_commands(commands)
     return parser
 
 
 def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, text: str, example: str) -> _Parser:
-    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}")
+    made = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}", formatter_class=_Help
+    )
     made.set_defaults(command=command)
     return made
 
 
-def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    _add(commands, "run", _run, "supervise in the foreground (what systemd starts)", "mainstay -c config.yaml run")
-    check = _add(commands, "check", _check, "read the config and print every problem in it", "mainstay check --show")
-    shown = check.add_mutually_exclusive_group()
-    shown.add_argument("--show", action="store_true", help="print the effective config, and where each value came from")
-    shown.add_argument("--schema", action="store_true", help="print the JSON Schema of config.yaml, for editors")
+def _exec_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
     once = _add(
         commands,
         "exec",
@@ -107,7 +141,16 @@ def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     once.add_argument("--report", metavar="FILE", help="write the dossier as JSON to FILE (- for stdout)")
     once.add_argument("--no-guard", action="store_true", help="do not load the guard into Python processes")
     once.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
-    brain = commands.add_parser("brain")  # started by the keeper, not by people: no help, so it is not listed
+
+
+def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    _add(commands, "run", _run, "supervise in the foreground (what systemd starts)", "mainstay -c config.yaml run")
+    check = _add(commands, "check", _check, "read the config and print every problem in it", "mainstay check --show")
+    shown = check.add_mutually_exclusive_group()
+    shown.add_argument("--show", action="store_true", help="print the effective config, and where each value came from")
+    shown.add_argument("--schema", action="store_true", help="print the JSON Schema of config.yaml, for editors")
+    _exec_command(commands)
+    brain = commands.add_parser("brain", formatter_class=_Help)  # started by the keeper, not by people: no help, so it is not listed
     brain.set_defaults(command=_brain)
 
 
@@ -184,7 +227,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _exec(options: argparse.Namespace) -> int:
-    from supervisor import oneshot
+    from supervisor import command
     from supervisor.core.units import parse_duration, parse_size
 
     argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
@@ -212,7 +255,14 @@ def _exec(options: argparse.Namespace) -> int:
         if not limits[key]:
             _say(f"mainstay exec: --{option}: {text} leaves nothing; write more than zero")
             return EXIT_USAGE
-    return oneshot.main(argv, limits, options.report, use_guard=not options.no_guard)
+    try:
+        started = command.start(argv, limits, use_guard=not options.no_guard)
+    except OSError as err:
+        _say(f"mainstay exec: {err}")
+        return command.OURS_FAILED
+    from supervisor import oneshot  # while the command starts
+
+    return oneshot.main(started, limits, options.report)
 
 
 def _count(text: str) -> int:

@@ -4,32 +4,30 @@ Most of the time that ``exec`` adds to a short command is Python's own for impor
 standard library, launch, page and the guard's environment.
 """
 
-import math
 import os
-import resource
 import select
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from supervisor.arming import arm
+from supervisor.arming import arm, rlimits
 from supervisor.keeper import launch
 from supervisor.page import create_page
 
+OURS_FAILED: Final = 125
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-CPU_MARGIN_S: Final = 2
 
 
 @dataclass(slots=True)
 class Stream:
-    """One of the command's outputs, passed on to ours while it is counted."""
+    """One of the command's outputs, passed on to ours while it is counted. ``unsent`` is what our own reader has not taken yet."""
 
     pipe: int
     target: int
     is_open: bool = True
+    unsent: memoryview = memoryview(b"")  # noqa: RUF009 - immutable
 
 
 @dataclass(slots=True)
@@ -48,7 +46,15 @@ class Started:
 
 def start(argv: Sequence[str], limits: Mapping[str, Any], *, use_guard: bool) -> Started:
     """Start *argv* with the kernel's share of *limits* (fields of ``Limits``). ``OSError`` when not even a process could be made."""
-    run_dir = _run_dir()
+    run_dir = _make_run_dir()
+    try:
+        return _start(argv, limits, run_dir, use_guard=use_guard)
+    except OSError:
+        remove_run_dir(run_dir)
+        raise
+
+
+def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_guard: bool) -> Started:
     environment = dict(os.environ) | {
         "MAINSTAY_JOB": os.path.basename(argv[0]),
         "MAINSTAY_RUN": "1",
@@ -79,25 +85,24 @@ def wait_for_exec(started: Started) -> None:
     started.failure = launch.read_error(started.child)
 
 
-def rlimits(cpu_s: float | None, files: int | None) -> dict[str, list[int]]:
-    """The limits that the kernel holds per process, set before the first instruction."""
-    found: dict[str, list[int]] = {}
-    if cpu_s is not None:
-        soft = math.ceil(cpu_s)
-        found["CPU"] = [soft + 1, soft + 1 + CPU_MARGIN_S]  # the watch is exact and comes first; this is the line behind it
-    if files is not None:
-        found["NOFILE"] = [files, files]
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    found["CORE"] = [0, hard]
-    return found
-
-
-def _run_dir() -> str:
+def _make_run_dir() -> str:
     """A folder of our own for page and reports; ``tempfile`` would take 5 ms to import."""
     base = next((folder for name in ("TMPDIR", "TEMP", "TMP") if (folder := os.environ.get(name)) and os.path.isdir(folder)), "/tmp")  # noqa: S108 - 0700, made anew
     folder = os.path.join(os.path.abspath(base), f"mainstay-exec-{os.getpid()}-{os.urandom(8).hex()}")
     os.mkdir(folder, 0o700)
     return folder
+
+
+def remove_run_dir(folder: str) -> None:
+    """Remove the folder of a command that is over. What the guard leaves lies flat in it; for anything else a real walk is loaded."""
+    try:
+        for entry in os.scandir(folder):
+            os.unlink(entry.path)
+        os.rmdir(folder)
+    except OSError:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _catch_signals() -> int:

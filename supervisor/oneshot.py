@@ -1,33 +1,29 @@
 """``mainstay exec``: one command under limits, with no daemon and no config. The same launch, watch, verdict and report as the daemon's."""
 
 import contextlib
-import json
 import os
 import select
-import shutil
 import signal
+import stat
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from supervisor import proctree
 from supervisor.adapters import guard
 from supervisor.adapters.clock import Clock
-from supervisor.adapters.eye import Eye
 from supervisor.adapters.sampler import Sampler
-from supervisor.core import explain, outcome
+from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
+from supervisor.core import outcome
 from supervisor.core.model import Breach, Evidence, Expect, Limits, Look, Mono, Outcome, OutputAction, Verdict
 from supervisor.evidence import Gatherer
 from supervisor.keeper import launch
-from supervisor.page import create_page
+from supervisor.ports import DepthReader
 from supervisor.watch import Watch
 
 LIMIT_STRUCK: Final = 124
-OURS_FAILED: Final = 125
 CANNOT_EXECUTE: Final = 126
 NOT_FOUND: Final = 127
 KEY: Final = "1.1"
@@ -35,75 +31,50 @@ GRACE_S: Final = 10.0
 CLEAR_S: Final = 5.0
 TAIL_BYTES: Final = 16 * 1024
 CHUNK: Final = 65536
-_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-
-
-@dataclass(slots=True)
-class Stream:
-    """One of the command's outputs, passed on to ours while it is counted."""
-
-    pipe: int
-    target: int
-    is_open: bool = True
-
-
-@dataclass(slots=True)
-class Ended:
-    """What is known once the command is gone."""
-
-    record: dict[str, Any]
-    launch_errno: int | None = None
-    tail: bytearray = field(default_factory=bytearray)
+TURNS: Final = 16  # pieces of output per round, so that a flood does not keep the watch from looking
+DRAIN_S: Final = 1.0  # for our reader to take the last words of a command that was killed
+TTY_ROOM: Final = 256  # what a terminal takes at once when it takes anything
 
 
 class OneShot:
     """One command, one attempt, policy "never"."""
 
-    def __init__(self, argv: Sequence[str], limits: Limits, *, use_guard: bool = True) -> None:
+    def __init__(self, started: Started, limits: Limits) -> None:
         self._limits = limits
         self._clock = Clock()
         self._watch = Watch(self._clock, self._on_breach)
-        self._run_dir = tempfile.mkdtemp(prefix="mainstay-exec-")
-        create_page(self._run_dir + "/page")
-        environment = dict(os.environ) | {
-            "MAINSTAY_JOB": os.path.basename(argv[0]),
-            "MAINSTAY_RUN": "1",
-            "MAINSTAY_ATTEMPT": "1",
-            "MAINSTAY_PAGE": self._run_dir + "/page",
-        }
-        if use_guard:
-            environment = guard.arm(environment, self._run_dir, limits.recursion_frames)
-        self._plan = launch.Plan(list(argv), environment, os.getcwd(), limits=_rlimits(limits))
-        self._streams: list[Stream] = []
+        self._started = started
+        self._run_dir = started.run_dir
+        self._plan = started.plan
+        self._streams = started.streams
+        self._child = started.child
         self._tail = bytearray()
         self._written = 0
         self._killed_for: str | None = None
         self._asked = False
         self._kill_at: float | None = None
-        self._child: launch.Child | None = None
 
-    def run(self) -> tuple[int, dict[str, object]]:
-        """Run it to its end: (exit code for our caller, report)."""
+    def run(self) -> tuple[int, Verdict, Evidence]:
+        """See it to its end: (exit code for our caller, verdict, what it rests on)."""
         try:
             return self._run()
         finally:
-            shutil.rmtree(self._run_dir, ignore_errors=True)
+            remove_run_dir(self._run_dir)
 
-    def _run(self) -> tuple[int, dict[str, object]]:
-        launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
-        started_mono, started_wall = time.monotonic(), datetime.now(UTC)
+    def _run(self) -> tuple[int, Verdict, Evidence]:
+        started_mono = self._started.started_mono
         gatherer = Gatherer(guard.read_last_words)
         oom_before = gatherer.host_oom_kills()
-        wake = self._catch_signals()
-        stage = self._start()
-        status, cpu_s, max_rss = self._supervise(wake, Mono(started_mono)) if stage is None else _reap_now(self._child)
+        wait_for_exec(self._started)
+        stage = self._started.failure
+        status, cpu_s, max_rss = self._supervise(self._started.wake, Mono(started_mono)) if stage is None else _reap_now(self._child)
         leftovers = self._clear()
-        self._pump_all()
+        self._drain()
         subject = self._watch.remove(KEY)
         killed = status & 0x7F
         record = {
             "key": KEY,
-            "pid": self._child.pid if self._child is not None else None,
+            "pid": self._child.pid,
             "code": None if killed or stage is not None else status >> 8,
             "signal": killed or None,
             "launch_error": launch.launch_error_text(self._plan, *stage) if stage is not None else None,
@@ -118,44 +89,18 @@ class OneShot:
         }
         evidence = gatherer.gather(record, subject, oom_before, self._run_dir)
         verdict = outcome.judge(self._limits, Expect(), evidence)
-        report = self._report(verdict, evidence, started_wall)
-        return _exit_code(verdict, evidence, stage), report
-
-    # ---------------------------------------------------------------- start
-
-    def _start(self) -> tuple[str, int] | None:
-        """Start the command; (stage, errno) when it could not be."""
-        counts = self._limits.output_bytes is not None or self._limits.stall_s is not None
-        pipes = [launch.output_pipe(), launch.output_pipe()] if counts else []
-        stdio = (None, pipes[0][1], pipes[1][1]) if counts else (None, None, None)
-        try:
-            self._child = launch.fork_child(self._plan, stdio=stdio, own_session=False)
-        finally:
-            for _, theirs in pipes:
-                os.close(theirs)
-        self._streams = [Stream(ours, target) for (ours, _), target in zip(pipes, (1, 2), strict=False)]
-        select.select([self._child.errors], [], [])
-        return launch.read_error(self._child)
-
-    def _catch_signals(self) -> int:
-        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        for number in (signal.SIGCHLD, *_FORWARDED):
-            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGCHLD:  # nohup stays nohup
-                signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        return read
+        return _exit_code(verdict, evidence, stage), verdict, evidence
 
     # ---------------------------------------------------------------- while it runs
 
     def _supervise(self, wake: int, started: Mono) -> tuple[int, float, int]:
         child = self._child
-        if child is None:
-            raise AssertionError
-        sampler = Sampler(child.pid, None, lambda pid: Eye(pid, _cache_dir()))
+        sampler = Sampler(child.pid, None, _eye)
         self._watch.add(KEY, self._limits, sampler, started, page=self._run_dir + "/page")
         while True:
-            readable = [wake, *(stream.pipe for stream in self._streams if stream.is_open)]
-            ready, _, _ = select.select(readable, [], [], self._patience())
+            readable = [wake, *(stream.pipe for stream in self._streams if stream.is_open and not stream.unsent)]
+            writable = [stream.target for stream in self._streams if stream.unsent]
+            ready, _, _ = select.select(readable, writable, [], self._patience())
             if wake in ready:
                 self._on_signals(wake)
             self._pump_all()
@@ -181,7 +126,7 @@ class OneShot:
     def _on_signals(self, wake: int) -> None:
         with contextlib.suppress(BlockingIOError):
             for number in set(os.read(wake, 4096)):
-                if number in _FORWARDED and self._child is not None:
+                if number in FORWARDED:
                     if number != signal.SIGINT or os.getpgrp() != os.tcgetpgrp(0) if os.isatty(0) else True:
                         proctree.signal_process(self._child.pid, number)  # Ctrl-C has reached it by itself
                     self._asked = True
@@ -190,7 +135,7 @@ class OneShot:
     def _reap_orphans(self) -> None:
         """Descendants that were orphaned came to us; collect the dead ones, but never the command itself."""
         for pid in proctree.own_children():
-            if self._child is None or pid != self._child.pid:
+            if pid != self._child.pid:
                 proctree.reap(pid)
 
     def _on_breach(self, _key: str, breach: Breach, _look: Look | None) -> None:
@@ -216,33 +161,72 @@ class OneShot:
 
     # ---------------------------------------------------------------- output
 
-    def _pump_all(self) -> None:
-        for stream in self._streams:
-            while stream.is_open:
-                try:
-                    data = os.read(stream.pipe, CHUNK)
-                except BlockingIOError:
-                    break
-                if not data:
-                    stream.is_open = False
-                    os.close(stream.pipe)
-                    break
-                self._pass_on(stream, data)
+    def _pump_all(self) -> bool:
+        """Take what is there and pass on what our own reader takes, waiting for neither: the watch must go on. True if more may be there now."""
+        more = [self._pump(stream) for stream in self._streams]  # each of them has its turn
+        return any(more)
 
-    def _pass_on(self, stream: Stream, data: bytes) -> None:
+    def _pump(self, stream: Stream) -> bool:
+        return all(self._send(stream) and self._take(stream) for _ in range(TURNS))
+
+    def _take(self, stream: Stream) -> bool:
+        """The next piece of what the command wrote."""
+        if not stream.is_open:
+            return False
+        try:
+            data = os.read(stream.pipe, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            _hang_up(stream)
+            return False
         self._written += len(data)
         self._tail = (self._tail + data)[-TAIL_BYTES:]
-        limit = self._limits.output_bytes
-        if limit is not None and self._written > limit:
-            data = data[: max(0, len(data) - (self._written - limit))]
-        with contextlib.suppress(OSError):  # our own reader has gone; the command goes on, as it would behind a closed pipe of tee(1)
-            while data:
-                data = data[os.write(stream.target, data) :]
         self._watch.output(KEY, self._written)
+        limit = self._limits.output_bytes
+        over = max(0, self._written - limit) if limit is not None else 0
+        stream.unsent = memoryview(data)[: max(0, len(data) - over)]
+        return True
+
+    def _send(self, stream: Stream) -> bool:
+        """Pass on; True once nothing waits any more."""
+        while stream.unsent:
+            if not select.select([], [stream.target], [], 0)[1]:
+                return False
+            try:
+                sent = os.write(stream.target, stream.unsent[: _room(stream.target)])
+            except BlockingIOError:
+                return False
+            except OSError:  # our reader has gone: the command hears of it as it would without us
+                stream.unsent = memoryview(b"")
+                _hang_up(stream)
+                return False
+            stream.unsent = stream.unsent[sent:]
+        return True
+
+    def _drain(self) -> None:
+        """After the end: the rest of the output, as long as our reader takes it, but not for long after a kill or beyond the time limit."""
+        time_s = self._limits.time_s
+        deadline = self._started.started_mono + time_s if time_s is not None else None
+        if deadline is not None or self._killed_for is not None:
+            deadline = max(deadline or 0.0, time.monotonic() + DRAIN_S)
+        while True:
+            more = self._pump_all()
+            waiting = [stream.target for stream in self._streams if stream.unsent]
+            if not (more or waiting) or (deadline is not None and time.monotonic() >= deadline):
+                return
+            patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if waiting and self._started.wake in select.select([self._started.wake], waiting, [], patience)[0]:
+                self._on_signals(self._started.wake)
+                if self._asked:
+                    return
 
     # ---------------------------------------------------------------- the end
 
-    def _report(self, verdict: Verdict, evidence: Evidence, started: datetime) -> dict[str, object]:
+    def report(self, verdict: Verdict, evidence: Evidence) -> dict[str, object]:
+        """The dossier."""
+        from supervisor.core import explain
+
         did = []
         if evidence.exit.killed_for is not None and evidence.exit.killed_for != "stop":
             did.append("stopped all of its processes, looked at them, then killed them")
@@ -255,7 +239,7 @@ class OneShot:
             1,
             verdict,
             evidence,
-            started,
+            datetime.fromtimestamp(self._started.started_wall, UTC),
             datetime.now(UTC),
             self._tail.decode(errors="replace"),
             did,
@@ -265,10 +249,25 @@ class OneShot:
         ) | {"fingerprint": outcome.fingerprint_of(name, verdict, evidence)}
 
 
-def _rlimits(limits: Limits) -> dict[str, list[int]]:
-    from supervisor.adapters.launcher import rlimits
+def _hang_up(stream: Stream) -> None:
+    if stream.is_open:
+        stream.is_open = False
+        os.close(stream.pipe)
 
-    return rlimits(limits)
+
+def _room(target: int) -> int:
+    """How much can be written without waiting to what select(2) calls writable."""
+    mode = os.fstat(target).st_mode
+    if stat.S_ISREG(mode):
+        return CHUNK
+    return TTY_ROOM if os.isatty(target) else select.PIPE_BUF
+
+
+def _eye(pid: int) -> DepthReader:
+    """An eye; loaded when the first one is wanted, for many a command is over before that."""
+    from supervisor.adapters.eye import Eye
+
+    return Eye(pid, _cache_dir())
 
 
 def _cache_dir() -> str:
@@ -277,10 +276,8 @@ def _cache_dir() -> str:
     return os.path.join(base, "mainstay")
 
 
-def _reap_now(child: launch.Child | None) -> tuple[int, float, int]:
+def _reap_now(child: launch.Child) -> tuple[int, float, int]:
     """A child that failed before its exec is about to end."""
-    if child is None:
-        return 0, 0.0, 0
     _, status, usage = os.wait4(child.pid, 0)
     return status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
@@ -296,19 +293,29 @@ def _exit_code(verdict: Verdict, evidence: Evidence, stage: tuple[str, int] | No
     return facts.code if facts.code is not None else OURS_FAILED
 
 
-def main(argv: Sequence[str], limits: Mapping[str, Any], report_path: str | None, *, use_guard: bool = True) -> int:
-    """Run *argv* under *limits* (fields of ``Limits``); write the report, explain a bad end on stderr; the exit code."""
+def main(started: Started, limits: Mapping[str, Any], report_path: str | None) -> int:
+    """See a command to its end under *limits* (fields of ``Limits``); write the report, explain a bad end on stderr; the exit code."""
     wanted = Limits(**({"memory_bytes": None, "time_s": None, "output_action": OutputAction.KILL} | dict(limits)))
+    shot = OneShot(started, wanted)
     try:
-        code, report = OneShot(argv, wanted, use_guard=use_guard).run()
+        code, verdict, evidence = shot.run()
     except OSError as err:
         sys.stderr.write(f"mainstay exec: {err}\n")
         return OURS_FAILED
-    if report_path is not None:
+    if report_path is None and not verdict.outcome.is_bad:
+        return code
+    return _tell(code, shot.report(verdict, evidence), report_path)
+
+
+def _tell(code: int, report: Mapping[str, object], path: str | None) -> int:
+    """Write the report, explain a bad end; the exit code."""
+    from supervisor.core import explain
+
+    if path is not None:
         try:
-            _write_report(report_path, report)
+            _write_report(path, report)
         except OSError as err:
-            sys.stderr.write(f"mainstay exec: the report could not be written to {report_path}: {err.strerror}\n")
+            sys.stderr.write(f"mainstay exec: the report could not be written to {path}: {err.strerror}\n")
             code = code or OURS_FAILED
     if Outcome(str(report["outcome"])).is_bad:
         sys.stderr.write(explain.screen(report) if code == LIMIT_STRUCK else f"mainstay exec: {explain.one_line(report)}\n")
@@ -316,6 +323,8 @@ def main(argv: Sequence[str], limits: Mapping[str, Any], report_path: str | None
 
 
 def _write_report(path: str, report: Mapping[str, object]) -> None:
+    import json
+
     text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)

@@ -1,11 +1,13 @@
 """What the loop needs of the world, as Protocols; the adapters are it, and small fakes in the tests are it too."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from supervisor.core.limits import Sample
 from supervisor.core.model import Job, LastWords, Look, Mono, Now, Wall
-from supervisor.core.records import Row
+
+if TYPE_CHECKING:  # `exec` has no history and no time to load its rows
+    from supervisor.core.records import Row
 
 
 class Clock(Protocol):
@@ -81,6 +83,6 @@ class WordsReader(Protocol):
 class Store(Protocol):
     """The history. ``StoreError`` when it cannot be written; supervision goes on without it."""
 
-    def apply(self, rows: Sequence[Row], *, durable: bool = False) -> None: ...
+    def apply(self, rows: "Sequence[Row]", *, durable: bool = False) -> None: ...
     def save_counters(self, changed: Mapping[tuple[str, str], float]) -> None: ...
     def forget_counters(self, keys: Sequence[tuple[str, str]]) -> None: ...

@@ -28,7 +28,12 @@ def start(config: Config) -> NoReturn:
 
 def _lock(places: StateDir) -> int:
     """An exclusive flock that lasts as long as guardian or keeper live; nothing is touched when somebody else has it."""
-    fd = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise SupervisorError(
+            f"cannot open the lock {places.lock}: {err.strerror}; remove it, or set supervisor.state_dir elsewhere"
+        ) from err
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as err:

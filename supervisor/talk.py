@@ -1,6 +1,8 @@
 """The commands that ask a running daemon, and what they print."""
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ from supervisor.errors import ConfigError
 
 WAIT_S: Final = 0.1
 PATIENCE_S: Final = 24 * 3600.0
+_STATE_DIR: Final = re.compile(r"""\bstate_dir:\s*["']?([^"'\s,}#]+)""")
 Json = dict[str, Any]
 
 
@@ -24,8 +27,18 @@ def _client(explicit: str | None) -> Client:
         state_dir = load(path).settings.state_dir
     except ConfigError as err:
         sys.stderr.write(f"mainstay: {path} has problems ({err.problems[0]}); asking the daemon that runs with an earlier one\n")
-        return client.find(path, None)
+        return client.find(path, _guessed_state_dir(path))
     return client.find(path, state_dir)
+
+
+def _guessed_state_dir(path: str) -> str | None:
+    """What a config that cannot be understood seems to say of its state directory; the daemon there is asked which config it serves."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = _STATE_DIR.search(file.read(1 << 20))
+    except OSError:
+        return None
+    return None if found is None else os.path.join(os.path.dirname(os.path.abspath(path)), found[1])
 
 
 def _print(value: object) -> int:

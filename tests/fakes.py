@@ -21,6 +21,7 @@ class FakeClock:
     def __init__(self, wall: Wall = T0, mono: float = MONO0) -> None:
         self.wall = wall
         self._mono = mono
+        self.passed = 0.0  # true time, over all boots
 
     def now(self) -> Now:
         return Now(Mono(self._mono), self.wall)
@@ -30,6 +31,7 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self._mono += seconds
+        self.passed += seconds
         self.wall += timedelta(seconds=seconds)
 
     def set_wall(self, wall: Wall) -> None:
@@ -60,7 +62,6 @@ class MemoryStore:
         self.run_ends: Counter[int] = Counter()
         self.closings: Counter[int] = Counter()
         self.runs_of_slot: dict[tuple[str, Wall], set[int]] = defaultdict(set)
-        self._last_ids = (0, 0)
         self._durable: tuple[dict[Any, Any], ...] | None = None
 
     def apply(self, rows: Sequence[Row], *, durable: bool = False) -> None:
@@ -86,7 +87,6 @@ class MemoryStore:
             case RunRow():
                 self.runs[row.id] = row
                 self.run_ends[row.id] += row.ended_at is not None
-                self._last_ids = (max(self._last_ids[0], row.id), self._last_ids[1])
             case AttemptRow():
                 self.attempts[row.run, row.attempt] = row
                 self.ends[row.run, row.attempt] += row.phase is AttemptPhase.ENDED
@@ -100,7 +100,6 @@ class MemoryStore:
                 was = self.incidents.get(row.id)
                 self.closings[row.id] += row.closed_at is not None and (was is None or was.closed_at is None)
                 self.incidents[row.id] = row
-                self._last_ids = (self._last_ids[0], max(self._last_ids[1], row.id))
 
     def _put_slot(self, row: SlotRow) -> None:
         key = (row.job, row.slot)
@@ -126,7 +125,7 @@ class MemoryStore:
         return [one for one in self.incidents.values() if one.closed_at is None]
 
     def next_ids(self) -> tuple[int, int]:
-        return self._last_ids[0] + 1, self._last_ids[1] + 1
+        return max(self.runs, default=0) + 1, max(self.incidents, default=0) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +208,7 @@ class FakeKeeper:
             "keeper_pid": 1,
             "cgroup": None,
             "restarts": self.restarts,
+            "stopping": self.stopping,
             "live": [child.public() for child in self.live.values()],
             "ended": list(self.records.values()),
         }

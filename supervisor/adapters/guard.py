@@ -5,21 +5,22 @@ files are written by the job's own process, so nothing in them is trusted: whate
 """
 
 import contextlib
-import json
 import os
 import re
 import stat
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.abc import Traversable
-from importlib.resources import files
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from supervisor.arming import SITE, arm
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords
 
-SITE = str(Path(__file__).resolve().parent.parent / "guard" / "site")
+if TYPE_CHECKING:  # what copies and compiles the guard is imported where that is done: `exec` has no time for it
+    from importlib.abc import Traversable
+    from pathlib import Path
+
+__all__ = ["SITE", "arm", "install", "precompile", "read_last_words", "swallowed"]
 
 _HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10}) ppid \d{1,10} depth (\d{1,6}) *\n")
 _HELLO_BYTES = 128
@@ -52,32 +53,19 @@ _STACK = re.compile(r"^(?:Current thread 0x[0-9a-f]+|Stack)(?: \[[^\]\n]*\])? \(
 _FRAME = re.compile(r'^  File "(.*)", line (\d{1,9}|\?\?\?) in (.*)$')
 
 
-def arm(environment: Mapping[str, str], report_dir: str, recursion: int | None, *, site: str = SITE) -> dict[str, str]:
-    """The job's environment with the guard in it: PYTHONPATH keeps what it held, behind *site*.
-
-    *report_dir* must exist and be writable by the job's user; *recursion* None leaves Python's own limit, capped by the guard.
-    """
-    path = environment.get("PYTHONPATH")
-    behind = (
-        [entry for entry in path.split(os.pathsep) if entry != site] if path else []
-    )  # an empty entry is the current directory: keep it
-    armed = dict(environment) | {"PYTHONPATH": os.pathsep.join([site, *behind]), "MAINSTAY_GUARD_DIR": report_dir}
-    armed.pop("MAINSTAY_RECURSION", None)
-    if recursion is not None:
-        armed["MAINSTAY_RECURSION"] = str(recursion)
-    return armed
-
-
 def install(target: str) -> str:
     """Copy the guard to the directory *target* and return it: for a place that every job's user can read, out of a zipapp too.
 
     Raises OSError.
     """
+    from importlib.resources import files
+    from pathlib import Path
+
     _copy(files("supervisor.guard") / "site", Path(target))
     return target
 
 
-def _copy(source: Traversable, target: Path) -> None:
+def _copy(source: "Traversable", target: "Path") -> None:
     target.mkdir(mode=0o755, parents=True, exist_ok=True)
     for entry in source.iterdir():
         if entry.is_dir() and entry.name != "__pycache__":
@@ -94,6 +82,8 @@ def precompile(python: str, *, site: str = SITE, timeout_s: float = 30.0) -> boo
 
     Without it each such start takes 4 to 7 ms longer and is otherwise the same.
     """
+    import subprocess
+
     command = [python, "-I", "-S", "-m", "compileall", "-q", site]
     try:
         done = subprocess.run(command, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL, capture_output=True)
@@ -363,6 +353,8 @@ def _record(fd: int, offset: int) -> dict[str, object] | None:
     raw = os.pread(fd, size, offset + _CELL_BYTES)
     if len(raw) != size:
         return None
+    import json  # 3 ms that a clean end has no use for
+
     try:
         record = json.loads(raw)
     except (ValueError, RecursionError):

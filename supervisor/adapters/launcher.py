@@ -1,14 +1,13 @@
 """Makes the keeper's plan for one attempt: command, environment, identity, limits of the kernel, output. Starts nothing itself."""
 
 import grp
-import math
 import os
 import pwd
-import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from supervisor.arming import rlimits
 from supervisor.core.model import Job, Launch, Limits, OutputAction, Wall
 from supervisor.errors import LaunchError
 from supervisor.ports import Places
@@ -25,7 +24,6 @@ _TAKEN_AWAY: Final = (
     "STATE_DIRECTORY",
     "RUNTIME_DIRECTORY",
 )
-CPU_MARGIN_S: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +67,6 @@ def _group(name: str) -> int:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError as err:
         raise LaunchError(f"there is no group {name!r} on this machine") from err
-
-
-def rlimits(limits: Limits) -> dict[str, list[int]]:
-    """The limits that the kernel holds per process, set before the first instruction."""
-    found: dict[str, list[int]] = {}
-    if limits.cpu_s is not None:
-        soft = math.ceil(limits.cpu_s)
-        found["CPU"] = [soft + 1, soft + 1 + CPU_MARGIN_S]  # the watch is exact and comes first; this is the line behind it
-    if limits.files is not None:
-        found["NOFILE"] = [limits.files, limits.files]
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    found["CORE"] = [0, hard]
-    return found
 
 
 def cgroup_files(limits: Limits) -> dict[str, str]:
@@ -145,7 +130,7 @@ class Launcher:
             "groups": None if who.groups is None else list(who.groups),
             "umask": job.launch.umask,
             "nice": job.launch.nice,
-            "limits": rlimits(job.limits),
+            "limits": rlimits(job.limits.cpu_s, job.limits.files),
             "cgroup": cgroup_files(job.limits),
             "oom_score_adj": 0,  # systemd protects the supervisor; its jobs are to go first
             "output": self._state.log(job.name, key),

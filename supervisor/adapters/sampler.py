@@ -17,6 +17,7 @@ from supervisor.ports import DepthReader
 
 MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
 MAX_EYES_KEPT: Final = 64
+MAX_SIGNED: Final = 9  # processes whose own figures are part of the signature
 FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
 STATM_DATA: Final = 5
 STACK_BYTES: Final = 64 * 2**20
@@ -39,10 +40,16 @@ class Sampler:
         self._raise_stack()
 
     def signature(self) -> bytes:
-        """Bytes that differ when the main process has used memory or CPU time, or has other children; empty when it is gone."""
+        """Bytes that differ when a process of the tree has used memory or CPU time, or has other children.
+
+        Empty when the main one is gone, and for a tree so large that a full sample costs hardly more.
+        """
         statm = _pread(self._statm, 128)
         stat = _pread(self._stat, 512)
-        return statm + _pread(self._children, 4096) + stat[stat.rfind(b")") :] if stat else b""
+        if not stat or len(self._members) > MAX_SIGNED:
+            return b""
+        others = [_signed(pid) for pid in self._members[1:]]
+        return b"".join([statm, _pread(self._children, 4096), stat[stat.rfind(b")") :], *others])
 
     def members(self) -> tuple[int, ...]:
         """The pids of the tree as they were last found, main process first."""
@@ -198,6 +205,14 @@ def _pread(fd: int, size: int) -> bytes:
         return os.pread(fd, size, 0)
     except OSError:
         return b""
+
+
+def _signed(pid: int) -> bytes:
+    """The part of one process below the main one: a shell that waits for the job proper shows nothing itself."""
+    folder = f"/proc/{pid}"
+    stat = procfs.read_file(f"{folder}/stat", 512) or b""
+    children = procfs.read_file(f"{folder}/task/{pid}/children", 4096) or b""
+    return (procfs.read_file(f"{folder}/statm", 128) or b"") + children + stat[stat.rfind(b")") :]
 
 
 def _resident(statm: bytes) -> int:

@@ -87,7 +87,7 @@ SCHEDULE_MAP = Shape(
         Key(
             "catch_up",
             Word(CatchUp),
-            "Fire times that passed while Mainstay was down or the job paused: forget them, run the last one, or run all.",
+            "Fire times that passed while Mainstay was down: forget them, run the last one, or run all. Those of a pause are always skipped.",
             _schedule.catch_up,
         ),
         Key(
@@ -173,7 +173,7 @@ LIMITS = Shape(
         Key(
             "stall",
             Nullable(Duration(0.1)),
-            "Time without a sign of progress.",
+            "Time without a sign of progress: a record, progress or heartbeat of `supervisor.job`; of a job that does not use it, output.",
             _limits.stall_s,
         ),
         Key("processes", Nullable(Whole(1, 4_194_304)), "Processes and threads of the whole tree.", _limits.processes),
@@ -221,13 +221,13 @@ RESTART = Shape(
                     Key(
                         "restarts",
                         Whole(0, 10_000),
-                        "Restarts allowed in the window; one more and the job is parked.",
+                        "Restarts allowed in the window. One more: a service or a triggered job is parked, the run of a job with fire times is over.",
                         _restart.budget.restarts,
                     ),
                     Key("within", Duration(1.0, 366 * 86400.0), "The length of the window.", _restart.budget.within_s),
                 ]
             ),
-            "When to give up: the job is parked and needs a person.",
+            "When to give up.",
         ),
         Key(
             "retry_on",
@@ -376,7 +376,7 @@ SUPERVISOR = Shape(
         Key(
             "listen",
             Nullable(Listen()),
-            "Where /metrics, the API and the status page are served; null: only on the unix socket.",
+            "Where /metrics, /healthz and the API for reading are served; null: only on the unix socket.",
             Settings(state_dir="").listen,
         ),
         Key(

@@ -51,12 +51,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class KeeperView:
-    """What the keeper says it holds: (run, attempt) → (pid, start on the monotonic clock) of live ones, and the keys of ended ones."""
+    """What the keeper says it holds: (run, attempt) → (pid, start on the monotonic clock) of live ones, and the keys of ended ones.
+
+    ``stopping``: somebody asked for the end, and it will ask us again once we are ready; so nothing new begins.
+    """
 
     epoch: str
     boot_id: str
     live: Mapping[tuple[RunId, int], tuple[int, Mono]]
     ended: frozenset[tuple[RunId, int]] = frozenset()
+    stopping: bool = False
 
 
 def step(state: EngineState, event: Event, now: Now) -> Step:
@@ -346,7 +350,9 @@ def restore(
     an earlier boot (lost). Attempts of the keeper that no memo knows (the history was broken) are killed.
     """
     former = {name: memo for name, memo in memos.items() if name not in jobs and not memo.runs}
-    state = EngineState(MappingProxyType({}), next_ids[0], next_ids[1], keeper.boot_id, keeper.epoch, former=MappingProxyType(former))
+    state = EngineState(
+        MappingProxyType({}), next_ids[0], next_ids[1], keeper.boot_id, keeper.epoch, keeper.stopping, MappingProxyType(former)
+    )
     actions: list[Action] = []
     touched: list[str] = []
     gone = [name for name in {**memos, **open_incidents} if name not in jobs and (name in open_incidents or memos[name].runs)]
@@ -365,7 +371,7 @@ def restore(
         else:
             start_if_service(turn, fresh=memo.epoch != keeper.epoch)
         done = _close(state, turn)
-        state, actions, touched = done.state, [*actions, *done.actions], [*touched, name]
+        state, actions, touched = done.state, [*actions, *_unfinished(done)], [*touched, name]
     known = {(run.id, run.attempt) for job_state in state.jobs.values() for run in job_state.memo.runs}
     known |= {(run.id, run.attempt) for memo in memos.values() for run in memo.runs}
     actions += [KillTree("", run_id, attempt, "unknown") for run_id, attempt in keeper.live if (run_id, attempt) not in known]

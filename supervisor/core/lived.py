@@ -11,7 +11,7 @@ from supervisor.core.model import Wall
 
 Stretch = tuple[Wall, Wall]
 STRETCHES_MAX: Final = 8  # more than these, and the two that lie closest become one
-SURE: Final = timedelta(days=7)  # a clock that went on for so long is right: what it showed ahead of that was not
+SURE: Final = timedelta(days=7)  # a clock that nobody set for so long is right: what it showed ahead of that was not
 
 
 def place(lived: tuple[Stretch, ...], now: Wall) -> Wall | None:
@@ -28,10 +28,12 @@ def add(lived: tuple[Stretch, ...], begin: Wall, end: Wall) -> tuple[Stretch, ..
             joined[-1] = (joined[-1][0], max(joined[-1][1], last))
         else:
             joined.append((first, last))
-    present = max(stretch for stretch in joined if stretch[0] <= end)
-    if present[1] - present[0] >= SURE:
-        joined = [stretch for stretch in joined if stretch <= present]
     while len(joined) > STRETCHES_MAX:
         nth = min(range(len(joined) - 1), key=lambda i: joined[i + 1][0] - joined[i][1])
         joined[nth : nth + 2] = [(joined[nth][0], joined[nth + 1][1])]
     return tuple(joined)
+
+
+def forget_ahead(lived: tuple[Stretch, ...], now: Wall) -> tuple[Stretch, ...]:
+    """*lived* without what begins after *now*: the clock was wrong when it showed that, and will show it again when it is true."""
+    return tuple(stretch for stretch in lived if stretch[0] <= now)

@@ -72,8 +72,8 @@ class Last:
 class Memo:
     """What is remembered of a job; this is what survives a restart of the brain.
 
-    ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``). ``backlog``: fire times that
-    wait for the run before them to end.
+    ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``), ``settled_at`` since when the wall
+    clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end.
     """
 
     configured_at: Wall
@@ -85,6 +85,7 @@ class Memo:
     parked: str | None = None
     last_slot: Wall | None = None
     lived: tuple[Stretch, ...] = ()
+    settled_at: Wall | None = None
     backlog: tuple[Wall, ...] = ()
     restarts: tuple[Mono, ...] = ()
     failures_in_row: int = 0

@@ -69,7 +69,7 @@ def _find_place(turn: Turn) -> None:
     if here is None:  # the clock was set back to before everything: whatever is due there is due for the first time
         here, stretches = now, lived.add(stretches, now, now)
     if here != since:
-        turn.state = turn.state.remember(last_slot=here, lived=stretches)
+        turn.state = turn.state.remember(last_slot=here, lived=stretches, settled_at=now)
 
 
 def _due_slots(turn: Turn) -> tuple[Wall, ...]:
@@ -91,7 +91,10 @@ def _deal(turn: Turn, slots: tuple[Wall, ...]) -> None:
     since = memo.last_slot or memo.configured_at
     begin = since if len(slots) == 1 else slots[-1] if blocked else (*again, slots[-1])[0]
     stretches = lived.add(memo.lived or ((since, since),), begin, slots[-1])
-    turn.state = turn.state.remember(last_slot=slots[-1], lived=stretches)
+    settled = (memo.settled_at or memo.configured_at) if len(slots) == 1 else now
+    if len(stretches) > 1 and now - settled >= lived.SURE:
+        stretches = lived.forget_ahead(stretches, now)
+    turn.state = turn.state.remember(last_slot=slots[-1], lived=stretches, settled_at=settled)
     if blocked:
         for slot in slots:
             _skip(turn, slot, SkipReason.PAUSED if memo.paused else SkipReason.PARKED)

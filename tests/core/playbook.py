@@ -243,7 +243,7 @@ def _row(row: Row) -> list[str]:
             return [f"run {row.id} {row.outcome}"]
         case SlotRow():
             reason = f" {row.reason}" if row.reason else f" as {row.run}"
-            return [f"slot {(row.slot - T0).total_seconds():g} {row.result}{reason}"]
+            return [f"slot {(row.slot - T0).total_seconds():.12g} {row.result}{reason}"]
         case Notification():
             return [f"notify {row.kind} {row.receiver}"]
         case _:

@@ -1,0 +1,39 @@
+"""What a child gets beside its own: the guard in its environment, and the limits that the kernel holds. Light, for ``exec`` starts with it."""
+
+import math
+import os
+import resource
+from collections.abc import Mapping
+from typing import Final
+
+SITE: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "guard", "site")
+CPU_MARGIN_S: Final = 2
+
+
+def arm(environment: Mapping[str, str], report_dir: str, recursion: int | None, *, site: str = SITE) -> dict[str, str]:
+    """The job's environment with the guard in it: PYTHONPATH keeps what it held, behind *site*.
+
+    *report_dir* must exist and be writable by the job's user; *recursion* None leaves Python's own limit, capped by the guard.
+    """
+    path = environment.get("PYTHONPATH")
+    behind = (
+        [entry for entry in path.split(os.pathsep) if entry != site] if path else []
+    )  # an empty entry is the current directory: keep it
+    armed = dict(environment) | {"PYTHONPATH": os.pathsep.join([site, *behind]), "MAINSTAY_GUARD_DIR": report_dir}
+    armed.pop("MAINSTAY_RECURSION", None)
+    if recursion is not None:
+        armed["MAINSTAY_RECURSION"] = str(recursion)
+    return armed
+
+
+def rlimits(cpu_s: float | None, files: int | None) -> dict[str, list[int]]:
+    """The limits that the kernel holds per process, set before the first instruction."""
+    found: dict[str, list[int]] = {}
+    if cpu_s is not None:
+        soft = math.ceil(cpu_s)
+        found["CPU"] = [soft + 1, soft + 1 + CPU_MARGIN_S]  # the watch is exact and comes first; this is the line behind it
+    if files is not None:
+        found["NOFILE"] = [files, files]
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    found["CORE"] = [0, hard]
+    return found

@@ -1,0 +1,266 @@
+"""All jobs together: new configs, restores, and what holds whatever happens in whatever order."""
+
+from dataclasses import replace
+
+from fakes import T0, Life
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playbook import DUE, SHUTDOWN, Play, ended, job, lines_of, reload, started, wish
+from world import World
+
+from supervisor.core import engine
+from supervisor.core.actions import Record, StartAttempt
+from supervisor.core.events import Due
+from supervisor.core.model import AlertPolicy, Job, Limits, Outcome, State, StopPolicy
+from supervisor.core.records import AttemptPhase, AttemptRow
+from supervisor.core.state import EngineState, Memo
+
+CHANGED = ("attempt 1.1 stopped", "run 1 stopped")
+STOPPED = ended(signal=15, asked_to_stop=True)
+
+# ---------------------------------------------------------------- a new config
+
+
+def test_a_service_that_comes_with_a_reload_starts_and_an_unchanged_one_is_left_alone():
+    play = Play(job()).at(1).when(started()).at(5).when(reload(job(), job("new")))
+    play.expect("start 2.1", state="running").expect("start 2.1", state="starting", name="new")
+
+
+def test_a_job_that_leaves_is_stopped_its_incidents_close_and_it_is_gone():
+    play = Play(job(budget=(9, 600))).at(1).when(started(), ended(code=1)).at(2).when(DUE, started(1, 2))
+    play.at(3).when(reload()).expect("notify closed ops", "ask 1.2 TERM", "incident 1 closed", state="stopping")
+    play.at(4).when(ended(1, 2, signal=15, asked_to_stop=True)).expect("attempt 1.2 stopped", "run 1 stopped")
+    assert not play.state.jobs
+
+
+def test_a_service_whose_process_would_differ_is_restarted_and_stopped_by_the_config_it_began_with():
+    old, new = job(grace=3), replace(job(argv=("other",)), limits=Limits(time_s=5), stop=StopPolicy("INT", 99))
+    play = Play(old).at(1).when(started())
+    play.at(2).when(reload(new)).expect("ask 1.1 TERM", state="stopping", wait=3)
+    play.at(3).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+    assert [action.job for action in play.last.actions if isinstance(action, StartAttempt)] == [new]
+
+
+def test_a_service_whose_policy_alone_changed_goes_on_with_the_old_one():
+    play = Play(job(budget=(9, 600))).at(1).when(started()).at(2).when(reload(job(budget=(0, 600)))).expect(state="running")
+    play.at(3).when(ended(code=1)).expect("notify opened ops", "attempt 1.1 failed", "incident 1 opened", state="backing_off")
+
+
+def test_a_service_that_is_restarted_between_two_attempts_starts_at_once():
+    play = Play(job()).at(1).when(started(), ended(code=1)).at(1).when(reload(job(argv=("other",)))).expect("run 1 stopped", "start 2.1")
+
+
+def test_a_run_of_a_timed_job_keeps_its_config_and_the_next_one_has_the_new():
+    old, new = job(every=60, budget=(0, 600)), job(every=60, budget=(9, 600), argv=("other",))
+    play = Play(old).when(DUE, started()).at(1).when(reload(new)).expect(state="running")
+    play.at(2).when(ended(code=1)).expect("notify opened ops", "attempt 1.1 failed", "run 1 failed", "incident 1 opened", state="idle")
+    play.at(60).when(DUE, ended(2, code=1)).expect("slot 60 ran as 2", "start 2.1", "attempt 2.1 failed", "incident 1 seen", state="backing_off")
+
+
+def test_a_service_that_is_switched_off_and_on_again_while_it_stops_starts_again():
+    play = Play(job()).at(1).when(started(), reload(job(enabled=False))).expect("ask 1.1 TERM", state="stopping")
+    play.at(2).when(reload(job())).expect(state="stopping")
+    play.at(3).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+
+
+def test_a_service_that_leaves_and_comes_back_while_it_stops_starts_again():
+    play = Play(job()).at(1).when(started(), reload()).expect("ask 1.1 TERM", state="stopping")
+    play.at(2).when(reload(job())).expect(state="stopping")
+    play.at(3).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+
+
+def test_a_service_that_was_stopped_by_a_person_stays_so_over_reloads():
+    play = Play(job()).at(1).when(started(), wish("stop")).at(2).when(reload(job(argv=("other",))))
+    play.at(3).when(STOPPED).expect(*CHANGED, state="paused")
+    play.at(4).when(reload(job(argv=("third",)))).expect(state="paused")
+
+
+def test_a_job_that_becomes_a_service_starts_although_its_last_run_went_well():
+    Play(job(manual=True)).when(wish("trigger"), ended()).at(1).when(reload(job())).expect("start 2.1")
+
+
+def test_a_run_of_a_timed_job_that_becomes_a_service_is_not_looked_at_for_ever():
+    play = Play(job(every=3600, budget=(9, 600))).when(DUE, ended(code=1)).at(1).when(DUE, started(1, 2))
+    play.at(2).when(reload(job())).expect()
+    play.at(100).when(DUE).expect(wait=None)
+
+
+def test_a_disabled_service_is_stopped_and_an_enabled_one_starts():
+    play = Play(job()).at(1).when(started()).at(2).when(reload(job(enabled=False))).expect("ask 1.1 TERM")
+    play.at(3).when(STOPPED).expect(*CHANGED, state="disabled")
+    play.at(4).when(reload(job())).expect("start 2.1", state="starting")
+
+
+def test_a_reload_while_mainstay_stops_starts_nothing():
+    play = Play(job()).at(1).when(started(), SHUTDOWN).at(2).when(reload(job(argv=("other",)), job("new"), job("timed", every=60)))
+    play.expect(state="stopping").expect(state="idle", name="new")
+    play.at(3).when(STOPPED).expect(*CHANGED, "finished")
+
+
+def test_a_thousand_reloads_in_a_row_restart_a_service_once():
+    play = Play(job()).at(1).when(started())
+    play.when(*(reload(job(argv=(f"version-{n}",))) for n in range(1000))).expect("ask 1.1 TERM")
+    play.at(2).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+    assert play.job_state().job_of(2).launch.argv == ("version-999",)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_an_intent_is_durable_and_names_the_keeper_that_is_asked():
+    play = Play(job())
+    record, start = play.last.actions
+    assert isinstance(record, Record)
+    assert record.durable
+    (row,) = [row for row in record.rows if isinstance(row, AttemptRow)]
+    assert (row.phase, row.epoch, row.boot_id, row.run, row.attempt) == (AttemptPhase.INTENDED, "epoch-1", "boot-1", 1, 1)
+    assert lines_of(start) == ["start 1.1"]
+
+
+def test_a_step_that_fails_leaves_the_state_as_it_was():
+    play = Play(job())
+    before = play.state
+    result = engine.step(play.state, Due("ghost"), play.clock.now())
+    assert (result.state, result.actions) == (before, ())
+
+
+# ---------------------------------------------------------------- whatever happens
+
+POLICIES = st.builds(
+    lambda when, budget, kind, overlap, catch_up, after, grace: job(
+        "job",
+        when=when,
+        budget=(budget, 100),
+        overlap=overlap,
+        catch_up=catch_up,
+        within=600,
+        grace=grace,
+        stable=20,
+        alerts=AlertPolicy(to=("ops",), after=after, remind_s=50),
+        **{"service": {}, "manual": {"manual": True}, "every": {"every": 20}, "cron": {"cron": "* * * * *", "jitter": 30}}[kind],
+    ),
+    st.sampled_from(["never", "on-failure", "always"]),
+    st.integers(0, 3),
+    st.sampled_from(["service", "every", "cron", "manual"]),
+    st.sampled_from(["forbid", "replace", "allow"]),
+    st.sampled_from(["none", "last", "all"]),
+    st.integers(1, 3),
+    st.sampled_from([0.5, 5, 30]),
+)
+LIVES = st.sampled_from(
+    [
+        Life(lives_s=1, code=0),
+        Life(lives_s=30, code=0),
+        Life(lives_s=1, code=1),
+        Life(lives_s=25, code=None, signal=11),
+        Life(),
+        Life(heeds_s=None),
+        Life(lives_s=500, heeds_s=10),
+        Life(launch_error="no such file"),
+    ]
+)
+DEEDS = st.one_of(
+    st.tuples(st.just("wait"), st.sampled_from([0.3, 1, 7, 20, 61, 300])),
+    st.tuples(st.just("wish"), st.sampled_from(["start", "stop", "restart", "trigger", "pause", "resume"])),
+    st.tuples(st.just("pause"), st.sampled_from([1, 50, 5000])),
+    st.tuples(st.just("crash"), st.integers(1, 6)),
+    st.tuples(st.just("jump"), st.sampled_from([-86400, -3600, -30, 30, 3600, 86400])),
+    st.tuples(st.just("keeper"), st.just(0)),
+    st.tuples(st.just("reboot"), st.just(0)),
+    st.tuples(st.just("reload"), st.sampled_from(["argv", "off", "gone", "other", "back"])),
+)
+
+
+def do(world: World, base: Job, deed: str, how: float | str) -> None:
+    match deed:
+        case "wait":
+            world.run(float(how))
+        case "wish":
+            world.wish(str(how), "job")
+        case "pause":
+            world.wish("pause", "job", (world.clock.wall - T0).total_seconds() + float(how))
+        case "crash":
+            world.crash_after = world.done + int(how)  # while it does whatever comes next
+        case "jump":
+            world.jump(float(how))
+        case "keeper":
+            world.kill_keeper()
+        case "reboot":
+            world.reboot()
+        case "reload":
+            jobs = {
+                "argv": (replace(base, launch=replace(base.launch, argv=("other",))),),
+                "off": (replace(base, enabled=False),),
+                "gone": (),
+                "other": (base, job("other")),
+                "back": (base,),
+            }
+            world.reload(*jobs[str(how)])
+
+
+@given(base=POLICIES, lives=st.lists(LIVES, min_size=1, max_size=5), deeds=st.lists(DEEDS, max_size=12))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_happens_nothing_is_lost_or_doubled_and_a_shutdown_ends_it(base, lives, deeds):
+    world = World(base, life=lambda key, _plan: lives[hash_of(key) % len(lives)])
+    world.boot()
+    for deed, how in deeds:
+        do(world, base, deed, how)
+        world.run(0.1)
+    world.crash_after = None
+    world.verify()
+    world.shut_down()
+    world.run(100)
+    world.verify()
+    assert world.finished
+    assert world.keeper.said_bye
+    assert not world.keeper.live
+
+
+def hash_of(key: str) -> int:
+    run, _, attempt = key.partition(".")
+    return 7 * int(run) + int(attempt)
+
+
+# ---------------------------------------------------------------- odds and ends of a restore
+
+
+def restored(memo: Memo, keeper: engine.KeeperView, base=None) -> engine.Step:
+    play = Play(fresh=False)
+    base = base or job()
+    return engine.restore({"job": base}, {"job": memo}, {}, (9, 9), keeper, play.clock.now())
+
+
+def test_a_stop_whose_signal_may_not_have_been_sent_is_asked_for_again_and_its_kill_too():
+    play = Play(job()).at(1).when(started(), wish("stop"))
+    view = engine.KeeperView("epoch-1", "boot-1", {(1, 1): (101, play.clock.mono())})
+    again = restored(play.memo, view)
+    assert [line for action in again.actions for line in lines_of(action)] == ["ask 1.1 TERM"]
+    play.at(11).when(DUE).expect("kill 1.1 stop")
+    again = engine.restore({"job": job()}, {"job": play.memo}, {}, (9, 9), view, play.clock.now())
+    killed = engine.step(again.state, DUE, play.clock.now())
+    assert [line for action in killed.actions for line in lines_of(action)] == ["kill 1.1 stop"]
+
+
+def test_the_budget_of_one_boot_means_nothing_in_the_next():
+    play = Play(job(budget=(1, 600))).at(1).when(started(), ended(code=1))
+    assert len(play.memo.restarts) == 1
+    again = restored(play.memo, engine.KeeperView("epoch-2", "boot-2", {}))
+    memo = again.state.jobs["job"].memo
+    assert memo.restarts == ()
+    assert [(run.phase, run.begun_at) for run in memo.runs] == [(State.BACKING_OFF, None)]
+
+
+def test_nothing_begins_in_a_brain_that_a_stopping_keeper_started():
+    again = restored(Memo(Play(fresh=False).clock.wall), engine.KeeperView("epoch-1", "boot-1", {}, stopping=True))
+    assert not again.state.jobs["job"].memo.runs
+    assert again.state.closing
+
+
+def test_the_duration_of_a_run_does_not_change_with_the_clock():
+    play = Play(job(manual=True)).when(wish("trigger"), started()).at(60).set_wall(4000).when(ended(lived=60))
+    assert play.memo.last.duration_s == 60
+    assert play.memo.last.outcome is Outcome.SUCCEEDED
+
+
+def test_an_empty_engine_knows_no_deadline():
+    assert engine.earliest(EngineState({})) == (None, None)

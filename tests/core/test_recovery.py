@@ -1,0 +1,254 @@
+"""The brain dies after every single action of every scenario, the keeper too, and the machine: the same end, or an honest one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fakes import Life
+from playbook import job
+from world import Script, World
+
+from supervisor.core.model import Job, Outcome
+from supervisor.core.records import SlotResult
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Jobs, how their attempts live (by key), what is done to them, and how long it goes on."""
+
+    jobs: tuple[Job, ...]
+    lives: Mapping[str, Life]
+    script: Script = ()
+    until: float = 100.0
+    default: Life = Life()
+
+    def world(self) -> World:
+        return World(*self.jobs, life=lambda key, _plan: self.lives.get(key, self.default))
+
+    def play(self, prepare: Callable[[World], Any] = lambda _world: None) -> World:
+        world = self.world()
+        prepare(world)
+        world.boot()
+        world.run(self.until, self.script)
+        return world
+
+
+FAILS = Life(lives_s=2, code=1)
+WORKS = Life(lives_s=2, code=0)
+CRASHES = Life(lives_s=2, code=None, signal=11)
+STUBBORN = Life(heeds_s=None)
+ABSENT = Life(launch_error="no such file")
+
+SCENARIOS = {
+    "a service that fails, comes back and stays": Scenario((job(),), {"1.1": FAILS, "1.2": CRASHES}),
+    "a service that gives up": Scenario((job(budget=(2, 600)),), {}, default=FAILS),
+    "a service that cannot be started": Scenario((job(budget=(2, 600)),), {}, default=ABSENT),
+    "a job of every minute that fails now and then": Scenario(
+        (job(every=60, budget=(1, 600)),), {"2.1": FAILS, "2.2": FAILS, "3.1": FAILS}, until=200, default=WORKS
+    ),
+    "fire times that overlap": Scenario((job(every=10),), {}, until=50, default=Life(lives_s=25)),
+    "fire times that replace a stubborn run": Scenario(
+        (job(every=20, overlap="replace", grace=3),), {"1.1": STUBBORN}, until=70, default=Life(lives_s=25)
+    ),
+    "fire times that run side by side": Scenario((job(every=10, overlap="allow"),), {"2.1": FAILS}, until=45, default=Life(lives_s=25)),
+    "a stop that needs a kill": Scenario(
+        (job(), job("other", manual=True)),
+        {"1.1": STUBBORN, "2.1": FAILS},
+        ((5, lambda w: w.wish("trigger", "other")), (9, lambda w: w.wish("stop", "job")), (40, lambda w: w.wish("start", "job"))),
+    ),
+    "a restart while it starts, backs off and runs": Scenario(
+        (job(budget=(9, 600)),),
+        {"1.1": Life(heeds_s=1), "2.1": FAILS},
+        ((0, lambda w: w.wish("restart", "job")), (3.5, lambda w: w.wish("restart", "job")), (20, lambda w: w.wish("restart", "job"))),
+    ),
+    "a pause with an end, and a backlog": Scenario(
+        (job(every=10, catch_up="all"), job("service")),
+        {},
+        (
+            (5, lambda w: w.wish("pause", "job", 33)),
+            (6, lambda w: w.wish("pause", "service", 40)),
+            (7, lambda w: w.wish("stop", "service")),
+            (50, lambda w: w.wish("resume", "service")),
+        ),
+        until=80,
+        default=WORKS,
+    ),
+    "a job that leaves and one that comes": Scenario(
+        (job(), job("leaves", grace=3), job("timed", every=10)),
+        {"2.1": STUBBORN},
+        (
+            (11, lambda w: w.reload(job(), job("comes"), job("timed", every=10))),
+            (12, lambda w: w.reload(job(), job("comes"), job("leaves"), job("timed", every=10))),
+        ),
+        until=45,
+    ),
+    "a shutdown": Scenario(
+        (job(grace=3), job("other", budget=(9, 600)), job("timed", every=10)),
+        {"1.1": STUBBORN, "2.1": FAILS},
+        ((12, lambda w: w.shut_down()),),
+        until=40,
+        default=Life(lives_s=30, heeds_s=1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_brain_that_dies_after_any_action_changes_nothing(name):
+    scenario = SCENARIOS[name]
+    undisturbed = scenario.play()
+    undisturbed.verify()
+    expected, actions = undisturbed.digest(), undisturbed.done
+    assert actions > 10
+    for nth in range(1, actions + 1):
+        world = scenario.play(lambda w, nth=nth: setattr(w, "crash_after", nth))
+        world.verify()
+        found = world.digest()
+        for part, value in expected.items():
+            assert found[part] == value, f"dead after action {nth}: {part}"
+
+
+def _after_action(nth: int, what: Callable[[World], None]) -> Callable[[World], None]:
+    """The brain dies after action *nth* and *what* happens as well."""
+
+    def prepare(world: World) -> None:
+        world.crash_after = nth
+        world.on_crash = what
+
+    return prepare
+
+
+def _reboot(world: World) -> None:
+    world.keeper.reboot()
+    world.restarts.clear()
+
+
+def _lose_power(world: World) -> None:
+    _reboot(world)
+    world.power_lost = True
+    world.store.lose_power()
+
+
+@pytest.mark.parametrize("disaster", [lambda w: w.keeper.die(), _reboot, _lose_power], ids=["keeper", "reboot", "power"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_when_the_children_die_unseen_their_runs_are_lost_and_nothing_is_doubled(name, disaster):
+    scenario = SCENARIOS[name]
+    actions = scenario.play().done
+    for nth in range(1, actions + 1):
+        world = scenario.play(_after_action(nth, disaster))
+        world.run(300)
+        world.verify()
+        if not world.finished:
+            _goes_on(world)
+
+
+def _goes_on(world: World) -> None:
+    """Services that nobody stopped and that did not give up are up again, or about to be."""
+    for state in world.state.jobs.values():
+        memo = state.memo
+        over = memo.last is not None and memo.last.outcome is Outcome.SUCCEEDED
+        if state.job.schedule.is_service and not (memo.paused or memo.parked or over):
+            assert memo.runs, f"{state.name} is {state.state} for ever"
+
+
+def test_a_run_that_was_alive_when_the_machine_went_down_is_lost_and_its_slot_is_not_run_again():
+    world = World(job(every=3600, budget=(0, 600), when="never"), life=lambda _key, _plan: Life(lives_s=100))
+    world.boot()
+    world.run(10)
+    world.reboot()
+    world.run(10)
+    world.verify()
+    assert world.store.attempts[1, 1].outcome is Outcome.LOST
+    assert [row.outcome for row in world.store.runs.values()] == [Outcome.LOST]
+    assert world.keeper.starts.total() == 1
+
+
+def test_an_exit_record_that_outlived_the_machine_is_believed():
+    world = World(job(), life=lambda _key, _plan: Life(lives_s=5, code=7))
+    world.boot()
+    world.run(4)
+    world.clock.advance(2)
+    world.keeper.tick()  # recorded, and nobody was told
+    world.reboot()
+    world.verify()
+    assert (world.store.attempts[1, 1].outcome, world.store.attempts[1, 1].exit_code) == (Outcome.FAILED, 7)
+
+
+def test_a_service_that_the_last_mainstay_stopped_starts_with_the_next_one_although_its_end_was_not_written():
+    world = World(job(), job("idle", manual=True))
+    world.boot()
+    world.run(5)
+    world.keeper.obey({"op": "signal", "key": "1.1"})  # the keeper gave up waiting for the brain
+    world.keeper.tick()
+    world.kill_keeper()
+    world.run(5)
+    world.verify()
+    assert world.store.attempts[1, 1].outcome is Outcome.STOPPED
+    assert sorted(world.keeper.live) == ["2.1"]
+
+
+def test_an_operators_stop_outlives_both_halves():
+    world = World(job())
+    world.boot()
+    world.run(5)
+    world.wish("stop", "job")
+    world.keeper.tick()
+    world.kill_keeper()
+    world.run(5)
+    world.reboot()
+    world.run(50)
+    world.verify()
+    assert world.state.jobs["job"].state.value == "paused"
+    assert world.keeper.starts.total() == 1
+
+
+def test_a_job_that_vanished_from_the_config_while_mainstay_was_down_is_stopped_and_its_incident_closed():
+    world = World(job(), job("other", budget=(0, 600)), life=lambda key, _plan: FAILS if key == "2.1" else Life())
+    world.boot()
+    world.run(10)
+    assert [one.job for one in world.store.open_incidents()] == ["other"]
+    world.jobs = {}
+    world.crash()
+    world.run(10)
+    world.verify()
+    assert not world.state.jobs
+    assert not world.keeper.live
+    assert not world.store.open_incidents()
+
+
+def test_an_attempt_that_no_memo_knows_is_killed_and_its_record_let_go():
+    world = World(job())
+    world.boot()
+    world.run(5)
+    world.store.texts.clear()  # the history was broken and begun afresh
+    world.crash()
+    world.run(5)
+    assert sorted(world.keeper.live) == ["2.1"]
+    assert world.keeper.histories["1.1"]["killed_for"] == "unknown"
+    assert not world.keeper.records
+
+
+@pytest.mark.parametrize(("catch_up", "ran"), [("none", 0), ("last", 1), ("all", 6)])
+def test_slots_that_passed_while_mainstay_was_down_are_caught_up_as_configured(catch_up, ran):
+    world = World(job(every=600, catch_up=catch_up), life=lambda _key, _plan: WORKS)
+    world.boot()
+    world.run(10)
+    world.clock.advance(3700)  # nobody is there
+    world.crash()
+    world.run(100)
+    world.verify()
+    world.verify_slots()
+    late = [row for row in world.store.slots.values() if row.result is SlotResult.LATE]
+    skipped = [row.reason.value for row in world.store.slots.values() if row.result is SlotResult.SKIPPED]
+    assert (len(late), skipped) == (ran, ["daemon_down"] * (6 - ran))
+
+
+def test_a_fire_time_that_passed_before_the_first_look_is_not_forgotten():
+    """A brain that dies between being configured and the first fire time remembers since when the job is there."""
+    world = World(job(cron="*/10 * * * *"))
+    world.boot()
+    world.clock.advance(660)
+    world.crash()
+    world.run(1)
+    world.verify_slots()
+    assert len(world.store.slots) == 1

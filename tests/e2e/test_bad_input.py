@@ -1,0 +1,285 @@
+"""What Mainstay makes of wrong files, taken places and missing permissions: one line that names the place and the mend, never a traceback."""
+
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import ROOT, Mainstay, environment, free_port, wait_for
+
+HERE = Path(__file__).resolve().parent
+JOB = "jobs:\n  one: {command: ['true'], schedule: manual}\n"
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+def refused(mainstay: Mainstay, code: int, *says: str) -> str:
+    """`run` ends with *code* and says so in plain words; `check` agrees where it is the config."""
+    done = mainstay.cli("run")
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr + mainstay.log()
+    assert "bug of Mainstay" not in done.stderr, done.stderr
+    for words in says:
+        assert words in done.stderr, done.stderr
+    if code == 78:
+        checked = mainstay.cli("check")
+        assert (checked.returncode, checked.stdout) == (78, "")
+        assert checked.stderr == done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def unstarted(tmp_path: Path) -> Mainstay:
+    return Mainstay(tmp_path, JOB)
+
+
+# ---------------------------------------------------------------- the config
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "empty"),
+        (b"\n# nothing\n", "empty"),
+        (b"\x00\x01\x02\xff\xfe", "config.yaml"),
+        (b"jobs:\n  one: {command: ['true']", "config.yaml:"),
+        (b"jobs:\n  one:\n\tcommand: [x]\n", "config.yaml:3:1"),
+        (b"- a\n- b\n", "config.yaml:1:1"),
+        (b"just words", "config.yaml:1:1"),
+        (b"jobs: {}\n...\n---\njobs: {}\n", "config.yaml:"),
+        (b"jobs: {one: {command: []}}\n", "jobs.one.command"),
+        (b"jobs: {one: {command: ['true'], limits: {memory: 99999999999999999999TiB}}}\n", "jobs.one.limits.memory"),
+        (b"jobs: {one: {command: ['true'], limits: {time: -5s}}}\n", "jobs.one.limits.time"),
+        (b"jobs: {'../../etc': {command: ['true']}}\n", "../../etc"),
+        (b"jobs: {one: {command: ['true'], alerts: {to: [nobody]}}}\n", "nobody"),
+        (b"a: &a [x]\nb: &b [*a, *a, *a]\njobs: {one: {command: [*b, *b]}}\n", "config.yaml:"),
+    ],
+)
+def test_a_config_that_is_none_is_78_with_place_and_mend(unstarted: Mainstay, text: bytes, says: str) -> None:
+    unstarted.config.write_bytes(text)
+    refused(unstarted, 78, says)
+    assert not unstarted.state.exists(), "a config that is refused changes nothing"
+
+
+def test_a_config_that_is_not_there(unstarted: Mainstay) -> None:
+    unstarted.config.unlink()
+    refused(unstarted, 78, f"{unstarted.config}: ", "does not exist")
+    unstarted.config.mkdir()
+    refused(unstarted, 78, f"{unstarted.config}: ", "directory")
+
+
+def test_no_config_anywhere_says_where_it_looked(tmp_path: Path) -> None:
+    if os.path.lexists("/etc/mainstay/config.yaml"):
+        pytest.skip("there is an /etc/mainstay/config.yaml")
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "supervisor", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=environment("x"),
+    )
+    assert done.returncode == 78
+    assert done.stderr.startswith("config.yaml: does not exist, nor does /etc/mainstay/config.yaml; ")
+
+
+def test_an_enormous_config_is_refused_quickly(unstarted: Mainstay) -> None:
+    unstarted.config.write_text("#" * 200_000_000)
+    refused(unstarted, 78, "config.yaml")
+
+
+# ---------------------------------------------------------------- places
+
+
+def test_a_port_in_use_is_said_with_who_has_it(unstarted: Mainstay) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", unstarted.port))
+        taken.listen()
+        said = refused(unstarted, 1, f"127.0.0.1:{unstarted.port} is in use", "supervisor.listen")
+        assert f"pid {os.getpid()}" in said
+
+
+def test_a_state_directory_that_is_a_file_or_lies_below_one(unstarted: Mainstay) -> None:
+    unstarted.state.write_text("a file")
+    refused(unstarted, 1, str(unstarted.state), "state_dir")
+    unstarted.config.write_text(unstarted.config.read_text().replace("state_dir: state", "state_dir: /dev/null/x"))
+    refused(unstarted, 1, "/dev/null/x", "state_dir")
+
+
+def test_a_state_directory_with_too_long_a_path_for_a_socket(unstarted: Mainstay) -> None:
+    deep = "/".join(["d" * 60] * 3)
+    unstarted.config.write_text(unstarted.config.read_text().replace("state_dir: state", f"state_dir: {deep}"))
+    refused(unstarted, 1, "unix socket", "state_dir")
+
+
+def test_a_lock_that_is_a_trap_is_not_followed(unstarted: Mainstay, tmp_path: Path) -> None:
+    unstarted.state.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (unstarted.state / "lock").symlink_to(victim)
+    refused(unstarted, 1, "lock")
+    assert victim.read_text() == "precious"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user can reach (pytest's own are closed), with a copy of Mainstay that this user can read."""
+    folder = Path("/tmp") / f"mainstay-test-{os.getpid()}-{free_port()}"
+    folder.mkdir(mode=0o755)
+    shutil.copytree(ROOT / "supervisor", folder / "lib" / "supervisor")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def as_nobody(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Mainstay as a user who owns nothing; by a Python that this user may execute."""
+    python = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.access(path, os.X_OK)), None)
+    if python is None or shutil.which("setpriv") is None:
+        pytest.skip("no setpriv, or no Python that another user can execute")
+    packages = subprocess.run(
+        [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    found = folder / "lib"
+    for name in ("yaml", "msgspec", "cronsim", "structlog", "psutil"):
+        if not (found / name).exists() and (Path(packages) / name).is_dir():
+            shutil.copytree(Path(packages) / name, found / name)
+    start = f"import sys; sys.path.insert(0, {str(found)!r}); sys.argv[0] = 'mainstay'; from supervisor.cli import main; sys.exit(main())"
+    return subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-I", "-B", "-c", start, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment("nobody"),
+    )
+
+
+@root_only
+def test_a_config_that_may_not_be_read(open_folder: Path) -> None:
+    (open_folder / "config.yaml").write_text(JOB)
+    (open_folder / "config.yaml").chmod(0o600)
+    done = as_nobody(open_folder, "-c", str(open_folder / "config.yaml"), "check")
+    assert done.returncode == 78, done
+    assert re.fullmatch(r"\S+config\.yaml: may not be read by uid 65534; .*\n", done.stderr), done.stderr
+
+
+@root_only
+def test_a_state_directory_that_may_not_be_made_or_entered(open_folder: Path) -> None:
+    config = open_folder / "config.yaml"
+    config.write_text(f"supervisor: {{state_dir: state, listen: '127.0.0.1:{free_port()}'}}\n{JOB}")
+    config.chmod(0o644)
+    done = as_nobody(open_folder, "-c", str(config), "run")
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert re.fullmatch(
+        r"mainstay: cannot make the state directory \S+/state: Permission denied; set supervisor.state_dir .*\n", done.stderr
+    )
+    (open_folder / "state").mkdir(mode=0o711)
+    done = as_nobody(open_folder, "-c", str(config), "run")
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert "state_dir" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+# ---------------------------------------------------------------- the history
+
+
+def test_a_history_of_a_newer_mainstay_is_left_alone(make) -> None:
+    mainstay = make(JOB)
+    mainstay.start()
+    mainstay.run_job("one")
+    assert mainstay.stop() == 0
+    path = mainstay.state / "history.db"
+    with sqlite3.connect(path) as base:
+        base.execute("PRAGMA user_version = 999")
+        base.execute("UPDATE meta SET value = '999' WHERE key = 'schema'")
+    base.close()
+    before = path.read_bytes()
+    assert mainstay.launch().wait(30) == 1
+    (said,) = mainstay.log_events("cannot_start")
+    assert "newer" in said["error"]
+    assert str(path) in said["error"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("garbage", [b"this is no database at all\n" * 1000, b"", b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_garbage_history_is_set_aside_and_supervision_goes_on(make, garbage: bytes) -> None:
+    mainstay = make(JOB)
+    mainstay.state.mkdir(mode=0o711)
+    (mainstay.state / "history.db").write_bytes(garbage)
+    mainstay.start()
+    assert mainstay.run_job("one")["outcome"] == "succeeded"
+    if garbage:
+        assert mainstay.log_events("history_set_aside")
+        aside = [entry for entry in mainstay.state.iterdir() if entry.name.startswith("history.db.") and entry.read_bytes() == garbage]
+        assert aside, list(mainstay.state.iterdir())
+        mainstay.wait_for_metric('mainstay_store_errors_total{operation="open"}', 1)
+
+
+def test_a_history_that_breaks_under_a_run_does_not_mix_old_records_into_new_runs(make) -> None:
+    """Both halves die, an exit record is left, and the history is lost: a new run must not be judged by the old one's record."""
+    mainstay = make("jobs:\n  svc: {command: [sleep, '1000'], limits: {time: 1h}}\n")
+    (mainstay.state / "exits").mkdir(parents=True)
+    record = '{"key": "1.1", "pid": 1, "code": 7, "signal": null, "started_mono": 1, "started_wall": 1, "ended_mono": 2, "ended_wall": 2}'
+    (mainstay.state / "exits" / "1.1.json").write_text(record)
+    mainstay.start()
+    mainstay.wait_for(lambda: not list((mainstay.state / "exits").iterdir()), "that the record goes")
+    job = mainstay.wait_for_state("svc", "running")
+    assert job["last"] is None
+    assert job["failures_in_row"] == 0
+    assert job["runs"][0]["attempt"] == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 5}', '{"key": "../../x"}', '{"key": "9.9"}', "\udcff"])
+def test_broken_exit_records_do_not_keep_it_from_starting(make, text: str) -> None:
+    mainstay = make(JOB)
+    (mainstay.state / "exits").mkdir(parents=True)
+    (mainstay.state / "exits" / "9.9.json").write_bytes(text.encode(errors="surrogateescape"))
+    (mainstay.state / "exits" / "8.8.json.tmp").write_bytes(b'{"key": "8')
+    mainstay.start()
+    assert mainstay.run_job("one")["outcome"] == "succeeded"
+
+
+def test_the_history_going_read_only_under_it_does_not_stop_the_jobs(make) -> None:
+    mainstay = make("jobs:\n  one: {shell: 'exit 3', schedule: manual, restart: {when: never}}\n").start()
+    mainstay.run_job("one")
+    blocker = sqlite3.connect(mainstay.state / "history.db", isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    try:
+        mainstay.post("/jobs/one/trigger")
+        wait_for(lambda: mainstay.job("one")["failures_in_row"] == 2, "the second end")
+        mainstay.wait_for(lambda: mainstay.log_events("history_not_written"), "that it says so")
+    finally:
+        blocker.close()
+    mainstay.run_job("one")
+    assert [row["outcome"] for row in mainstay.runs("one")] == ["failed"] * 3
+    mainstay.wait_for(lambda: mainstay.log_events("history_written_again"), "that it says so")
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def test_a_job_that_cannot_start_is_launch_failed_with_the_reason(make) -> None:
+    mainstay = make("{}")
+    (mainstay.folder / "plain").write_text("not a program")
+    never = "schedule: manual, restart: {when: never}"
+    mainstay.write_config(
+        f"jobs:\n  none: {{command: [/no/such/program], {never}}}\n  plain: {{command: [./plain], {never}}}\n"
+        f"  folder: {{command: ['true'], directory: /no/such/folder, {never}}}\n"
+    )
+    mainstay.start()
+    for job, says in {
+        "none": "cannot execute '/no/such/program': No such file or directory",
+        "plain": "cannot execute './plain': Permission denied",
+        "folder": "cannot enter the directory '/no/such/folder': No such file or directory",
+    }.items():
+        run = mainstay.run_job(job)
+        assert run["outcome"] == "launch_failed", job
+        assert says in run["summary"], run
+        assert says in " ".join(mainstay.cli("why", job).stdout.split())

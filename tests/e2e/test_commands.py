@@ -1,0 +1,404 @@
+"""Every command as people and their scripts use it: text and --json, exit codes, and what a reload does."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import PROGRAM, Mainstay, environment, wait_for
+
+JOBS = r"""
+jobs:
+  good: {shell: 'echo all is well', schedule: manual}
+  bad: {shell: 'echo oh; exit 3', schedule: manual, restart: {when: never}}
+  again: {shell: 'exit 4', schedule: manual, restart: {when: on-failure, backoff: {first: 0s}, budget: {restarts: 2, within: 10m}}}
+  long: {shell: 'echo begun; exec sleep 1000', schedule: manual}
+  svc: {command: [sleep, '1000'], limits: {time: 30d}}
+  nightly: {command: ['true'], schedule: {cron: '30 3 * * *', timezone: Europe/London}}
+  hostile: {shell: "printf 'a\\033[2J\\007b\\342\\200\\256c\\377d\\n'", schedule: manual}
+  ticks: {shell: 'n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done', schedule: manual}
+"""
+OFF = "  off: {command: ['true'], enabled: false}\n"
+
+
+@pytest.fixture(scope="module")
+def mainstay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mainstay]:
+    daemon = Mainstay(tmp_path_factory.mktemp("commands"), JOBS + OFF)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.close()
+
+
+@pytest.fixture(autouse=True)
+def restored(mainstay: Mainstay) -> Iterator[None]:
+    """The config on disk is good again after each test, and in force."""
+    yield
+    mainstay.write_config(JOBS + OFF)
+    assert mainstay.post("/reload")["ok"]
+
+
+def good(mainstay: Mainstay, *words: str) -> str:
+    """What the command prints; it has to succeed."""
+    done = mainstay.cli(*words)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert "\x1b" not in done.stdout, "colour, and not on a terminal"
+    return done.stdout
+
+
+def data(mainstay: Mainstay, *words: str) -> object:
+    """Its --json."""
+    return json.loads(good(mainstay, *words, "--json"))
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_status_shows_daemon_and_jobs(mainstay: Mainstay) -> None:
+    text = good(mainstay, "status")
+    assert text.startswith("mainstay ")
+    header, *rows = text.split("\n\n")[1].splitlines()
+    assert header.split()[:2] == ["JOB", "STATE"]
+    states = {row.split()[0]: row.split()[1] for row in rows}
+    assert states.keys() == {"good", "bad", "again", "long", "svc", "nightly", "hostile", "ticks", "off"}
+    assert states["off"] == "disabled"
+    found = data(mainstay, "status")
+    assert found["daemon"]["pid"] == mainstay.brain_pid
+    assert found["daemon"]["keeper_pid"] == mainstay.keeper_pid
+    assert found["daemon"]["version"]
+    assert found["daemon"]["containment"].keys() == {"memory", "processes", "kill"}
+    assert {job["name"] for job in found["jobs"]} == states.keys()
+    assert all({"state", "last"} <= job.keys() for job in found["jobs"])
+    assert [row.split()[0] for row in good(mainstay, "status", "svc").split("\n\n")[1].splitlines()] == ["JOB", "svc"]
+
+
+def test_a_job_that_is_not_there_is_1_and_said(mainstay: Mainstay) -> None:
+    for words in (
+        ["status", "nobody"],
+        *([verb, "nobody"] for verb in ("start", "stop", "restart", "trigger", "pause", "resume", "logs", "why")),
+        ["why", "99999999"],
+        ["incident", "99999999"],
+        ["incident", "99999999", "--ack"],
+        ["logs", "good", "--run", "99999999"],
+    ):
+        done = mainstay.cli(*words)
+        assert (done.returncode, done.stdout) == (1, ""), (words, done)
+        assert done.stderr.startswith("mainstay: "), (words, done)
+        assert len(done.stderr.splitlines()) <= 2, (words, done)
+
+
+def test_the_words_of_a_job_that_ran_well(mainstay: Mainstay) -> None:
+    assert "good: run" in good(mainstay, "trigger", "good")
+    mainstay.wait_for(lambda: mainstay.job("good")["last"], "its end")
+    run = mainstay.runs("good")[0]["run"]
+    assert good(mainstay, "logs", "good") == "all is well\n"
+    found = data(mainstay, "logs", "good", "--run", str(run))
+    assert (found["run"], found["attempt"], found["text"]) == (run, 1, "all is well\n")
+    rows = good(mainstay, "runs", "good").splitlines()
+    assert rows[0].split()[:2] == ["RUN", "JOB"]
+    assert rows[1].split()[:2] == [str(run), "good"]
+    assert "succeeded" in rows[1]
+    assert data(mainstay, "runs", "good")["runs"][0]["outcome"] == "succeeded"
+    assert "SUCCEEDED" in good(mainstay, "why", "good")
+
+
+def test_the_story_of_a_bad_end(mainstay: Mainstay) -> None:
+    run = mainstay.run_job("bad")["run"]
+    text = good(mainstay, "why", "bad")
+    assert text.startswith(f"bad run {run}, attempt 1: FAILED\n  It ended with exit code 3 after ")
+    for section in ("Evidence", "Last output", "What Mainstay did", "What it does next", "How to override"):
+        assert f"\n{section}\n" in text
+    assert good(mainstay, "why", str(run)).splitlines()[0] == text.splitlines()[0]
+    assert data(mainstay, "why", "bad")["exit_code"] == 3
+    (number,) = mainstay.job("bad")["incidents"]
+    listed = good(mainstay, "incidents")
+    assert [row for row in listed.splitlines() if row.split()[:3] == [str(number), "open", "bad"]]
+    assert any(one["incident"] == number for one in data(mainstay, "incidents", "--open"))
+    shown = data(mainstay, "incident", str(number))
+    assert (shown["job"], shown["outcome"], shown["closed_at"]) == ("bad", "failed", None)
+    report = shown["report"]
+    assert {"schema", "job", "run", "attempt", "outcome", "summary", "limit", "evidence", "output_tail", "fingerprint"} <= report.keys()
+    assert "acknowledged" in good(mainstay, "incident", str(number), "--ack")
+    assert "acknowledged" in good(mainstay, "incident", str(number))
+    assert "closed" in good(mainstay, "incident", str(number), "--resolve")
+    assert mainstay.job("bad")["incidents"] == []
+    assert not [one for one in data(mainstay, "incidents", "--open") if one["incident"] == number]
+    assert mainstay.cli("incident", str(number), "--resolve").returncode == 1
+    mainstay.run_job("bad")
+    assert mainstay.job("bad")["incidents"] != [number]
+
+
+def test_why_with_no_name_is_about_the_last_bad_end_of_any_job(mainstay: Mainstay) -> None:
+    run = mainstay.run_job("bad")["run"]
+    assert good(mainstay, "why").startswith(f"bad run {run}")
+
+
+def test_a_budget_that_is_spent_parks_and_start_unparks(mainstay: Mainstay) -> None:
+    row = mainstay.run_job("again")
+    assert row["attempts"] == 3
+    assert mainstay.job("again")["state"] == "parked"
+    assert "mainstay start again" in good(mainstay, "why", "again")
+    assert "run " in good(mainstay, "start", "again")
+    mainstay.wait_for(lambda: mainstay.runs("again")[0]["run"] > row["run"] and mainstay.runs("again")[0]["outcome"], "the next run")
+    series = 'mainstay_job_restarts_total{job_name="again",reason="failed"}'
+    mainstay.wait_for_metric(series, 4)
+
+
+def test_logs_n_shows_the_last_lines_and_logs_f_goes_on_over_the_next_run(mainstay: Mainstay) -> None:
+    number = int(good(mainstay, "trigger", "ticks").split("run ")[1].split()[0])
+    mainstay.wait_for(lambda: "tick 4\n" in mainstay.ask("/jobs/ticks/logs", n=100)["text"], "some ticks")
+    assert len(good(mainstay, "logs", "ticks", "-n", "2").splitlines()) == 2
+    follower = subprocess.Popen(
+        [*PROGRAM, "-c", str(mainstay.config), "logs", "ticks", "-f", "-n", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment("follower"),
+    )
+    try:
+        assert follower.stdout is not None
+        first = int(follower.stdout.readline().split()[1])
+        second = int(follower.stdout.readline().split()[1])
+        assert second == first + 1
+        restarted = good(mainstay, "restart", "ticks")
+        assert f"run {number} ended: stopped" in restarted
+        for line in follower.stdout:
+            if line.startswith("--- run "):
+                break
+        assert line == f"--- run {number + 1}, attempt 1 ---\n"
+        assert follower.stdout.readline() == "tick 1\n"
+    finally:
+        follower.send_signal(signal.SIGINT)
+        _, err = follower.communicate(timeout=20)
+    assert (follower.returncode, err) == (130, "")
+    assert "stopped" in good(mainstay, "stop", "ticks")
+    assert mainstay.runs("ticks")[0]["outcome"] == "stopped"
+
+
+def test_bytes_that_would_drive_a_terminal_are_shown_and_not_sent(mainstay: Mainstay) -> None:
+    mainstay.run_job("hostile")
+    for words in (["logs", "hostile"], ["why", "hostile"]):
+        text = good(mainstay, *words)
+        assert "a\\x1b[2J\\x07b" in text
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}, words
+        assert "c\ufffdd" in text
+    assert data(mainstay, "logs", "hostile")["text"].startswith("a\x1b[2J\x07b")
+
+
+# ---------------------------------------------------------------- wishes
+
+
+def test_start_stop_restart_of_a_service(mainstay: Mainstay) -> None:
+    first = mainstay.wait_for_state("svc", "running")["runs"][0]
+    assert "is running already" in good(mainstay, "start", "svc")
+    stopped = good(mainstay, "stop", "svc")
+    assert f"run {first['run']} ended: stopped: " in stopped
+    assert mainstay.job("svc")["state"] == "paused"
+    answer = data(mainstay, "stop", "svc")
+    assert answer["ok"]
+    assert answer["ended"] is None
+    assert "run " in good(mainstay, "start", "svc")
+    second = mainstay.wait_for_state("svc", "running")["runs"][0]
+    ended = data(mainstay, "restart", "svc")["ended"]
+    assert (ended["run"], ended["outcome"]) == (second["run"], "stopped")
+    third = mainstay.wait_for_state("svc", "running")["runs"][0]
+    assert third["run"] == second["run"] + 1
+    assert third["pid"] != second["pid"]
+
+
+def test_trigger_refuses_a_second_run_beside_the_first(mainstay: Mainstay) -> None:
+    good(mainstay, "trigger", "long")
+    second = mainstay.cli("trigger", "long")
+    assert second.returncode == 1
+    assert "running already" in second.stderr
+    assert "mainstay restart" in second.stderr
+    mainstay.wait_for_state("long", "running")
+    good(mainstay, "stop", "long")
+
+
+def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) -> None:
+    fire = mainstay.job("nightly")["next_run"]
+    assert fire is not None
+    assert "mainstay resume nightly" in good(mainstay, "pause", "nightly")
+    assert mainstay.job("nightly")["state"] == "paused"
+    assert mainstay.job("nightly")["paused_until"] is None
+    good(mainstay, "resume", "nightly")
+    assert (mainstay.job("nightly")["state"], mainstay.job("nightly")["next_run"]) == ("idle", fire)
+    assert "is paused until 2" in good(mainstay, "pause", "nightly", "--for", "1s")
+    assert mainstay.job("nightly")["paused_until"] is not None
+    mainstay.wait_for_state("nightly", "idle")
+    wrong = mainstay.cli("pause", "nightly", "--for", "soon")
+    assert wrong.returncode == 1
+    assert "soon" in wrong.stderr
+
+
+def test_a_disabled_job_says_so(mainstay: Mainstay) -> None:
+    done = mainstay.cli("trigger", "off")
+    assert done.returncode == 1
+    assert "enabled: true" in done.stderr
+
+
+# ---------------------------------------------------------------- reload
+
+
+def test_reload_shows_its_plan_takes_the_new_config_and_keeps_the_last_good_one(mainstay: Mainstay) -> None:
+    """One story, in order: plan, take, refuse by command, refuse by SIGHUP, mend by SIGHUP."""
+    before = mainstay.job("svc")["runs"]
+    new = JOBS.replace("[sleep, '1000']", "[sleep, '2000']").replace("  hostile:", "  guest:") + OFF
+    mainstay.write_config(new)
+    plan = data(mainstay, "reload", "--plan")
+    changes = {change["job"]: change["kind"] for change in plan["changes"]}
+    assert changes == {"svc": "changed", "hostile": "removed", "guest": "added"}, plan
+    text = good(mainstay, "reload", "--plan")
+    assert "svc" in text
+    assert "restarts" in text
+    assert mainstay.job("svc")["runs"] == before, "a plan changes nothing"
+    good(mainstay, "reload")
+    mainstay.wait_for(
+        lambda: mainstay.job("svc")["runs"] and mainstay.job("svc")["runs"][0]["pid"] not in (None, before[0]["pid"]), "the new service"
+    )
+    assert {job["name"] for job in mainstay.status()["jobs"]} >= {"guest"}
+    mainstay.wait_for(lambda: 'mainstay_job_up{job_name="hostile"}' not in mainstay.metrics(), "that its metrics leave with it")
+    after = mainstay.job("svc")["runs"]
+
+    mainstay.write_config(new + "  broken: {comand: ['true']}\n")
+    refused = mainstay.cli("reload")
+    assert refused.returncode == 1
+    assert "config.yaml:" in refused.stderr
+    assert "comand" in refused.stderr
+    assert "command" in refused.stderr
+    mainstay.wait_for_metric("mainstay_config_last_reload_successful", 0)
+    assert mainstay.cli("reload", "--plan").returncode == 1
+
+    refusals = len(mainstay.log_events("config_refused"))
+    mainstay.process.send_signal(signal.SIGHUP)
+    mainstay.wait_for(lambda: len(mainstay.log_events("config_refused")) > refusals, "the refusal")
+    assert "comand" in mainstay.log_events("config_refused")[-1]["problem"]
+    assert mainstay.job("svc")["runs"] == after
+    assert "broken" not in {job["name"] for job in mainstay.status()["jobs"]}
+
+    asked = mainstay.cli("status", "svc")  # while the file on disk is broken
+    assert asked.returncode == 0
+    assert "has problems" in asked.stderr
+    assert "svc" in asked.stdout
+
+    mainstay.write_config(JOBS + OFF)
+    mainstay.process.send_signal(signal.SIGHUP)
+    mainstay.wait_for_metric("mainstay_config_last_reload_successful", 1)
+    mainstay.wait_for(lambda: "hostile" in {job["name"] for job in mainstay.status()["jobs"]}, "the old config")
+
+
+def test_the_command_line_works_while_the_config_is_no_yaml_at_all(mainstay: Mainstay) -> None:
+    text = mainstay.config.read_text()
+    mainstay.config.write_text(text + "\njobs: [\n")
+    try:
+        done = mainstay.cli("status")
+        assert done.returncode == 0, done.stderr
+        assert "svc" in done.stdout
+    finally:
+        mainstay.config.write_text(text)
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def test_no_daemon_is_69_for_every_command_that_asks_one(tmp_path: Path) -> None:
+    nobody = Mainstay(tmp_path, "jobs:\n  one: {command: ['true']}\n")
+    for words in (["status"], ["trigger", "one"], ["why"], ["runs"], ["logs", "one"], ["incidents"], ["incident", "1"], ["reload"]):
+        done = nobody.cli(*words)
+        assert (done.returncode, done.stdout) == (69, ""), done
+        assert "no daemon" in done.stderr
+        assert "run" in done.stderr
+    assert nobody.cli("check").returncode == 0
+
+
+def test_mistakes_in_usage_are_2(mainstay: Mainstay) -> None:
+    for words in (
+        [],
+        ["statsu"],
+        ["status", "--nope"],
+        ["trigger"],
+        ["incident", "seven"],
+        ["incident", "1", "--ack", "--resolve"],
+        ["logs", "good", "-n", "x"],
+    ):
+        done = mainstay.cli(*words)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.splitlines()[-1].startswith("try: mainstay"), done
+
+
+def test_every_command_has_help_with_an_example(mainstay: Mainstay) -> None:
+    usage = good(mainstay, "--help")
+    names = [line.split()[0] for line in usage.splitlines() if line.startswith("    ") and not line.startswith("     ")]
+    assert {"run", "check", "exec", "status", "reload", "why", "incident"} <= set(names)
+    for name in names:
+        assert "example: mainstay" in " ".join(good(mainstay, name, "--help").split()), name
+
+
+def test_colour_is_for_terminals_and_not_with_no_color(mainstay: Mainstay) -> None:
+    mainstay.wait_for_state("svc", "running")
+
+    def on_a_terminal(**more: str) -> str:
+        ours, theirs = os.openpty()
+        with subprocess.Popen(
+            [*PROGRAM, "-c", str(mainstay.config), "status"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment("tty", more)
+        ) as process:
+            os.close(theirs)
+            text = b""
+            while True:
+                try:
+                    piece = os.read(ours, 65536)
+                except OSError:
+                    break
+                if not piece:
+                    break
+                text += piece
+            os.close(ours)
+            assert process.wait(20) == 0
+        return text.decode()
+
+    assert "\x1b[32mrunning" in on_a_terminal(TERM="xterm")
+    assert "\x1b" not in on_a_terminal(TERM="xterm", NO_COLOR="1")
+
+
+def test_check_says_good_or_every_problem_with_its_place(mainstay: Mainstay, tmp_path: Path) -> None:
+    assert f"{mainstay.config}: good: 9 jobs" in good(mainstay, "check")
+    assert "  nightly:" in good(mainstay, "check", "--show")
+    assert json.loads(good(mainstay, "check", "--schema"))["$schema"]
+    bad = Mainstay(tmp_path, "jobs:\n  one: {comand: ['true']}\n  two: {command: ['true'], limits: {memory: 5}}\n")
+    done = bad.cli("check")
+    assert (done.returncode, done.stdout) == (78, "")
+    lines = done.stderr.splitlines()
+    assert any(line.startswith(f"{bad.config}:3:9: ") and "comand" in line for line in lines), lines
+    assert any(line.startswith(f"{bad.config}:4:") and "jobs.two.limits.memory" in line for line in lines), lines
+
+
+def test_a_reader_that_stops_reading_is_no_error(mainstay: Mainstay) -> None:
+    command = f"{' '.join(PROGRAM)} -c {mainstay.config} status --json | head -c 1"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=30, check=False, env=environment("head"))
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
+def test_status_watch_goes_on_until_interrupted(mainstay: Mainstay) -> None:
+    watcher = subprocess.Popen(
+        [*PROGRAM, "-c", str(mainstay.config), "status", "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment("watch"),
+    )
+    try:
+        assert watcher.stdout is not None
+        heads = 0
+        while heads < 2:
+            line = watcher.stdout.readline()
+            assert line, "it ended"
+            heads += line.startswith("mainstay ")
+    finally:
+        watcher.send_signal(signal.SIGINT)
+        _, err = watcher.communicate(timeout=20)
+    assert (watcher.returncode, err) == (130, "")
+    wait_for(lambda: watcher.poll() is not None, "its end")

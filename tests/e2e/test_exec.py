@@ -1,0 +1,317 @@
+"""``mainstay exec``: transparent while all is well, exit code 124 and a clear word when a limit struck, and nothing left behind either way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from harness import MARK, PROGRAM, environment, marked, read, wait_for
+
+from supervisor import proctree
+
+BOUND_S = 60
+CHILDREN = Path(__file__).resolve().parent.parent / "children"
+REPORT_KEYS = {
+    "schema", "job", "run", "attempt", "outcome", "summary", "limit", "exit_code", "signal", "started_at", "ended_at", "duration_seconds",
+    "memory_peak_bytes", "cpu_seconds", "evidence", "cycle", "exception", "stacks", "output_tail", "fingerprint",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one `mainstay exec` ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+Exec = Callable[..., Done]
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """Marks all that a test starts; fails if anything of it is left, and ends that."""
+    name = uuid.uuid4().hex
+    yield name
+    left = marked(name)
+    for pid in left:
+        proctree.signal_process(pid, signal.SIGKILL)
+    assert left == []
+
+
+@pytest.fixture
+def start(tmp_path: Path, mark: str) -> Callable[..., "subprocess.Popen[bytes]"]:
+    """Start `mainstay exec WORDS` with pipes; it is not waited for."""
+
+    def begin(*words: str, stdin: int = subprocess.DEVNULL, **more: object) -> "subprocess.Popen[bytes]":
+        pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": tmp_path, "env": environment(mark)} | more
+        return subprocess.Popen([*PROGRAM, "exec", *words], **pipes)  # type: ignore[call-overload, no-any-return]
+
+    return begin
+
+
+@pytest.fixture
+def run(start: Callable[..., "subprocess.Popen[bytes]"]) -> Exec:
+    """Run `mainstay exec WORDS` to its end."""
+
+    def to_the_end(*words: str, data: bytes = b"") -> Done:
+        with start(*words, stdin=subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(data, timeout=BOUND_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return Done(process.returncode, out, err.decode(errors="backslashreplace"))
+
+    return to_the_end
+
+
+def python(*words: str) -> Sequence[str]:
+    return ("--", sys.executable, *words)
+
+
+# ---------------------------------------------------------------- limits
+
+
+def test_the_issues_own_example(run: Exec, tmp_path: Path) -> None:
+    done = run("--memory", "300MiB", "--report", "r.json", *python("-c", "x=[bytearray(2**20) for _ in range(4000)]"))
+    assert done.code == 124
+    assert "MEMORY" in done.err
+    assert "300MiB" in done.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["outcome"], report["limit"]) == ("memory", "memory")
+    assert 250 * 2**20 < report["memory_peak_bytes"] < 420 * 2**20
+    assert set(report) >= REPORT_KEYS
+    assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o600
+
+
+BUSY = "t = 0\nwhile True: t += 1\n"
+LIMITS = {
+    "time": (["--time", "1s", "--", "sleep", "60"], "time", "time"),
+    "cpu": (["--cpu", "1s", *python("-c", BUSY)], "cpu", "cpu"),
+    "recursion": (["--recursion", "200", *python(str(CHILDREN / "limit_recurse.py"), "plain")], "recursion", "recursion"),
+    "recursion-raised": (["--recursion", "200", *python(str(CHILDREN / "limit_recurse.py"), "raised")], "recursion", "recursion"),
+    "recursion-unguarded": (
+        ["--no-guard", "--recursion", "200", *python(str(CHILDREN / "limit_recurse.py"), "raised")],
+        "recursion",
+        "recursion",
+    ),
+    "processes": (["--processes", "8", *python(str(CHILDREN / "limit_breed.py"), "40")], "processes", "processes"),
+    "processes-away": (["--processes", "8", *python(str(CHILDREN / "limit_breed.py"), "40", "away")], "processes", "processes"),
+    "output": (["--output", "1MiB", "--", "yes", "and so on"], "output", "output"),
+    "stall": (["--stall", "1s", "--", "sh", "-c", "echo begun; sleep 60"], "stalled", "stall"),
+    "memory-of-children": (
+        ["--memory", "120MiB", "--", "sh", "-c", f"'{sys.executable}' -c 'x = bytearray(400 << 20); import time; time.sleep(60)'; true"],
+        "memory",
+        "memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_that_strikes_is_124_and_explained(run: Exec, tmp_path: Path, name: str) -> None:
+    words, outcome, limit = LIMITS[name]
+    done = run("--report", "r.json", *words)
+    assert done.code == 124, done
+    assert outcome.upper() in done.err
+    assert "Traceback" not in done.err.replace("Traceback (most recent call last)", "", 1)  # the job's own may be there, ours never
+    assert f"exec: --{limit}" in " ".join(done.err.split())  # how to override
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["outcome"], report["limit"]) == (outcome, limit)
+    assert set(report) >= REPORT_KEYS
+    if outcome == "recursion":
+        assert [frame["function"] for frame in report["cycle"]["frames"]] in (["visit", "follow"], ["follow", "visit"])
+        assert set(report["cycle"]) >= {"frames", "depth", "kind"}
+
+
+def test_output_goes_through_up_to_its_limit(run: Exec) -> None:
+    done = run("--output", "1MiB", "--", "yes")
+    assert done.code == 124
+    assert done.out == b"y\n" * 2**19
+
+
+def test_limits_hold_although_nobody_reads_the_output(start) -> None:
+    with start("--time", "1s", "--output", "1GiB", "--", "yes") as process:
+        assert process.wait(BOUND_S) == 124
+        process.stdout.close()
+
+
+def test_a_flood_does_not_keep_the_time_limit_from_striking(start) -> None:
+    with start("--time", "1s", "--output", "100GiB", "--", "yes", stdout=subprocess.DEVNULL) as process:
+        assert process.wait(BOUND_S) == 124
+
+
+def test_a_command_that_ends_in_time_is_not_disturbed_by_limits(run: Exec) -> None:
+    limits = [
+        "--memory",
+        "1GiB",
+        "--recursion",
+        "500",
+        "--time",
+        "1m",
+        "--cpu",
+        "1m",
+        "--stall",
+        "30s",
+        "--processes",
+        "50",
+        "--output",
+        "1MiB",
+    ]
+    done = run(*limits, *python("-c", "print('well'); import sys; print('aside', file=sys.stderr)"))
+    assert (done.code, done.out, done.err) == (0, b"well\n", "aside\n")
+
+
+# ---------------------------------------------------------------- transparency
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 77, 124, 137, 255])
+def test_exit_codes_pass_through(run: Exec, code: int) -> None:
+    done = run("--", "sh", "-c", f"exit {code}")
+    assert done.code == code
+    assert bool(done.err) == (code != 0)
+
+
+@pytest.mark.parametrize("name", ["KILL", "SEGV", "TERM", "PIPE"])
+def test_a_death_by_a_signal_that_we_did_not_send_is_128_and_its_number(run: Exec, name: str) -> None:
+    assert run("--", "sh", "-c", f"kill -{name} $$").code == 128 + getattr(signal, f"SIG{name}")
+
+
+def test_what_cannot_be_found_is_127_and_what_cannot_be_executed_126(run: Exec, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("not a program")
+    for words, code in (
+        (["no-such-program-anywhere"], 127),
+        ([str(tmp_path / "none")], 127),
+        ([str(plain)], 126),
+        ([str(tmp_path)], 126),
+    ):
+        done = run("--report", "r.json", "--", *words)
+        assert done.code == code, words
+        assert len(done.err.splitlines()) == 1
+        assert words[0] in done.err
+        assert json.loads((tmp_path / "r.json").read_text())["outcome"] == "launch_failed"
+
+
+@pytest.mark.parametrize("limits", [[], ["--output", "100MiB", "--stall", "1m"]], ids=["unwatched", "watched"])
+def test_standard_streams_pass_byte_for_byte(run: Exec, limits: list[str]) -> None:
+    data = os.urandom(5_000_001)
+    assert run(*limits, "--", "cat", data=data) == Done(0, data, "")
+    both = run(*limits, "--", "sh", "-c", "printf 'to out\\n\\377\\000'; printf 'to err\\n' >&2")
+    assert both == Done(0, b"to out\n\xff\x00", "to err\n")
+
+
+@pytest.mark.parametrize("limits", [[], ["--output", "100GiB"]], ids=["unwatched", "watched"])
+def test_a_reader_that_goes_away_ends_the_command_as_without_us(start, limits: list[str]) -> None:
+    with start(*limits, "--", "yes") as process:
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.wait(BOUND_S) == 128 + signal.SIGPIPE
+
+
+def test_the_command_sees_its_own_surroundings(run: Exec, tmp_path: Path) -> None:
+    seen = run("--", "sh", "-c", f"pwd; echo ${MARK}; ulimit -c; ls /proc/self/fd | wc -l; trap").out.decode().split("\n")
+    assert seen[0] == str(tmp_path)
+    assert len(seen[1]) == 32
+    assert seen[2] == "0"
+    assert seen[3] == "4"  # three, and ls's own
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_signals_are_forwarded_and_the_commands_answer_is_ours(start, tmp_path: Path, name: str) -> None:
+    with start("--", "sh", "-c", f"trap 'exit 7' {name}; : > up; while :; do sleep 0.02; done") as process:
+        wait_for((tmp_path / "up").exists, "the command")
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        assert process.wait(BOUND_S) == 7
+
+
+def test_nothing_is_left_of_a_command_that_leaves_much_behind(run: Exec, mark: str) -> None:
+    done = run(
+        "--report", "-", "--", "sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1000' & (setsid setsid sleep 1000 &); sleep 0.2; echo end"
+    )
+    assert done.code == 0
+    assert marked(mark) == []
+    report = json.loads(done.out.partition(b"end\n")[2])
+    assert report["outcome"] == "succeeded"
+    assert any("left behind, ended by us" in line for line in report["evidence"])
+
+
+def test_nothing_is_left_in_the_temporary_folder(run: Exec, tmp_path: Path) -> None:
+    os.environ["TMPDIR"] = str(tmp_path)
+    try:
+        run(*python("-c", "raise ValueError"))
+        run("--time", "0.3s", "--", "sleep", "10")
+        run("--", "no-such-program-anywhere")
+    finally:
+        del os.environ["TMPDIR"]
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- reports
+
+
+def test_an_exception_is_told_in_one_line_beside_the_jobs_own_words(run: Exec, tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text("def inner():\n    raise ValueError('no such user')\n\ninner()\n")
+    done = run("--report", "r.json", *python("job.py"))
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("mainstay exec: ")
+    assert "ValueError: no such user" in done.err.splitlines()[-1]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["outcome"] == "exception"
+    assert report["exception"]["type"] == "ValueError"
+    assert [frame["function"] for frame in report["exception"]["frames"]][-1] == "inner"
+    assert (report["exit_code"], report["signal"], report["limit"]) == (1, None, None)
+
+
+def test_a_good_end_has_a_report_too(run: Exec, tmp_path: Path) -> None:
+    assert run("--report", "r.json", "--", "true") == Done(0, b"", "")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["outcome"], report["exit_code"], report["limit"], report["cycle"]) == ("succeeded", 0, None, None)
+    assert set(report) >= REPORT_KEYS
+
+
+def test_a_report_that_cannot_be_written_is_said(run: Exec) -> None:
+    done = run("--report", "no/such/folder/r.json", "--", "true")
+    assert done.code == 125
+    assert done.err.startswith("mainstay exec: the report could not be written to no/such/folder/r.json: No such file or directory")
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--time", "1s"], "no command"),
+        ([], "no command"),
+        (["--time", "soon", "--", "true"], "--time"),
+        (["--time", "90", "--", "true"], "--time"),
+        (["--memory", "5", "--", "true"], "--memory"),
+        (["--memory", "0MiB", "--", "true"], "--memory"),
+        (["--recursion", "deep", "--", "true"], "--recursion"),
+        (["--processes", "0", "--", "true"], "--processes"),
+        (["--processes", "-1", "--", "true"], "--processes"),
+        (["--no-such-option", "--", "true"], "--no-such-option"),
+        (["--memory"], "--memory"),
+    ],
+)
+def test_mistakes_in_options_are_2_and_named(run: Exec, words: list[str], says: str) -> None:
+    done = run(*words)
+    assert done.code == 2
+    assert says in done.err
+    assert done.out == b""
+    assert "Traceback" not in done.err
+
+
+def test_a_log_of_what_it_said_is_not_needed_to_find_out(run: Exec, tmp_path: Path) -> None:
+    done = run("--time", "1s", "--report", "r.json", "--output", "1MiB", "--", "sh", "-c", "echo the last words; sleep 60")
+    assert done.code == 124
+    assert done.out == b"the last words\n"
+    assert "the last words" in json.loads(read(tmp_path / "r.json"))["output_tail"]
