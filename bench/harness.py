@@ -201,7 +201,7 @@ class Mainstay:
         self.started_at = 0.0
 
     def __enter__(self) -> Self:
-        log = open(os.path.join(self.folder, "log"), "wb")  # noqa: SIM115
+        log = open(os.path.join(self.folder, "log"), "wb")
         self.started_at = time.monotonic()
         with log:
             self._process = subprocess.Popen([*RUNTIME, "-c", self.config, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
