@@ -189,7 +189,9 @@ class _Brain:
             store=self.store,
             places=self.places,
             planner=launcher,
-            sampler_for=lambda pid, group: Sampler(pid, group, lambda one: Eye(one, cache)),
+            sampler_for=lambda pid, group, run_dir: Sampler(
+                pid, group, lambda one: Eye(one, cache), lambda one: guard.swallowed(run_dir, one)
+            ),
             gatherer=Gatherer(guard.read_last_words),
             metrics=self.metrics,
             job_metrics=self.job_metrics,

@@ -213,6 +213,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _brain(options: argparse.Namespace) -> int:
+    from supervisor.adapters import logs  # noqa: F401 - before anybody imports structlog, which would load rich (6 MiB)
     from supervisor.brain import main as brain
 
     return brain(options.config)

@@ -91,7 +91,7 @@ class Daemon:
         store: Store,
         places: Places,
         planner: Planner,
-        sampler_for: Callable[[int, str | None], Sampler],
+        sampler_for: Callable[[int, str | None, str], Sampler],
         gatherer: Gatherer,
         metrics: Metrics,
         job_metrics: JobMetrics,
@@ -347,7 +347,7 @@ class Daemon:
     def _observe(self, key: str, live: Live, attempt: Mapping[str, Any]) -> None:
         live.pid, live.cgroup = attempt["pid"], attempt["cgroup"]
         live.host_oom_at_start = self._gatherer.host_oom_kills()
-        sampler = self._sampler_for(attempt["pid"], attempt["cgroup"])
+        sampler = self._sampler_for(attempt["pid"], attempt["cgroup"], self._places.run(key))
         self.watch.add(
             key,
             live.config.limits,

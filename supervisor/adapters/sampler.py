@@ -20,14 +20,21 @@ MAX_EYES_KEPT: Final = 64
 MAX_SIGNED: Final = 9  # processes whose own figures are part of the signature
 FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
 STATM_DATA: Final = 5
+CAUGHT_EVERY_S: Final = 0.2
+CAUGHT_PER_S: Final = 100.0
 STACK_BYTES: Final = 64 * 2**20
 
 
 class Sampler:
     """The tree below *pid*. Never raises: what is gone measures nothing."""
 
-    def __init__(self, pid: int, cgroup: str | None, eye_for: Callable[[int], DepthReader]) -> None:
+    def __init__(
+        self, pid: int, cgroup: str | None, eye_for: Callable[[int], DepthReader], swallowed: Callable[[int], tuple[int, int]] | None = None
+    ) -> None:
         self.pid = pid
+        self._swallowed = swallowed
+        self._caught = 0
+        self._caught_at = 0.0
         self.strays: tuple[int, ...] = ()
         self._eye_for = eye_for
         self._statm = _open(f"/proc/{pid}/statm")
@@ -83,6 +90,8 @@ class Sampler:
         else:
             memory, cpu, processes = self._walked(stat)
         depth, limit, recursion_error = self._depth()
+        if limit is None and not recursion_error:
+            recursion_error = self._catches_them(at)
         return Sample(
             at=at,
             memory_bytes=memory,
@@ -118,6 +127,18 @@ class Sampler:
             if seen.frames >= deepest:
                 deepest, limit = seen.frames, seen.limit
         return deepest, limit, error
+
+    def _catches_them(self, at: float) -> bool:
+        """Where the interpreter cannot be seen from outside: the guard's own count of RecursionErrors that the job caught, rising fast.
+
+        A loop that swallows them catches hundreds a second; a job that handles one now and then is nobody's business.
+        """
+        if self._swallowed is None or at - self._caught_at < CAUGHT_EVERY_S:
+            return False
+        caught, span_s = self._swallowed(self.pid)[0], at - self._caught_at
+        rate = (caught - self._caught) / span_s if self._caught_at else 0.0
+        self._caught, self._caught_at = caught, at
+        return rate >= CAUGHT_PER_S
 
     def eye(self, pid: int) -> DepthReader:
         """The eye on one process of the tree."""

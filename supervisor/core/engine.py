@@ -364,7 +364,7 @@ def restore(
         if memo.boot_id != keeper.boot_id:
             _forget_boot(turn)
         for run in memo.runs:
-            _restore_run(turn, turn.state.run(run.id) or run, keeper)
+            _restore_run(turn, turn.state.run(run.id) or run, memo, keeper)
         turn.state = turn.state.remember(boot_id=keeper.boot_id, epoch=keeper.epoch)
         if job is None:
             _remove(turn)
@@ -389,14 +389,15 @@ def _forget_boot(turn: Turn) -> None:
     turn.state = turn.state.remember(restarts=(), runs=tuple(runs))
 
 
-def _restore_run(turn: Turn, run: LiveRun, keeper: KeeperView) -> None:
+def _restore_run(turn: Turn, run: LiveRun, memo: Memo, keeper: KeeperView) -> None:
+    """*memo* is the job's as it was found: an attempt that another run begins here and now is of the present keeper."""
     key = (run.id, run.attempt)
-    same_keeper = turn.state.memo.epoch == keeper.epoch
+    same_keeper = memo.epoch == keeper.epoch
     if key in keeper.live:
         lifecycle.adopt(turn, run, *keeper.live[key])
     elif key in keeper.ended:
         # Stopped with the Mainstay before this one, it starts with this one, as if its end had been written then.
-        memo, job = turn.state.memo, turn.state.job
+        job = turn.state.job
         again = not same_keeper and run.stop is not StopReason.OPERATOR and job.schedule.is_service and not memo.paused
         turn.put(replace(run, then_start=run.then_start or again))
     elif not run.is_alive:
@@ -404,7 +405,7 @@ def _restore_run(turn: Turn, run: LiveRun, keeper: KeeperView) -> None:
     elif same_keeper and run.phase is State.STARTING:
         lifecycle.ask_for_start(turn, run)
     else:
-        rebooted = turn.state.memo.boot_id != keeper.boot_id
+        rebooted = memo.boot_id != keeper.boot_id
         why = "the machine was rebooted" if rebooted else "both halves of Mainstay died, and the job with them"
         lifecycle.attempt_lost(turn, AttemptLost(turn.state.name, run.id, run.attempt, why))
 

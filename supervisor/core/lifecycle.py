@@ -253,7 +253,7 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[st
     if not changed:
         return None, []
     word = "added it to" if changed[0].id in known else "opened"
-    told = f" and told {', '.join(dict.fromkeys(one.receiver for one in notifications))}" if notifications else ""
+    told = f"; an alert goes to {', '.join(dict.fromkeys(one.receiver for one in notifications))}" if notifications else ""
     return changed[0].id, [f"{word} incident {changed[0].id}{told}"]
 
 

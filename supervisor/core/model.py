@@ -172,7 +172,7 @@ class Overlap(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """What happens to fire times that passed while Mainstay was not running (or the job was paused)."""
+    """What happens to fire times that passed while Mainstay was not running. Those of a pause are always skipped."""
 
     NONE = "none"
     LAST = "last"

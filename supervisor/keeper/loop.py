@@ -11,6 +11,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from supervisor import procfs, proctree, wire
@@ -248,6 +249,7 @@ class Keeper:
     def _hold(self, key: str, plan: launch.Plan, child: launch.Child, output: int, group: str | None) -> None:
         """From now on this child is ours to watch and to end."""
         stat = procfs.read_stat(child.pid)
+        plan = replace(plan, environment={})  # it has been handed over; a thousand of them are 6 MiB
         attempt = Attempt(key, plan, child, stat.started if stat else 0, time.monotonic(), time.time(), group)
         self._attempts[key] = attempt
         self._by_pid[child.pid] = attempt

@@ -13,7 +13,7 @@ def check(before: EngineState, event: Event | None, result: Step, now: Now) -> N
     check_order(result)
     check_memos(before, result)
     check_runs(result.state)
-    check_waits(result.state)
+    check_waits(result)
     if isinstance(event, Due) and event.job in result.state.jobs:
         check_progress(result.state, event.job, now)
     if event is not None and result.state.closing and result.state.is_idle:
@@ -68,9 +68,10 @@ def check_runs(state: EngineState) -> None:
     assert len(slots) == len(set(slots)), "two runs for one slot"
 
 
-def check_waits(state: EngineState) -> None:
+def check_waits(result: Step) -> None:
     """Who waits for a moment has one."""
-    for job in state.jobs.values():
+    state = result.state
+    for job in [state.jobs[name] for name in result.touched if name in state.jobs]:
         for run in job.memo.runs:
             if run.phase is State.BACKING_OFF or (run.phase is State.STOPPING and not run.killed):
                 assert run.deadline is not None, f"run {run.id} waits for ever"

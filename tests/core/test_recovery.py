@@ -9,7 +9,7 @@ from fakes import Life
 from playbook import job
 from world import Script, World
 
-from supervisor.core.model import Job, Outcome
+from supervisor.core.model import Backoff, Job, Outcome
 from supervisor.core.records import SlotResult
 
 
@@ -161,6 +161,19 @@ def test_a_run_that_was_alive_when_the_machine_went_down_is_lost_and_its_slot_is
     assert world.store.attempts[1, 1].outcome is Outcome.LOST
     assert [row.outcome for row in world.store.runs.values()] == [Outcome.LOST]
     assert world.keeper.starts.total() == 1
+
+
+def test_runs_that_were_starting_side_by_side_are_lost_each_although_the_first_of_them_begins_again_at_once():
+    together = job(every=10, overlap="allow", backoff=Backoff(first_s=0, factor=1, max_s=0, jitter=0), budget=(9, 600))
+    world = World(together)
+    world.boot()
+    world.run(15)
+    text = world.store.texts["job"].replace('"running"', '"starting"')  # as if both had been asked for just now
+    world.store.texts["job"] = text
+    world.kill_keeper()
+    world.run(1)
+    assert dict(world.keeper.starts) == {"1.1": 1, "2.1": 1, "1.2": 1, "2.2": 1}
+    assert {row.outcome for row in world.store.attempts.values() if row.attempt == 1} == {Outcome.LOST}
 
 
 def test_an_exit_record_that_outlived_the_machine_is_believed():

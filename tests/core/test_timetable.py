@@ -216,11 +216,9 @@ def test_a_job_that_was_configured_while_the_clock_was_far_ahead_runs_once_it_is
 
 def test_what_a_wrong_clock_showed_long_ago_is_forgotten_after_a_week():
     play = Play(job(every=DAY / 2)).at(DAY / 2).when(DUE).set_wall(30 * DAY).when(DUE, *ENDS).set_wall(DAY / 2).when(DUE)
-    for days in range(1, 7):
-        play.at(days * DAY).when(DUE, *ENDS)
-        assert len(play.memo.lived) == 2
-    for halves in range(14, 70):
+    for halves in range(2, 70):
         play.at(halves * DAY / 2).when(DUE, *ENDS)
+        assert len(play.memo.lived) == (2 if halves < 15 else 1)
         assert any(f"slot {halves * 43200} ran" in line for line in play.lines), "a month ahead is not had yet"
     assert play.memo.lived == ((T0 + timedelta(days=0.5), T0 + timedelta(days=34.5)),)
 

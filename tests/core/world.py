@@ -16,7 +16,7 @@ from supervisor import wire
 from supervisor.core import engine, schedule
 from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded
 from supervisor.core.events import AttemptEnded, AttemptStarted, Due, Event, Reconfigured, ShutdownAsked, Verb, Wish
-from supervisor.core.model import Evidence, Incident, Job, Mono, Outcome
+from supervisor.core.model import Evidence, Incident, Job, Mono, Outcome, Wall
 from supervisor.core.records import AttemptPhase
 from supervisor.core.restart import counts
 from supervisor.core.state import EngineState, Memo
@@ -47,6 +47,7 @@ class World:
         self.steps = 0
         self.restarts: dict[str, list[float]] = {}
         self.acted: Counter[str] = Counter()
+        self.deadlines: dict[str, tuple[Mono | None, Wall | None]] = {}
 
     # ---------------------------------------------------------------- the brain
 
@@ -70,6 +71,8 @@ class World:
         result = engine.restore(self.jobs, memos, incidents, self.store.next_ids(), view, self.clock.now())
         laws.check(EngineState({}), None, result, self.clock.now())
         self.state = result.state
+        self.deadlines.clear()
+        self._note(result)
         self._perform(result)
         for record in hello["ended"]:
             self._on_ended(record)
@@ -82,8 +85,19 @@ class World:
         result = engine.step(self.state, event, now)
         laws.check(self.state, event, result, now)
         self.state = result.state
+        self._note(result)
         self._perform(result)
         return result.answer
+
+    def _note(self, result: engine.Step) -> None:
+        """The deadlines of the jobs that the step says it touched, as the loop keeps them."""
+        names = self.state.jobs if self.state.closing else result.touched
+        for name in {*names, *self.deadlines.keys() - self.state.jobs.keys()}:
+            job = self.state.jobs.get(name)
+            if job is None:
+                self.deadlines.pop(name, None)
+            else:
+                self.deadlines[name] = (job.mono_deadline(), job.wall_deadline(closing=self.state.closing))
 
     def _perform(self, result: engine.Step) -> None:
         for action in result.actions:
@@ -229,10 +243,10 @@ class World:
     def _waits(self) -> list[float]:
         if self.finished:
             return []
-        mono, wall = engine.earliest(self.state)
         now = self.clock.now()
-        waits = [at - now.mono for at in (self.keeper.next_due(), mono) if at is not None]
-        return waits if wall is None else [*waits, (wall - now.wall).total_seconds()]
+        monos = [self.keeper.next_due(), *(mono for mono, _ in self.deadlines.values())]
+        waits = [at - now.mono for at in monos if at is not None]
+        return waits + [(wall - now.wall).total_seconds() for _, wall in self.deadlines.values() if wall is not None]
 
     def _settle(self) -> None:
         """Hear the keeper and look at all that is due, until nothing is."""
@@ -254,12 +268,11 @@ class World:
 
     def _due(self) -> list[str]:
         now = self.clock.now()
-        found = []
-        for name, job in self.state.jobs.items():
-            mono, wall = job.mono_deadline(), job.wall_deadline(closing=self.state.closing)
-            if (mono is not None and mono <= now.mono) or (wall is not None and wall <= now.wall):
-                found.append(name)
-        return found if not self.finished else []
+        return [
+            name
+            for name, (mono, wall) in self.deadlines.items()
+            if not self.finished and ((mono is not None and mono <= now.mono) or (wall is not None and wall <= now.wall))
+        ]
 
     # ---------------------------------------------------------------- the truth
 
