@@ -42,6 +42,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse with the example last and a hint instead of the whole usage on an error."""
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("'brain', ", "")  # the keeper's, not a person's
         self.exit(EXIT_USAGE, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
 
 
