@@ -66,7 +66,7 @@ class Decoder:
             del self._buffer[: _HEAD.size + length]
             try:
                 message = json.loads(body)
-            except ValueError as err:
+            except (ValueError, RecursionError) as err:  # the second: arrays in arrays in arrays
                 raise WireError(f"a message is not JSON: {err}") from err
             if not isinstance(message, dict) or not isinstance(message.get("op"), str):
                 raise WireError("a message has no op")

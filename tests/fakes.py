@@ -192,7 +192,7 @@ class FakeKeeper:
     said_bye: bool = False
     restarts: int = -1
     lives: int = 1
-    pids: int = 100
+    pids: int = 10_000_000  # above any real one: nothing that is done to them reaches a process
 
     # ---------------------------------------------------------------- to a brain
 

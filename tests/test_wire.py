@@ -1,5 +1,6 @@
 """The protocol between the halves: whatever is encoded is decoded, however the bytes arrive; whatever else comes is refused."""
 
+import contextlib
 import json
 import struct
 
@@ -31,11 +32,8 @@ def test_what_is_encoded_is_decoded_in_order_however_the_bytes_are_cut(sent: lis
 
 @given(st.binary(max_size=300))
 def test_any_other_bytes_are_refused_or_waited_on_and_nothing_else(data: bytes) -> None:
-    try:
-        for message in wire.Decoder().feed(data):
-            assert isinstance(message["op"], str)
-    except WireError as err:
-        assert "\n" not in str(err)
+    with contextlib.suppress(WireError):
+        assert all(isinstance(message["op"], str) for message in wire.Decoder().feed(data))
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
@@ -58,10 +56,8 @@ def test_a_length_beyond_the_largest_is_refused_before_it_is_waited_for() -> Non
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"op": "x", "n": ' + b"9" * 10_000 + b"}", b"\xff\xfe", b""])
 def test_json_that_breaks_parsers_is_a_wire_error_or_a_message(body: bytes) -> None:
-    try:
-        list(wire.Decoder().feed(struct.pack(">I", len(body)) + body))
-    except WireError:
-        return
+    with contextlib.suppress(WireError):
+        assert [message["op"] for message in wire.Decoder().feed(struct.pack(">I", len(body)) + body)] == ["x"]
 
 
 @given(st.integers(0, 2**62), st.integers(0, 2**31))

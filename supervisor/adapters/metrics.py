@@ -48,6 +48,7 @@ class _Family:
         self.text: str | None = None
         self.changed: set[tuple[str, _Values]] = set()
         self.parting: dict[tuple[str, str], float] = {}  # of owners that left with news not yet taken
+        self._closed = tuple(product(*(label.values for label in declared.labels)))  # one for all owners
         self._bound_texts = [number(bound) for bound in (*declared.buckets, inf)]
 
     # ------------------------------------------------ owners
@@ -62,7 +63,7 @@ class _Family:
         else:
             self.values[owner] = {}
             if declared.persists or declared.zero:
-                for values in product(*(label.values for label in declared.labels)):
+                for values in self._closed:
                     self.values[owner][values] = self._restored_value(owner, values)
         self.touch(owner)
 

@@ -1,6 +1,6 @@
 """python -m supervisor.keeper: starts the guardian and the keeper's loop. Made by ``mainstay run``, not by people."""
 
-import argparse
+import gc
 import os
 import sys
 
@@ -10,18 +10,15 @@ from supervisor.keeper.loop import Keeper
 
 def main() -> int:
     """Split in two: the guardian stays here, the keeper goes on in the child."""
-    parser = argparse.ArgumentParser(prog="mainstay-keeper", description="The half of Mainstay that owns the jobs' processes.")
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--state-dir", required=True)
-    parser.add_argument("--lock-fd", type=int, required=True, help="descriptor that holds the lock of the state directory")
-    options = parser.parse_args()
-    os.set_inheritable(options.lock_fd, False)
-    brain = [sys.executable, "-I", "-m", "supervisor", "-c", options.config, "brain"]
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    os.set_inheritable(int(options["--lock-fd"]), False)  # it holds the lock of the state directory for as long as one of the two lives
+    brain = [sys.executable, "-I", "-m", "supervisor", "-c", options["--config"], "brain"]
     # Under systemd its unit is the guardian: it ends what we leave behind, and it wants the main process to be its own child (one that is
     # not it kills at once instead of waiting for it to stop).
     if "NOTIFY_SOCKET" in os.environ:
-        return Keeper(options.state_dir, brain).run()
-    return guard(lambda: Keeper(options.state_dir, brain).run())
+        return Keeper(options["--state-dir"], brain).run()
+    gc.freeze()  # what both have stays shared: a collection in one of them would copy it
+    return guard(lambda: Keeper(options["--state-dir"], brain).run())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -37,7 +36,7 @@ class Keeper:
     """The half of Mainstay that owns the children."""
 
     def __init__(self, state_dir: str, brain_argv: list[str]) -> None:
-        self.epoch = uuid.uuid4().hex[:12]
+        self.epoch = os.urandom(6).hex()
         self.boot_id = procfs.boot_id()
         self._state_dir = state_dir
         self._records = Records(state_dir)
@@ -226,6 +225,10 @@ class Keeper:
         if known is not None:  # asked twice: the first asker died before it heard the answer
             if known.started:
                 self._send({"op": wire.STARTED, "attempt": known.public()})
+            return
+        ended = self._records.get(key)
+        if ended is not None:
+            self._send({"op": wire.ENDED, "record": ended})
             return
         plan = launch.Plan.from_message(message["plan"])
         group, pipe = None, (-1, -1)

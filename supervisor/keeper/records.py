@@ -71,5 +71,6 @@ class Records:
         """Every record that nobody has taken over yet."""
         return list(self._kept.values())
 
-    def has(self, key: str) -> bool:
-        return key in self._kept
+    def get(self, key: str) -> Record | None:
+        """The record of that attempt, None when it has none (any more)."""
+        return self._kept.get(key)

@@ -1,6 +1,7 @@
 """Months of schedules in seconds: failures, crashes of the brain, deaths of the keeper, reboots, reloads, and a clock that is set.
 
-Everything follows from the seed; a seed that fails is a test case. ``MAINSTAY_SEEDS=100-2000`` plays more of them.
+Everything follows from the seed; a seed that fails is a test case. ``MAINSTAY_SEEDS=100-2000`` plays more of them,
+``MAINSTAY_STEPS=50000`` plays them for longer.
 """
 
 import os
@@ -18,6 +19,7 @@ from world import World
 from supervisor.core.model import AlertPolicy, Backoff, Job, Outcome
 
 HOUR, DAY = 3600.0, 86400.0
+STEPS_MAX = int(os.environ.get("MAINSTAY_STEPS", "3000"))
 FAR = {"1970": datetime(1970, 1, 1, 12, tzinfo=UTC), "2099": datetime(2099, 12, 31, 23, 59, tzinfo=UTC)}
 
 
@@ -77,7 +79,7 @@ class Simulation:
         world, random = self.world, self.random
         world.boot()
         end = world.clock.passed + days * DAY
-        while world.clock.passed < end:
+        while world.clock.passed < end and world.steps < STEPS_MAX:
             world.run(random.expovariate(1 / (8 * HOUR)))
             self._befall()
         world.crash_after = None
@@ -138,21 +140,21 @@ class Simulation:
         world.set_wall(right)
 
 
-@pytest.mark.parametrize("seed", seeds(range(6)))
-def test_two_months_without_a_wrong_clock_lose_and_double_nothing_and_every_slot_has_its_row(seed):
+@pytest.mark.parametrize("seed", seeds(range(3)))
+def test_a_month_without_a_wrong_clock_lose_and_double_nothing_and_every_slot_has_its_row(seed):
     simulation = Simulation(seed, clock_is_set=False)
     simulation._reload = lambda: None  # a job that was away has no rows for that time
-    world = simulation.play(60)
+    world = simulation.play(30)
     world.verify()
-    assert world.steps > 2000
+    assert world.steps > 800
     world.verify_slots()
 
 
-@pytest.mark.parametrize("seed", seeds(range(100, 106)))
-def test_two_months_with_a_clock_that_is_set_run_no_slot_twice(seed):
-    world = Simulation(seed, clock_is_set=True).play(60)
+@pytest.mark.parametrize("seed", seeds(range(100, 103)))
+def test_a_month_with_a_clock_that_is_set_run_no_slot_twice(seed):
+    world = Simulation(seed, clock_is_set=True).play(30)
     world.verify()
-    assert world.steps > 1500
+    assert world.steps > 800
 
 
 def test_the_same_seed_plays_the_same():

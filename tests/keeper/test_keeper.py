@@ -49,7 +49,7 @@ def test_a_spawn_that_is_asked_for_twice_starts_one_process_and_is_told_twice(ke
     first = brain.started("1.1")
     brain.send(wire.SPAWN, key="1.1", plan=asked)
     assert brain.started("1.1") == first
-    wait_for(lambda: (tmp_path / "starts").exists(), "its word")
+    wait_for((tmp_path / "starts").exists, "its word")
     assert (tmp_path / "starts").read_text() == "x\n"
     stat = procfs.read_stat(first["pid"])
     assert stat is not None
@@ -318,7 +318,6 @@ def test_output_goes_to_its_file_byte_for_byte_and_is_counted(keeper: Keeper, tm
     assert (tmp_path / "out").read_bytes() == data + b"on stderr\n"
     assert (record["output_bytes"], record["output_dropped_bytes"]) == (len(data) + 10, 0)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
-    assert brain.wait(wire.OUTPUT) if [one for one in brain.unread if one["op"] == wire.OUTPUT] else True
 
 
 def test_output_turns_over_and_what_is_lost_by_it_is_counted(keeper: Keeper, tmp_path: Path) -> None:
@@ -395,13 +394,12 @@ def test_a_log_that_is_a_link_is_not_written_through(keeper: Keeper, tmp_path: P
 def test_a_brain_that_dies_young_again_and_again_is_started_ever_more_slowly(keeper: Keeper) -> None:
     brain = keeper.brain()
     waits = []
-    for _ in range(6):
+    for _ in range(6):  # the first of these deaths is forgiven
         brain.die()
         died = time.monotonic()
         brain = keeper.brain()
         waits.append(time.monotonic() - died)
-    assert [wait > least for wait, least in zip(waits, [0, 0, 0.1, 0.2, 0.4, 0.8], strict=False)] == [True] * 6 or waits[2] > 0.1
-    assert waits[5] > 0.8
+    assert all(wait >= least for wait, least in zip(waits, [0, 0.1, 0.2, 0.4, 0.8, 1.6], strict=True)), waits
     assert brain.hello["restarts"] == 6
 
 
@@ -479,7 +477,7 @@ def test_the_death_of_the_keeper_kills_brain_and_main_processes(keeper: Keeper) 
     wait_for(lambda: gone(pid) and gone(brain.pid), "the end of both")
 
 
-def test_a_thousand_short_children_are_each_told_once(keeper: Keeper) -> None:
+def test_two_hundred_short_children_are_each_told_once(keeper: Keeper) -> None:
     brain = keeper.brain()
     count = 200
     for number in range(count):

@@ -1,0 +1,572 @@
+"""The brain's loop against a keeper on a real socket, with a clock that only moves when told: what is sent, and what was written before it."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fakes import T0, FakeClock, FakeKeeper, MemoryStore
+
+from supervisor import wire
+from supervisor.adapters.jobmetrics import JobMetrics
+from supervisor.adapters.keeper import KeeperLink
+from supervisor.adapters.metrics import Metrics
+from supervisor.adapters.statedir import StateDir
+from supervisor.core import engine
+from supervisor.core.events import AttemptEnded, Due, Verb, Wish
+from supervisor.core.model import (
+    AlertPolicy,
+    Backoff,
+    Breach,
+    Every,
+    Job,
+    LastWords,
+    Launch,
+    LimitName,
+    Mono,
+    Outcome,
+    RestartPolicy,
+    Schedule,
+)
+from supervisor.core.records import AttemptPhase
+from supervisor.core.settings import Config, Settings
+from supervisor.core.state import Memo
+from supervisor.daemon import Daemon
+from supervisor.errors import ConfigError, LaunchError, WireError
+from supervisor.evidence import Gatherer
+
+BOUND_S = 30.0
+
+
+def job(name: str = "job", **changes: Any) -> Job:
+    policy = RestartPolicy(backoff=Backoff(first_s=5, factor=1, max_s=5, jitter=0))
+    return Job(name, Launch(("run", name), "/"), restart=policy, alerts=AlertPolicy(to=("ops",)), **changes)
+
+
+def timed(name: str = "timed", every: float = 60.0) -> Job:
+    return job(name, schedule=Schedule(Every(every)))
+
+
+class Tree:
+    """A sampler of a tree that shows nothing."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.strays: tuple[int, ...] = ()
+
+    def signature(self) -> bytes:
+        return b""
+
+    def members(self) -> tuple[int, ...]:
+        return ()
+
+    def refresh(self) -> tuple[int, ...]:
+        return ()
+
+    def sample(self, _at: Mono, _output: int, _progress: object) -> None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Planner:
+    """Plans that say whom they are for; none for a job called "broken"."""
+
+    def plan(self, configured: Job, run: int, attempt: int, slot: Any) -> dict[str, Any]:
+        if configured.name == "broken":
+            raise LaunchError("there is no user 'ghost' on this machine")
+        return {"job": configured.name, "argv": list(configured.launch.argv), "slot": None if slot is None else slot.isoformat()}
+
+
+class Brain:
+    """A daemon in a thread, and the keeper's end of its socket in the test's hands."""
+
+    def __init__(self, world: "Mainstay") -> None:
+        self.world = world
+        ours, theirs = socket.socketpair()
+        ours.settimeout(BOUND_S)
+        self.sock, self.decoder = ours, wire.Decoder()
+        self.heard: list[wire.Message] = []
+        ours.sendall(wire.encode(world.keeper.hello()))
+        link = KeeperLink(theirs)
+        hello = link.hello(BOUND_S)
+        first = self._restore(hello)
+        self.metrics = Metrics({})
+        self.daemon = Daemon(
+            config=world.config,
+            state=first.state,
+            link=link,
+            keeper_pid=os.getpid(),
+            clock=world.clock,
+            store=world.store,
+            places=world.places,
+            planner=Planner(),
+            sampler_for=lambda pid, *_rest: Tree(pid),
+            gatherer=Gatherer(lambda _dir, _pid: LastWords()),
+            metrics=self.metrics,
+            job_metrics=JobMetrics({}),
+            containment={"memory": "poll"},
+            reload_config=world.read_config,
+            wake_outbox=lambda: world.woken.append(True),
+            configured=world.taken.append,
+            hourly=lambda: None,
+        )
+        self.answer: Any = None
+        self.link = link
+        self.thread = threading.Thread(target=self._run, args=(first, hello), daemon=True)
+        self.thread.start()
+
+    def _restore(self, hello: wire.Message) -> engine.Step:
+        world = self.world
+        memos = {name: Memo.decode(text) for name, text in world.store.memos().items()}
+        live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in hello["live"]}
+        ended = frozenset(wire.split_key(record["key"]) for record in hello["ended"])
+        view = engine.KeeperView(hello["epoch"], hello["boot_id"], live, ended)
+        return engine.restore(world.config.jobs, memos, {}, world.store.next_ids(), view, world.clock.now())
+
+    def _run(self, first: engine.Step, hello: wire.Message) -> None:
+        try:
+            self.answer = self.daemon.run(first, hello)
+        except WireError as err:
+            self.answer = err
+
+    # ---------------------------------------------------------------- the keeper's side
+
+    def expect(self, op: str, key: str | None = None) -> wire.Message:
+        """Listen and obey until the brain says this; what it said."""
+        while True:
+            for place, message in enumerate(self.heard):
+                if message["op"] == op and (key is None or message.get("key") == key):
+                    return self.heard.pop(place)
+            data = self.sock.recv(1 << 16)
+            assert data, f"the brain hung up before it said {op}"
+            for message in self.decoder.feed(data):
+                self.world.watch(message)
+                self.world.keeper.obey(message)
+                self.heard.append(message)
+            self.speak()
+
+    def speak(self) -> None:
+        """What the keeper has to say."""
+        while self.world.keeper.said:
+            self.say(**self.world.keeper.said.pop(0))
+
+    def say(self, op: str, **facts: Any) -> None:
+        self.sock.sendall(wire.encode({"op": op, **facts}))
+
+    def end(self, key: str, **how: Any) -> None:
+        """This child ends, like this."""
+        self.world.keeper.end(key, **how)
+        self.speak()
+
+    def quiet(self, op: str) -> bool:
+        """True when the brain, having done all there was to do, has not said this."""
+        self.say(wire.PING)
+        self.expect(wire.PONG)
+        return not any(message["op"] == op for message in self.heard)
+
+    def later(self, seconds: float) -> None:
+        """Time goes by; the loop is woken to see it."""
+        self.world.clock.advance(seconds)
+        self.daemon.ask(lambda: None, BOUND_S)
+
+    def ask(self, work: Callable[[], Any]) -> Any:
+        return self.daemon.ask(work, BOUND_S)
+
+    def running(self, key: str, name: str = "job") -> None:
+        """Wait until the brain knows that this child runs."""
+        self.expect(wire.SPAWN, key)
+        run, attempt = wire.split_key(key)
+        for _ in range(1000):
+            assert self.quiet(wire.BYE)
+            found = self.daemon.state.jobs[name].run(run)
+            if found is not None and found.attempt == attempt and found.pid is not None:
+                return
+        raise AssertionError(f"{key} never ran")
+
+    def ended(self) -> Any:
+        """What the loop returned, once it did."""
+        self.thread.join(BOUND_S)
+        assert not self.thread.is_alive()
+        return self.answer
+
+    def die(self) -> None:
+        """As good as killed: it cannot write or say anything any more."""
+        self.sock.close()
+        assert isinstance(self.ended(), WireError)
+        self.close()
+
+    def close(self) -> None:
+        self.sock.close()
+        self.thread.join(BOUND_S)
+        self.link.close()
+        self.daemon._selector.close()
+        for fd in (self.daemon._wake_read, self.daemon._wake_write):
+            try:
+                os.close(fd)
+            except OSError:
+                assert self.thread.is_alive() is False
+
+
+class Mainstay:
+    """What outlives a brain: clock, history, keeper, state directory, the config file."""
+
+    def __init__(self, path: str, *jobs: Job) -> None:
+        self.clock, self.store = FakeClock(), MemoryStore()
+        self.keeper = FakeKeeper(self.clock)
+        self.places = StateDir(path)
+        self.places.create()
+        self.config = self.configure(*jobs)
+        self.file: Config | ConfigError = self.config
+        self.woken: list[bool] = []
+        self.taken: list[Config] = []
+        self.brains: list[Brain] = []
+
+    def configure(self, *jobs: Job) -> Config:
+        return Config("/etc/mainstay/config.yaml", Settings(self.places.path), {each.name: each for each in jobs})
+
+    def read_config(self) -> Config:
+        if isinstance(self.file, ConfigError):
+            raise self.file
+        return self.file
+
+    def brain(self) -> Brain:
+        self.brains.append(Brain(self))
+        return self.brains[-1]
+
+    def watch(self, message: wire.Message) -> None:
+        """The order on disk, at the moment in which the keeper hears of it."""
+        if message["op"] == wire.SPAWN and not self.store.broken:
+            key = wire.split_key(message["key"])
+            assert self.store.attempts[key].phase is AttemptPhase.INTENDED
+            assert any(f'"id":{key[0]},' in text for text in self.store.texts.values()), "the memo does not know the run"
+        if message["op"] == wire.FORGET:
+            assert self.store.attempts[wire.split_key(message["key"])].phase is AttemptPhase.ENDED
+
+
+@pytest.fixture
+def make(tmp_path) -> Iterator[Callable[..., Mainstay]]:
+    made: list[Mainstay] = []
+
+    def mainstay(*jobs: Job) -> Mainstay:
+        made.append(Mainstay(str(tmp_path / "state"), *jobs))
+        return made[-1]
+
+    yield mainstay
+    for one in made:
+        for brain in one.brains:
+            brain.close()
+            assert not brain.thread.is_alive()
+
+
+def value(brain: Brain, line: str) -> float:
+    """One sample of the metrics page."""
+    page = brain.metrics.render([]).decode()
+    return next(float(one.rpartition(" ")[2]) for one in page.splitlines() if one.rpartition(" ")[0] == line)
+
+
+def test_a_child_that_fails_is_written_down_forgotten_and_started_again_when_its_wait_is_over(make):
+    world = make(job())
+    brain = world.brain()
+    assert brain.expect(wire.SPAWN)["plan"]["argv"] == ["run", "job"]
+    brain.expect(wire.READY)
+    brain.end("1.1", code=1)
+    brain.expect(wire.FORGET, "1.1")
+    assert (world.store.attempts[1, 1].outcome, world.store.attempts[1, 1].exit_code) == (Outcome.FAILED, 1)
+    assert world.woken, "the outbox was not woken for the alert"
+    brain.later(4.9)
+    assert brain.quiet(wire.SPAWN)
+    brain.later(0.2)
+    brain.running("1.2")
+    assert value(brain, 'mainstay_job_restarts_total{job_name="job",reason="failed"}') == 1
+    assert value(brain, 'mainstay_job_up{job_name="job"}') == 1
+
+
+def test_hours_of_a_schedule_pass_in_milliseconds(make):
+    world = make(timed())
+    brain = world.brain()
+    for run in range(1, 121):
+        brain.expect(wire.SPAWN, f"{run}.1")
+        brain.end(f"{run}.1", code=0)
+        brain.expect(wire.FORGET, f"{run}.1")
+        brain.later(60)
+    assert len(world.store.slots) >= 120
+    assert value(brain, 'mainstay_job_runs_total{job_name="timed",outcome="succeeded"}') == 120
+
+
+def test_a_brain_that_dies_is_followed_by_one_that_takes_over_what_lives_and_what_ended(make):
+    world = make(job(), job("other"), job("third"))
+    first = world.brain()
+    for run, name in enumerate(["job", "other", "third"], 1):
+        first.running(f"{run}.1", name)
+    first.die()
+    world.keeper.end("2.1", code=3)  # while nobody listens
+    second = world.brain()
+    second.expect(wire.FORGET, "2.1")
+    assert world.store.attempts[2, 1].exit_code == 3
+    assert second.quiet(wire.SPAWN), "what lives was started again"
+    assert {name: state.state.value for name, state in second.daemon.state.jobs.items()} == {
+        "job": "running", "other": "backing_off", "third": "running"
+    }  # fmt: skip
+    assert value(second, 'mainstay_adopted_runs_total{outcome="alive"}') == 2
+    assert value(second, 'mainstay_adopted_runs_total{outcome="ended"}') == 1
+    second.end("1.1", code=4)
+    second.expect(wire.FORGET, "1.1")
+    assert world.store.attempts[1, 1].exit_code == 4
+    assert set(world.keeper.starts.values()) == {1}
+
+
+def test_a_history_that_cannot_be_written_stops_no_job_and_is_made_up_for(make):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    world.store.broken = True
+    brain.end("1.1", code=1)
+    brain.later(5)
+    brain.running("1.2")
+    assert brain.quiet(wire.FORGET)
+    assert "1.1" in world.keeper.records, "the only record of that end was let go"
+    assert value(brain, 'mainstay_store_errors_total{operation="write"}') >= 2
+    world.store.broken = False
+    brain.end("1.2", code=2)
+    brain.expect(wire.FORGET, "1.2")
+    assert [world.store.attempts[1, number].exit_code for number in (1, 2)] == [1, 2]
+    brain.die()
+    world.brain().expect(wire.FORGET, "1.1")
+    assert world.store.ends[1, 1] == 1
+
+
+def test_a_plan_that_cannot_be_made_is_a_failed_launch_and_waits_its_back_off(make):
+    world = make(job("broken"))
+    brain = world.brain()
+    brain.expect(wire.READY)
+    assert brain.quiet(wire.SPAWN)
+    assert world.store.attempts[1, 1].outcome is Outcome.LAUNCH_FAILED
+    assert brain.daemon.state.jobs["broken"].state.value == "backing_off"
+    brain.later(5)
+    assert brain.quiet(wire.SPAWN)
+    assert world.store.attempts[1, 2].outcome is Outcome.LAUNCH_FAILED
+
+
+def test_a_shutdown_stops_the_children_and_says_goodbye(make):
+    world = make(job(), timed())
+    world.keeper.life = lambda _key, plan: replace(FakeKeeper(world.clock).life("", {}), heeds_s=None if plan["job"] == "job" else 0)
+    brain = world.brain()
+    brain.running("1.1")
+    brain.running("2.1", "timed")
+    brain.say(wire.SHUTDOWN)
+    brain.expect(wire.SIGNAL, "1.1")
+    brain.expect(wire.SIGNAL, "2.1")
+    world.keeper.tick()
+    brain.speak()
+    brain.expect(wire.FORGET, "2.1")
+    brain.later(10)
+    assert brain.expect(wire.KILL, "1.1")["reason"] == "stop"
+    world.keeper.tick()
+    brain.speak()
+    assert brain.expect(wire.BYE)["code"] == 0
+    assert brain.ended() == 0
+    assert {row.outcome for row in world.store.runs.values()} == {Outcome.STOPPED}
+
+
+def test_fire_times_that_pass_while_it_stops_do_not_hold_the_loop(make):
+    world = make(job(), timed())
+    world.keeper.life = lambda _key, _plan: replace(FakeKeeper(world.clock).life("", {}), heeds_s=None)
+    brain = world.brain()
+    brain.running("1.1")
+    brain.running("2.1", "timed")
+    brain.end("2.1", code=0)
+    brain.expect(wire.FORGET, "2.1")
+    world.clock.advance(55)
+    brain.say(wire.SHUTDOWN)
+    brain.expect(wire.SIGNAL, "1.1")
+    brain.later(8)  # a fire time has come, and the end of the grace has not
+    assert brain.quiet(wire.SPAWN)
+    brain.later(2)
+    brain.expect(wire.KILL, "1.1")
+
+
+def test_a_ping_is_answered_from_the_loop_that_supervises(make):
+    brain = make(job()).brain()
+    brain.expect(wire.READY)
+    brain.say(wire.PING)
+    brain.expect(wire.PONG)
+
+
+def test_an_unknown_message_is_no_reason_to_stop(make):
+    brain = make(job()).brain()
+    brain.say("from-a-newer-keeper", what=1)
+    assert brain.quiet(wire.BYE)
+
+
+def test_a_refused_config_changes_nothing_and_a_good_one_is_taken_whole(make):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    world.file = ConfigError(["config.yaml:3:1: jobs: nothing of this is right; write something else"])
+    brain.say(wire.RELOAD)
+    assert brain.quiet(wire.SIGNAL)
+    assert value(brain, "mainstay_config_last_reload_successful") == 0
+    assert (world.taken, brain.daemon.config) == ([], world.config)
+    world.file = world.configure(job(), job("new"))
+    brain.say(wire.RELOAD)
+    brain.running("2.1", "new")
+    assert value(brain, "mainstay_config_last_reload_successful") == 1
+    assert value(brain, 'mainstay_job_up{job_name="new"}') == 1
+    world.file = world.configure(job("new"))
+    brain.say(wire.RELOAD)
+    brain.expect(wire.SIGNAL, "1.1")
+    world.keeper.tick()
+    brain.speak()
+    brain.expect(wire.FORGET, "1.1")
+    assert brain.quiet(wire.SPAWN)
+    assert list(brain.daemon.state.jobs) == ["new"]
+    assert 'job_name="job"' not in brain.metrics.render([]).decode()
+
+
+def test_a_storm_of_reloads_restarts_a_service_once(make):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    for version in range(300):
+        world.file = world.configure(replace(job(), launch=Launch(("run", str(version)), "/")))
+        brain.say(wire.RELOAD)
+    brain.expect(wire.SIGNAL, "1.1")
+    assert brain.quiet(wire.SIGNAL)
+    world.keeper.tick()
+    brain.speak()
+    assert brain.expect(wire.SPAWN)["plan"]["argv"] == ["run", "299"]
+    assert dict(world.keeper.starts) == {"1.1": 1, "2.1": 1}
+
+
+def test_a_wish_is_answered_and_acted_on(make):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    answer = brain.ask(lambda: brain.daemon.wish(Wish(Verb.STOP, "job")))
+    assert (answer.ok, answer.text) == (True, "job stops and stays stopped until `mainstay start job`")
+    brain.expect(wire.SIGNAL, "1.1")
+    world.keeper.tick()
+    brain.speak()
+    brain.expect(wire.FORGET, "1.1")
+    assert brain.daemon.state.jobs["job"].state.value == "paused"
+
+
+def test_a_question_that_fails_is_answered_with_its_failure_and_the_loop_goes_on(make):
+    brain = make(job()).brain()
+    with pytest.raises(ZeroDivisionError):
+        brain.ask(lambda: 1 / 0)
+    assert brain.ask(lambda: "still here") == "still here"
+
+
+def test_a_breach_is_written_down_before_the_keeper_is_asked_to_kill(make):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    brain.ask(lambda: brain.daemon._on_breach("1.1", Breach(LimitName.MEMORY, 2.0, 1.0), None))
+    assert brain.expect(wire.KILL, "1.1")["reason"] == "memory"
+    assert '"killed":true' in world.store.texts["job"]
+
+
+def test_a_clock_that_is_set_is_noticed_and_no_slot_runs_twice(make):
+    world = make(timed())
+    brain = world.brain()
+    brain.expect(wire.SPAWN, "1.1")
+    brain.end("1.1", code=0)
+    brain.expect(wire.FORGET, "1.1")
+    brain.later(2)
+    world.clock.set_wall(T0 + timedelta(hours=1, seconds=2))
+    brain.later(1.5)
+    brain.expect(wire.SPAWN, "2.1")
+    brain.end("2.1", code=0)
+    brain.expect(wire.FORGET, "2.1")
+    world.clock.set_wall(T0 + timedelta(seconds=5))
+    brain.later(1.5)
+    assert brain.quiet(wire.SPAWN)
+    brain.later(54)
+    brain.expect(wire.SPAWN, "3.1")
+    assert all(len(runs) == 1 for runs in world.store.runs_of_slot.values())
+    assert world.store.slots["timed", T0 + timedelta(seconds=60)].run == 3
+
+
+def test_a_mistake_of_ours_in_one_step_keeps_the_exit_record_and_stops_nobody_else(make, monkeypatch):
+    """F11: an exception inside the supervisor."""
+    world = make(job(), job("other"))
+    real = engine.step
+
+    def step(state: Any, event: Any, now: Any) -> engine.Step:
+        if isinstance(event, AttemptEnded) and event.job == "job":
+            raise RecursionError("a bug of ours")
+        return real(state, event, now)
+
+    brain = world.brain()
+    brain.running("1.1")
+    brain.running("2.1", "other")
+    monkeypatch.setattr("supervisor.daemon.engine.step", step)
+    brain.end("1.1", code=5)
+    brain.end("2.1", code=6)
+    brain.expect(wire.FORGET, "2.1")
+    assert brain.quiet(wire.FORGET)
+    assert "1.1" in world.keeper.records
+    brain.die()
+    monkeypatch.undo()
+    world.brain().expect(wire.FORGET, "1.1")
+    assert world.store.attempts[1, 1].exit_code == 5
+
+
+def test_a_job_that_we_fail_to_look_at_is_put_off_and_neither_forgotten_nor_asked_for_in_a_circle(make, monkeypatch):
+    world = make(timed())
+    real, asked = engine.step, []
+
+    def step(state: Any, event: Any, now: Any) -> engine.Step:
+        if isinstance(event, Due):
+            asked.append(now.mono)
+            if len(asked) == 1:
+                raise ZeroDivisionError("a bug of ours")
+        return real(state, event, now)
+
+    monkeypatch.setattr("supervisor.daemon.engine.step", step)
+    brain = world.brain()
+    brain.expect(wire.READY)
+    assert brain.quiet(wire.SPAWN)
+    assert brain.quiet(wire.SPAWN)
+    assert len(asked) == 1
+    brain.later(60)
+    brain.expect(wire.SPAWN, "1.1")
+
+
+def test_a_lasting_mistake_of_ours_ends_the_brain_so_that_the_keeper_starts_a_fresh_one(make, monkeypatch):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+
+    def step(*_args: Any) -> engine.Step:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr("supervisor.daemon.engine.step", step)
+    for _ in range(25):
+        brain.say(wire.SHUTDOWN)
+    assert brain.ended() == 70
+
+
+def test_deadlines_that_are_waited_for_already_are_not_queued_again(make):
+    world = make(timed(every=86400.0))
+    brain = world.brain()
+    brain.expect(wire.SPAWN, "1.1")
+    brain.end("1.1", code=0)
+    brain.expect(wire.FORGET, "1.1")
+    for _ in range(50):
+        brain.ask(lambda: brain.daemon.wish(Wish(Verb.PAUSE, "timed")))
+        brain.ask(lambda: brain.daemon.wish(Wish(Verb.RESUME, "timed")))
+    assert len(brain.daemon._wall_heap) <= 3
+
+
+def test_a_brain_without_a_keeper_ends(make):
+    brain = make(job()).brain()
+    brain.expect(wire.READY)
+    brain.die()
