@@ -30,6 +30,11 @@ class Stat:
     threads: int
     started: int
 
+    @property
+    def is_dead(self) -> bool:
+        """Nothing of it runs any more. A leader that has exited is a zombie too while other threads of it go on."""
+        return self.state in "ZX" and self.threads <= 1
+
 
 def parse_stat(text: bytes) -> Stat:
     """The contents of /proc/PID/stat. ``ValueError`` if it is not one.

@@ -55,7 +55,7 @@ def kill_round(roots: Callable[[], Iterable[int]]) -> int:
 
 def _is_alive(pid: int) -> bool:
     stat = procfs.read_stat(pid)
-    return stat is not None and stat.state not in "ZX"
+    return stat is not None and not stat.is_dead
 
 
 def own_children() -> list[int]:
