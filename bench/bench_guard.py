@@ -56,7 +56,9 @@ def interpreters() -> dict[tuple[int, int], str]:
     for path in [*names, *sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")))]:
         if not path:
             continue
-        asked = subprocess.run([path, "-I", "-S", "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False)
+        asked = subprocess.run(
+            [path, "-I", "-S", "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False
+        )
         if asked.returncode == 0:
             major, minor = map(int, asked.stdout.split())
             if (major, minor) >= (3, 11):
@@ -114,7 +116,13 @@ def measure(folder: str, times: int) -> None:
         bare, guarded, added = pairs(times, lambda a=argv: once(a, plain), lambda a=argv, e=armed: once(a, e))  # type: ignore[misc]
         ratios = {load: compare(python, text, plain, armed, max(5, times // 12))[0] for load, text in WORKLOADS.items()}
         handled = compare(python, HANDLED, plain, armed, max(5, times // 12))[1] / EXCEPTIONS if minor >= 12 else None
-        cells = [f"{bare[0]:.2f}", f"{guarded[0]:.2f}", f"{added[0]:+.2f}", f"{added[1]:+.2f}", *(f"{ratio:.3f}" for ratio in ratios.values())]
+        cells = [
+            f"{bare[0]:.2f}",
+            f"{guarded[0]:.2f}",
+            f"{added[0]:+.2f}",
+            f"{added[1]:+.2f}",
+            *(f"{ratio:.3f}" for ratio in ratios.values()),
+        ]
         rows.append((name, *cells, "-" if handled is None else f"{handled:+.0f}"))
         verdicts.append(f"goal on {name}: start at most +{START_GOAL_MS} ms: {goal(added[0], START_GOAL_MS)}")
         worst = max(ratios.values())

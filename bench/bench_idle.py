@@ -95,7 +95,15 @@ def report(found: list[Figures], floors: dict[int, float]) -> None:
     rows = []
     for one in found:
         floor = f"{floors[one.jobs]:.2f}" if one.jobs in floors else "-"
-        cells = (f"{one.pss:.1f}", f"{one.uss:.1f}", f"{one.cpu[0]:.3f}", f"{one.cpu[1]:.3f}", f"{sum(one.cpu):.3f}", f"{one.up_s:.2f}", floor)
+        cells = (
+            f"{one.pss:.1f}",
+            f"{one.uss:.1f}",
+            f"{one.cpu[0]:.3f}",
+            f"{one.cpu[1]:.3f}",
+            f"{sum(one.cpu):.3f}",
+            f"{one.up_s:.2f}",
+            floor,
+        )
         rows.append((one.jobs, *cells))
     table(("jobs", "PSS MiB", "USS MiB", "keeper CPU s/30 s", "brain CPU s/30 s", "both", "all up, s", "floor, s"), rows)
     for one in found:

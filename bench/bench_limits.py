@@ -47,13 +47,17 @@ down(0)
 
 
 def job(name: str, command: list[str], limits: str) -> str:
-    return f"  {name}: {{command: {json.dumps(command)}, schedule: manual, restart: {{when: never}}, alerts: {{to: []}}, limits: {limits}}}\n"
+    return (
+        f"  {name}: {{command: {json.dumps(command)}, schedule: manual, restart: {{when: never}}, alerts: {{to: []}}, limits: {limits}}}\n"
+    )
 
 
 def rows_of(mainstay: Mainstay, name: str) -> list[dict[str, Any]]:
     """All ended attempts of a job, oldest first: times in Unix seconds, and the report."""
     with sqlite3.connect(f"file:{mainstay.state}/history.db?mode=ro", uri=True) as connection:
-        rows = connection.execute("SELECT run, started_at, ended_at, report FROM attempts WHERE job = ? AND phase = 'ended' ORDER BY run", (name,)).fetchall()
+        rows = connection.execute(
+            "SELECT run, started_at, ended_at, report FROM attempts WHERE job = ? AND phase = 'ended' ORDER BY run", (name,)
+        ).fetchall()
     return [json.loads(report) | {"began": began / 1e6, "ended": ended / 1e6} for _, began, ended, report in rows]
 
 
@@ -139,7 +143,11 @@ def recursion(mainstay: Mainstay, stamp: str, times: int) -> None:
         outcomes.append(report["outcome"])
     rows = [
         (name, times, *(f"{quantile(values, share):.1f}" for share in (0.5, 0.9, 1.0)))
-        for name, values in (("first call to death, ms", whole), ("looked at and decided to death, ms", killing), ("depth at the kill, thousand frames", [d / 1e3 for d in depths]))
+        for name, values in (
+            ("first call to death, ms", whole),
+            ("looked at and decided to death, ms", killing),
+            ("depth at the kill, thousand frames", [d / 1e3 for d in depths]),
+        )
     ]
     table((f"recursion at full speed, limit 400, {'/'.join(sorted(set(outcomes)))}", "runs", "p50", "p90", "max"), rows)
 

@@ -42,7 +42,9 @@ def scrape(connection: http.client.HTTPConnection, *, packed: bool) -> tuple[flo
     return took, len(body), gzip.decompress(body) if packed else body
 
 
-def scrapes(mainstay: Mainstay, connection: http.client.HTTPConnection, times: int, pause_s: float, *, packed: bool, idle: float) -> Scrapes:
+def scrapes(
+    mainstay: Mainstay, connection: http.client.HTTPConnection, times: int, pause_s: float, *, packed: bool, idle: float
+) -> Scrapes:
     walls, renders, sent, page = [], [], 0, b""
     before, begin = cpu_s((mainstay.brain,)), time.monotonic()
     for _ in range(times):
@@ -86,10 +88,25 @@ def measure(folder: str, count: int, times: int) -> None:
     rows = []
     for name, one in found.items():
         times_ms = (quantile(one.walls_ms, 0.5), quantile(one.walls_ms, 0.99), one.cpu_ms, quantile(one.renders_ms, 0.5))
-        rows.append((name, len(one.walls_ms), one.page.count(b"\n"), f"{len(one.page) / 1024:.0f}", f"{one.sent / 1024:.0f}", *(f"{value:.1f}" for value in times_ms)))
-    table((f"/metrics, {count} jobs", "scrapes", "lines", "page KiB", "sent KiB", "wall p50 ms", "wall p99", "CPU ms", "of it rendering"), rows)
+        rows.append(
+            (
+                name,
+                len(one.walls_ms),
+                one.page.count(b"\n"),
+                f"{len(one.page) / 1024:.0f}",
+                f"{one.sent / 1024:.0f}",
+                *(f"{value:.1f}" for value in times_ms),
+            )
+        )
+    table(
+        (f"/metrics, {count} jobs", "scrapes", "lines", "page KiB", "sent KiB", "wall p50 ms", "wall p99", "CPU ms", "of it rendering"),
+        rows,
+    )
     delays = [("nobody scrapes", *delay(quiet_first, quiet_last)), ("scraped without a pause, gzip", *delay(busy_first, busy_last))]
-    table(("delay of a due deadline", "deadlines", "mean ms", "99 % below, s"), [(name, n, f"{mean:.2f}", bound) for name, n, mean, bound in delays])
+    table(
+        ("delay of a due deadline", "deadlines", "mean ms", "99 % below, s"),
+        [(name, n, f"{mean:.2f}", bound) for name, n, mean, bound in delays],
+    )
 
 
 def main() -> None:

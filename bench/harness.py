@@ -99,7 +99,9 @@ def compile_floor(folder: str) -> str | None:
         return None
     target = os.path.join(folder, "floor")
     for extra in (["-static"], []):
-        done = subprocess.run([compiler, "-O2", *extra, "-o", target, str(ROOT / "bench" / "floor.c")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [compiler, "-O2", *extra, "-o", target, str(ROOT / "bench" / "floor.c")], capture_output=True, text=True, check=False
+        )
         if done.returncode == 0:
             return target
     print(f"the floor does not compile and is left out: {done.stderr.strip().splitlines()[-1:]}")
@@ -120,7 +122,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for number, row in enumerate(cells):
-        print("  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
         if number == 0:
             print("  ".join("-" * width for width in widths))
     print(flush=True)
@@ -146,7 +153,9 @@ def memory(pids: Iterable[int]) -> tuple[float, float]:
 
 def cpu_s(pids: Iterable[int]) -> float:
     """CPU seconds used so far by all threads of these processes, to the nanosecond."""
-    return sum(int(_lines(f"/proc/{pid}/task/{tid}/schedstat")[0].split()[0]) for pid in pids for tid in os.listdir(f"/proc/{pid}/task")) / 1e9
+    return (
+        sum(int(_lines(f"/proc/{pid}/task/{tid}/schedstat")[0].split()[0]) for pid in pids for tid in os.listdir(f"/proc/{pid}/task")) / 1e9
+    )
 
 
 def _lines(path: str) -> list[str]:
@@ -204,7 +213,9 @@ class Mainstay:
         log = open(os.path.join(self.folder, "log"), "wb")
         self.started_at = time.monotonic()
         with log:
-            self._process = subprocess.Popen([*RUNTIME, "-c", self.config, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+            self._process = subprocess.Popen(
+                [*RUNTIME, "-c", self.config, "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+            )
         self.guardian = self._process.pid
         try:
             if self._wait:
@@ -220,9 +231,16 @@ class Mainstay:
 
     def find_keeper(self) -> int:
         """The keeper's pid before anybody answers."""
-        wait_until("a keeper", lambda: self._lives() and bool(children(self.guardian)), every_s=0.005)
-        self.keeper = children(self.guardian)[0]
+        wait_until("a keeper", lambda: self._lives() and self._sees_keeper(), every_s=0.005)
         return self.keeper
+
+    def _sees_keeper(self) -> bool:
+        for pid in children(self.guardian):
+            with contextlib.suppress(OSError):
+                if b"supervisor.keeper" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    self.keeper = pid
+                    return True
+        return False
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()

@@ -167,7 +167,7 @@ class _Brain:
             incidents[incident.job] = (*incidents.get(incident.job, ()), incident)
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in self.hello["live"]}
         ended = frozenset(wire.split_key(record["key"]) for record in self.hello["ended"])
-        keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended)
+        keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended, bool(self.hello.get("stopping")))
         next_run, next_incident = self.store.next_ids()
         next_run = max([next_run, *(run + 1 for run, _ in {*live, *ended})])  # a history that was lost knows nothing of these
         return engine.restore(self.config.jobs, memos, incidents, (next_run, next_incident), keeper, Now(self.now.mono, self.now.wall))

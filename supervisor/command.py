@@ -66,7 +66,7 @@ def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_
     plan = launch.Plan(list(argv), environment, os.getcwd(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))
     launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
     wake = _catch_signals()
-    started_mono, started_wall = time.monotonic(), time.time()
+    started_mono, started_wall = time.monotonic(), time.time()  # noqa: TID251 - `exec` is a program of its own, without the loop
     counts = limits.get("output_bytes") is not None or limits.get("stall_s") is not None
     pipes = [launch.output_pipe(), launch.output_pipe()] if counts else []
     try:

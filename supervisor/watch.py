@@ -66,6 +66,7 @@ class Watch:
         self._subjects: dict[str, Subject] = {}
         self._heap: list[tuple[float, str]] = []
         self._strays_at = 0.0
+        self._roll: list[int] | None = None  # the keeper's children when strays were last sought; None: who is ours has changed since
         self._foreign: dict[tuple[int, int], str] = {}
         self.looks = 0
 
@@ -73,11 +74,13 @@ class Watch:
         """Watch this attempt from now on; *started* counts for its time limit."""
         subject = Subject(key, limits, sampler, started, page, can_arm, sampler.pid)
         self._subjects[key] = subject
+        self._roll = None
         self._push(subject, Mono(self._clock.mono() + FIRST_LOOK_S))
 
     def remove(self, key: str) -> Subject | None:
         """No longer; what was seen."""
         subject = self._subjects.pop(key, None)
+        self._roll = None
         if subject is not None:
             subject.sampler.close()
         return subject
@@ -120,9 +123,13 @@ class Watch:
         if now - self._strays_at < STRAYS_S or not self._subjects:
             return
         self._strays_at = now
+        roll = procfs.children(keeper_pid)
+        if roll == self._roll:
+            return
+        self._roll = roll
         mains = {subject.session: subject for subject in self._subjects.values()}
         strays: dict[str, list[int]] = {}
-        for pid in set(procfs.children(keeper_pid)) - mains.keys() - set(known):
+        for pid in set(roll) - mains.keys() - set(known):
             owner = self._owner(pid, mains)
             if owner:
                 strays.setdefault(owner, []).append(pid)

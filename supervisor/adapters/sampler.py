@@ -49,14 +49,14 @@ class Sampler:
     def signature(self) -> bytes:
         """Bytes that differ when a process of the tree has used memory or CPU time, or has other children.
 
-        Empty when the main one is gone, and for a tree so large that a full sample costs hardly more.
+        All of that shows in its stat: memory and time by themselves, and a fork by the pages that its parent has to fault in again. Empty
+        when the main one is gone, and for a tree so large that a full sample costs hardly more.
         """
-        statm = _pread(self._statm, 128)
         stat = _pread(self._stat, 512)
         if not stat or len(self._members) > MAX_SIGNED:
             return b""
         others = [_signed(pid) for pid in self._members[1:]]
-        return b"".join([statm, _pread(self._children, 4096), stat[stat.rfind(b")") :], *others])
+        return b"".join([stat[stat.rfind(b")") :], *others])
 
     def members(self) -> tuple[int, ...]:
         """The pids of the tree as they were last found, main process first."""
@@ -80,7 +80,7 @@ class Sampler:
             stat = procfs.parse_stat(stat_text)
         except (ValueError, IndexError):
             return None
-        if stat.state in "ZX":
+        if stat.is_dead:
             return None
         self._looks += 1
         if self.strays or len(self._members) > 1 or self._looks % FULL_WALK_EVERY == 1 or _pread(self._children, 16):
@@ -110,7 +110,7 @@ class Sampler:
         processes = stat.threads
         for pid in self._members[1:]:
             other = procfs.read_stat(pid)
-            if other is None or other.state in "ZX":
+            if other is None or other.is_dead:
                 continue
             memory += _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")
             cpu += other.cpu_s + other.waited_cpu_s

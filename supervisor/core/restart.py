@@ -16,6 +16,7 @@ from supervisor.core.jitter import unit
 from supervisor.core.model import Mono, Outcome, RestartPolicy, RestartWhen
 
 HOST_WIDE = frozenset({Outcome.HOST_OOM, Outcome.LOST})
+HOST_WIDE_WAIT_S = 0.1  # no budget holds these, so a back-off of 0s must not make a loop of them
 
 
 class RestartReason(StrEnum):
@@ -107,6 +108,8 @@ def decide(
     if counts(outcome) and _in_window(policy, restarts, now) >= policy.budget.restarts:
         return Park(ParkReason.BUDGET_SPENT)
     wait_s = backoff_s(policy, max(failures_in_row, 1), unit(job, attempt))
+    if not counts(outcome):
+        wait_s = max(wait_s, HOST_WIDE_WAIT_S)
     return Restart(wait_s, RestartReason(outcome.value))
 
 

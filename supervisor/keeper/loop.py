@@ -69,15 +69,19 @@ class Keeper:
         self._start_brain()
         self._every(PING_S, self._ping)
         while self._exit_code is None:
-            ready = self._poll.poll(self._patience())
-            self._new.clear()
-            for fd, events in ready:
-                handler = self._handlers.get(fd)
-                if handler is not None and fd not in self._new:  # else the event was of the one that had this number before
-                    handler(events)
-            self._run_timers()
+            self._round()
         self._notify.stopping()
         return self._exit_code
+
+    def _round(self) -> None:
+        """Wait for something, and see to all of it. A number that a handler gave back and another took anew has no event yet."""
+        ready = self._poll.poll(self._patience())
+        self._new.clear()
+        for fd, events in ready:
+            handler = self._handlers.get(fd)
+            if handler is not None and fd not in self._new:
+                handler(events)
+        self._run_timers()
 
     def _find_cgroup(self) -> None:
         own = cgroup.delegated()
@@ -151,6 +155,7 @@ class Keeper:
                 "keeper_pid": os.getpid(),
                 "cgroup": self._jobs_group,
                 "restarts": self._brain.restarts,
+                "stopping": self._stopping,
                 "live": [attempt.public() for attempt in self._attempts.values() if attempt.started or attempt.status is None],
                 "ended": self._records.kept(),
             }

@@ -47,14 +47,16 @@ def test_a_service_whose_policy_alone_changed_goes_on_with_the_old_one():
 
 
 def test_a_service_that_is_restarted_between_two_attempts_starts_at_once():
-    play = Play(job()).at(1).when(started(), ended(code=1)).at(1).when(reload(job(argv=("other",)))).expect("run 1 stopped", "start 2.1")
+    Play(job()).at(1).when(started(), ended(code=1)).at(1).when(reload(job(argv=("other",)))).expect("run 1 stopped", "start 2.1")
 
 
 def test_a_run_of_a_timed_job_keeps_its_config_and_the_next_one_has_the_new():
     old, new = job(every=60, budget=(0, 600)), job(every=60, budget=(9, 600), argv=("other",))
     play = Play(old).when(DUE, started()).at(1).when(reload(new)).expect(state="running")
     play.at(2).when(ended(code=1)).expect("notify opened ops", "attempt 1.1 failed", "run 1 failed", "incident 1 opened", state="idle")
-    play.at(60).when(DUE, ended(2, code=1)).expect("slot 60 ran as 2", "start 2.1", "attempt 2.1 failed", "incident 1 seen", state="backing_off")
+    play.at(60).when(DUE, ended(2, code=1)).expect(
+        "slot 60 ran as 2", "start 2.1", "attempt 2.1 failed", "incident 1 seen", state="backing_off"
+    )
 
 
 def test_a_service_that_is_switched_off_and_on_again_while_it_stops_starts_again():

@@ -12,6 +12,8 @@ from world import Script, World
 from supervisor.core.model import Backoff, Job, Outcome
 from supervisor.core.records import SlotResult
 
+LIVES_ON = Life()
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -21,7 +23,7 @@ class Scenario:
     lives: Mapping[str, Life]
     script: Script = ()
     until: float = 100.0
-    default: Life = Life()
+    default: Life = LIVES_ON
 
     def world(self) -> World:
         return World(*self.jobs, life=lambda key, _plan: self.lives.get(key, self.default))
@@ -130,7 +132,7 @@ def _lose_power(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("disaster", "every"), [(lambda w: w.keeper.die(), 1), (_reboot, 3), (_lose_power, 3)], ids=["keeper", "reboot", "power"]
+    ("disaster", "every"), [(lambda w: w.keeper.die(), 2), (_reboot, 4), (_lose_power, 3)], ids=["keeper", "reboot", "power"]
 )
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_when_the_children_die_unseen_their_runs_are_lost_and_nothing_is_doubled(name, disaster, every):

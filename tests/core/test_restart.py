@@ -132,3 +132,10 @@ def test_failures_are_counted_from_one():
 
 def test_only_the_hosts_own_faults_do_not_count():
     assert {outcome for outcome in Outcome if not counts(outcome)} == HOST_WIDE == {Outcome.HOST_OOM, Outcome.LOST}
+
+
+def test_a_back_off_of_nothing_makes_no_loop_of_what_no_budget_holds():
+    policy = RestartPolicy(when=RestartWhen.ALWAYS, backoff=Backoff(first_s=0.0, jitter=0.0))
+    at_once = decide(policy, "job", Outcome.SIGNALLED, (), 1, Mono(0.0), failures_in_row=1)
+    of_the_host = decide(policy, "job", Outcome.HOST_OOM, (), 1, Mono(0.0), failures_in_row=1)
+    assert (at_once.after_s, of_the_host.after_s) == (0.0, 0.1)

@@ -19,7 +19,7 @@ from world import World
 from supervisor.core.model import AlertPolicy, Backoff, Job, Outcome
 
 HOUR, DAY = 3600.0, 86400.0
-STEPS_MAX = int(os.environ.get("MAINSTAY_STEPS", "3000"))
+STEPS_MAX = int(os.environ.get("MAINSTAY_STEPS", "1500"))
 FAR = {"1970": datetime(1970, 1, 1, 12, tzinfo=UTC), "2099": datetime(2099, 12, 31, 23, 59, tzinfo=UTC)}
 
 
@@ -140,7 +140,7 @@ class Simulation:
         world.set_wall(right)
 
 
-@pytest.mark.parametrize("seed", seeds(range(3)))
+@pytest.mark.parametrize("seed", seeds(range(2)))
 def test_a_month_without_a_wrong_clock_lose_and_double_nothing_and_every_slot_has_its_row(seed):
     simulation = Simulation(seed, clock_is_set=False)
     simulation._reload = lambda: None  # a job that was away has no rows for that time
@@ -150,7 +150,7 @@ def test_a_month_without_a_wrong_clock_lose_and_double_nothing_and_every_slot_ha
     world.verify_slots()
 
 
-@pytest.mark.parametrize("seed", seeds(range(100, 103)))
+@pytest.mark.parametrize("seed", seeds(range(100, 102)))
 def test_a_month_with_a_clock_that_is_set_run_no_slot_twice(seed):
     world = Simulation(seed, clock_is_set=True).play(30)
     world.verify()
@@ -192,7 +192,9 @@ def test_a_supervisor_that_stood_still_for_minutes_catches_up_once_per_policy():
 
 def test_a_wrong_clock_ends_no_run_and_no_wait():
     """F16: limits of time are on the monotonic clock."""
-    world = World(job(budget=(9, 600), backoff=Backoff(100, 1, 100, 0)), life=lambda key, _plan: Life(lives_s=50, code=1) if key == "1.1" else Life())
+    world = World(
+        job(budget=(9, 600), backoff=Backoff(100, 1, 100, 0)), life=lambda key, _plan: Life(lives_s=50, code=1) if key == "1.1" else Life()
+    )
     world.boot()
     world.run(60)
     for wrong in (HOUR, -DAY, 50 * 365 * DAY, -56 * 365 * DAY):

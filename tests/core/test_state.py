@@ -48,7 +48,8 @@ memos = st.builds(
     backlog=st.lists(walls, max_size=3).map(tuple),
     restarts=st.lists(monos, max_size=3).map(tuple),
     failures_in_row=st.integers(0, 999),
-    last=st.none() | st.builds(Last, st.integers(1, 9), st.sampled_from(Outcome), st.text(max_size=9), walls, st.floats(0, 1e9), st.integers(0, 9)),
+    last=st.none()
+    | st.builds(Last, st.integers(1, 9), st.sampled_from(Outcome), st.text(max_size=9), walls, st.floats(0, 1e9), st.integers(0, 9)),
     last_start_at=st.none() | walls,
     last_success_at=st.none() | walls,
     last_failure_at=st.none() | walls,
@@ -60,7 +61,9 @@ def test_a_memo_comes_back_as_it_was(memo):
     assert Memo.decode(memo.encode()) == memo
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', '{"configured_at": "yesterday"}', '{"configured_at": 5}', '{"paused": true}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", '"x"', '{"configured_at": "yesterday"}', '{"configured_at": 5}', '{"paused": true}']
+)
 def test_what_is_no_memo_is_refused(text):
     with pytest.raises(ValueError):
         Memo.decode(text)

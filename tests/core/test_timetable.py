@@ -1,6 +1,7 @@
 """What becomes of fire times: first runs, overlap, catch-up, jitter, backlog, and a clock that somebody sets."""
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from fakes import T0, Life
@@ -159,6 +160,12 @@ def test_every_due_slot_has_exactly_one_row_however_long_the_jitter_and_late_the
     assert rows == rows[:1] + [f"{(slot - T0).total_seconds():.12g}" for slot in due]
 
 
+def test_a_jitter_of_more_slots_than_are_looked_up_does_not_hold_the_loop():
+    play = Play(job(cron="* * * * *", jitter=9 * DAY)).at(8.9 * DAY).when(DUE)
+    assert play.lines
+    assert play.wait > 0
+
+
 # ---------------------------------------------------------------- a new schedule
 
 
@@ -233,7 +240,7 @@ def test_stretches_stay_few_apart_and_hold_all_that_was_put_in(pairs):
         stretches = lived.add(stretches, begin, end)
         assert len(stretches) <= lived.STRETCHES_MAX
         assert list(stretches) == sorted(stretches)
-        assert all(one[1] < two[0] for one, two in zip(stretches, stretches[1:], strict=False))
+        assert all(one[1] < two[0] for one, two in pairwise(stretches))
     for begin, end in pairs:
         assert any(one[0] <= begin <= end <= one[1] for one in stretches)
         assert lived.place(stretches, end) >= end
@@ -243,7 +250,10 @@ def test_stretches_stay_few_apart_and_hold_all_that_was_put_in(pairs):
 def test_a_year_of_slots_has_one_row_each_over_daylight_saving():
     berlin = job(cron="30 2 * * *", when="never")
     berlin = type(berlin)(
-        "job", berlin.launch, schedule=type(berlin.schedule)(type(berlin.schedule.when)("30 2 * * *", "Europe/Berlin")), restart=berlin.restart
+        "job",
+        berlin.launch,
+        schedule=type(berlin.schedule)(type(berlin.schedule.when)("30 2 * * *", "Europe/Berlin")),
+        restart=berlin.restart,
     )
     world = World(berlin, life=lambda _key, _plan: Life(lives_s=60))
     world.boot()

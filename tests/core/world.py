@@ -26,7 +26,7 @@ FRESH_STARTS = (Verb.START, Verb.RESTART, Verb.TRIGGER, Verb.RESUME)  # a person
 Script = Sequence[tuple[float, Callable[["World"], Any]]]
 
 
-class Crashed(Exception):
+class CrashedError(Exception):
     """The brain is dead."""
 
 
@@ -56,7 +56,7 @@ class World:
         while True:
             try:
                 return self._boot()
-            except Crashed:
+            except CrashedError:
                 self.on_crash(self)
 
     def _boot(self) -> None:
@@ -107,7 +107,7 @@ class World:
     def _count_action(self) -> None:
         self.done += 1
         if self.done == self.crash_after:
-            raise Crashed
+            raise CrashedError
 
     def _apply(self, action: Action) -> None:
         self.acted[type(action).__name__] += 1
@@ -181,7 +181,7 @@ class World:
                 self.restarts.pop(event.job, None)
             answer = self._deliver(event)
             self._hear()
-        except Crashed:
+        except CrashedError:
             self.on_crash(self)
             self.boot()
             return None
@@ -258,7 +258,7 @@ class World:
                 for name in due:
                     self._deliver(Due(name))
                     self._hear()
-            except Crashed:
+            except CrashedError:
                 self.on_crash(self)
                 self.boot()
                 continue

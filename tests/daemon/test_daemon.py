@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog.testing
 from fakes import T0, FakeClock, FakeKeeper, MemoryStore
 
 from supervisor import wire
@@ -249,6 +250,13 @@ class Mainstay:
             assert self.store.attempts[wire.split_key(message["key"])].phase is AttemptPhase.ENDED
 
 
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """The log of the test, as values."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
 @pytest.fixture
 def make(tmp_path) -> Iterator[Callable[..., Mainstay]]:
     made: list[Mainstay] = []
@@ -327,9 +335,9 @@ def test_a_history_that_cannot_be_written_stops_no_job_and_is_made_up_for(make):
     brain.running("1.1")
     world.store.broken = True
     brain.end("1.1", code=1)
+    assert brain.quiet(wire.FORGET)
     brain.later(5)
     brain.running("1.2")
-    assert brain.quiet(wire.FORGET)
     assert "1.1" in world.keeper.records, "the only record of that end was let go"
     assert value(brain, 'mainstay_store_errors_total{operation="write"}') >= 2
     world.store.broken = False
@@ -494,7 +502,7 @@ def test_a_clock_that_is_set_is_noticed_and_no_slot_runs_twice(make):
     assert world.store.slots["timed", T0 + timedelta(seconds=60)].run == 3
 
 
-def test_a_mistake_of_ours_in_one_step_keeps_the_exit_record_and_stops_nobody_else(make, monkeypatch):
+def test_a_mistake_of_ours_in_one_step_keeps_the_exit_record_and_stops_nobody_else(make, monkeypatch, logged):
     """F11: an exception inside the supervisor."""
     world = make(job(), job("other"))
     real = engine.step
@@ -513,6 +521,8 @@ def test_a_mistake_of_ours_in_one_step_keeps_the_exit_record_and_stops_nobody_el
     brain.expect(wire.FORGET, "2.1")
     assert brain.quiet(wire.FORGET)
     assert "1.1" in world.keeper.records
+    (failure,) = [line for line in logged if line["event"] == "step_failed"]
+    assert (failure["during"], failure["job"], failure["exc_info"]) == ("AttemptEnded", "job", True)
     brain.die()
     monkeypatch.undo()
     world.brain().expect(wire.FORGET, "1.1")

@@ -66,11 +66,6 @@ def marked(mark: str) -> list[int]:
     return alive(pid for pid in pids if pid != os.getpid() and procfs.environment_value(pid, MARK) == mark)
 
 
-def children_of(pid: int) -> list[int]:
-    """Its living direct children."""
-    return alive(procfs.children(pid))
-
-
 def environment(mark: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours, marked, without what another Mainstay or the suite put there."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAINSTAY_", "NOTIFY_SOCKET", "COVERAGE", "PYTHON"))}

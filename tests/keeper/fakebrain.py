@@ -141,7 +141,6 @@ class Keeper:
 
     def close(self) -> None:
         """End it and whatever it still has."""
-        pids = [stat.pid for stat in self.children()]
         if self.process.poll() is None:
             below = list(procfs.descendants([self.process.pid]))
             for pid in below:
@@ -154,7 +153,6 @@ class Keeper:
             brain.close()
         self._listener.close()
         assert "Traceback" not in self.log(), self.log()
-        del pids
 
 
 def plan(*argv: str, **more: Any) -> dict[str, Any]:

@@ -8,20 +8,29 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import structlog
-import uvicorn
 from h11 import LocalProtocolError
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from supervisor.adapters.http.backend import Backend
 from supervisor.adapters.http.gate import Gate, own_hosts
 from supervisor.adapters.http.listen import listen_tcp, listen_unix
 from supervisor.adapters.http.pages import MAX_ASK_DEADLINE_S, Pages
 from supervisor.errors import SupervisorError
+
+# `import uvicorn` loads its command line, and with it click and multiprocessing (2 MiB), which nobody here has a use for.
+_COMMAND_LINE = ModuleType("uvicorn.main")
+_COMMAND_LINE.__dict__.update(Server=None, main=None, run=None)
+sys.modules.setdefault("uvicorn.main", _COMMAND_LINE)
+
+from uvicorn.config import Config  # noqa: E402  # after the line above, which is its point
+from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402  # stays with its neighbour
+from uvicorn.server import Server  # noqa: E402
 
 log = structlog.get_logger()
 
@@ -115,7 +124,7 @@ class HttpServer:
             pages.close()
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn without signal handlers (they are the daemon's) and without its ten wake-ups a second."""
 
     def __init__(self, app: ASGIApp, answer_deadline_s: float) -> None:
@@ -125,7 +134,7 @@ class _Server(uvicorn.Server):
             answer_s = answer_deadline_s
 
         super().__init__(
-            uvicorn.Config(
+            Config(
                 app,
                 http=BoundProtocol,
                 ws="none",
