@@ -40,6 +40,7 @@ from supervisor.watch import Watch, let_go
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
 FILES_PER_TICK: Final = 100
+UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
 HOUR_S: Final = 3600.0
 TAIL_BYTES: Final = 16 * 1024
 TOLD: Final = "mainstay-told"  # beside the counters in the history: how much of a live attempt they hold already
@@ -140,6 +141,7 @@ class Daemon:
         self._save_at = 0.0
         self._offset = 0.0
         self._unwritten: list[Any] = []
+        self._write_again_at = 0.0
         self._unsaved: dict[tuple[str, str], float] = {}
         self._restored = counters or {}
         self._begun = False
@@ -283,18 +285,22 @@ class Daemon:
     def _write(self, action: Record) -> None:
         """Into the history; what it does not take now is offered again with the next rows. Supervision goes on either way."""
         rows = [*self._unwritten, *action.rows]
+        if self._unwritten and self._clock.mono() < self._write_again_at:
+            self._unwritten = rows[-UNWRITTEN_MAX:]  # a history that is locked or full must not cost the loop half a second for each event
+            return
         try:
             self._store.apply(rows, durable=action.durable)
         except StoreError as err:
             if not self._unwritten:
                 log.error("history_not_written", error=str(err), consequence="jobs go on; rows are kept in memory and written later")  # noqa: TRY400 - the text says it all
             self._metrics.inc("mainstay_store_errors_total", operation="write")
-            self._unwritten = rows[-10_000:]
+            self._unwritten = rows[-UNWRITTEN_MAX:]
+            self._write_again_at = self._clock.mono() + SAVE_S
             return
         if self._unwritten:
             log.info("history_written_again", rows=len(rows))
             self._unwritten = []
-        if any(isinstance(row, Notification) for row in action.rows):
+        if any(isinstance(row, Notification) for row in rows):
             self._wake_outbox()
 
     def _start(self, action: StartAttempt) -> None:
@@ -528,6 +534,8 @@ class Daemon:
         self._take_metrics_in_turn(tuple(self._live.values()))
         if now.mono - self._save_at >= SAVE_S:
             self._save_at = now.mono
+            if self._unwritten:
+                self._write(Record(()))
             for key, live in self._live.items():
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:

@@ -11,7 +11,7 @@ from supervisor.errors import StoreError
 
 T = TypeVar("T")
 
-BUSY_S = 5.0  # a checkpoint by another process is done in well under a second; longer means that something is wrong
+BUSY_S = 0.5  # other writers of ours are done in milliseconds; the brain's loop waits here, with limits to watch
 _PRIMARY = 0xFF  # extended result codes carry the primary one in the low byte
 
 # What a damaged file can make of a read: SQLite's own errors, those among them whose text is no UTF-8, and values that no record can hold.
