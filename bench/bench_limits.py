@@ -6,7 +6,7 @@ no rlimit sees. The overshoot is the kernel's own peak (ru_maxrss) over the limi
 """
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import signal
@@ -153,7 +153,7 @@ def recursion(mainstay: Mainstay, stamp: str, times: int) -> None:
         report = trigger(mainstay, "runaway", number + 1)
         whole.append((report["ended"] - float(Path(stamp).read_text(encoding="ascii"))) * 1e3)
         breach = [line for line in mainstay.log_lines("limit_breached") if line["job"] == "runaway"][-1]
-        killing.append((report["ended"] - datetime.datetime.fromisoformat(breach["timestamp"]).timestamp()) * 1e3)
+        killing.append((report["ended"] - dt.datetime.fromisoformat(breach["timestamp"]).timestamp()) * 1e3)
         depths.append(float(breach["measured"]))
         outcomes.append(report["outcome"])
     rows = [

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import re
-import shutil
 import sys
 import threading
 from collections.abc import Mapping
@@ -36,7 +34,6 @@ from supervisor.errors import ConfigError, StoreError, SupervisorError, WireErro
 from supervisor.evidence import Gatherer
 
 HELLO_S: Final = 30.0
-_PYTHON: Final = re.compile(r"python[0-9.]*")
 SWITCH_S: Final = 0.001  # the loop must not wait 5 ms for a thread that renders a page
 
 log = structlog.get_logger()
@@ -118,8 +115,8 @@ class _Brain:
         http = HttpServer(backend, self.config.settings.listen, self.places.socket)
         http.start()
         self.outbox.start()
-        self._keep_loaded()
-        threading.Thread(target=self._precompile, name="precompile", daemon=True).start()
+        if self.hello["restarts"] == 0 or trouble:
+            self._keep_loaded()  # a later brain goes on with the copy and must not take what is in the file now for what was taken
         for problem in trouble:
             log.warning("kept_config_refused", problem=problem)
         for warning in self.config.warnings:
@@ -217,14 +214,6 @@ class _Brain:
             queue_lengths=self._queue_lengths,
         )
 
-    def _precompile(self) -> None:
-        """Compile the guard once for each Python that a job names, where it is not ours: their users may not be able to write there."""
-        own = os.path.realpath(sys.executable)
-        named = {job.launch.argv[0] for job in self.config.jobs.values() if job.launch.guard}
-        for python in sorted(shutil.which(name) or "" for name in named if _PYTHON.fullmatch(os.path.basename(name))):
-            if python and os.path.realpath(python) != own:
-                guard.precompile(python)
-
     def _prune(self) -> None:
         """Let old history go, beside the loop: it may take a while."""
         try:
@@ -252,11 +241,14 @@ class _Brain:
         self.outbox.start()
 
     def _keep_loaded(self) -> None:
-        """A copy of the config in force: what the next brain of this keeper goes on with, whatever is done to the file meanwhile."""
+        """Keep the text of the config that was just taken: what the next brain of this keeper goes on with, whatever is done to the file meanwhile."""
         try:
             temporary = self.places.loaded_config + ".tmp"
-            shutil.copyfile(self.config.path, temporary)
-            os.chmod(temporary, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(self.config.text)
             os.replace(temporary, self.places.loaded_config)
         except OSError as err:
             log.warning("config_copy_not_kept", error=str(err))

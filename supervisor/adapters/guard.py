@@ -10,17 +10,12 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from supervisor.arming import SITE, arm
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords
 
-if TYPE_CHECKING:  # what copies and compiles the guard is imported where that is done: `exec` has no time for it
-    from importlib.abc import Traversable
-    from pathlib import Path
-
-__all__ = ["SITE", "arm", "install", "precompile", "read_last_words", "swallowed"]
+__all__ = ["SITE", "arm", "read_last_words", "swallowed"]
 
 _HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10}) ppid \d{1,10} depth (\d{1,6}) *\n")
 _HELLO_BYTES = 128
@@ -51,45 +46,6 @@ _DUMP_FRAMES = 100  # where faulthandler stops; 3.13 does so without its "..."
 _FATAL = re.compile(r"^Fatal Python error: (.{1,200})$", re.MULTILINE)
 _STACK = re.compile(r"^(?:Current thread 0x[0-9a-f]+|Stack)(?: \[[^\]\n]*\])? \(most recent call first\):$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line (\d{1,9}|\?\?\?) in (.*)$')
-
-
-def install(target: str) -> str:
-    """Copy the guard to the directory *target* and return it: for a place that every job's user can read, out of a zipapp too.
-
-    Raises OSError.
-    """
-    from importlib.resources import files
-    from pathlib import Path
-
-    _copy(files("supervisor.guard") / "site", Path(target))
-    return target
-
-
-def _copy(source: "Traversable", target: "Path") -> None:
-    target.mkdir(mode=0o755, parents=True, exist_ok=True)
-    for entry in source.iterdir():
-        if entry.is_dir() and entry.name != "__pycache__":
-            _copy(entry, target / entry.name)
-        elif entry.name.endswith(".py"):
-            scratch = target / f"{entry.name}.new"  # a job may be starting from the old one at this moment
-            scratch.write_bytes(entry.read_bytes())
-            scratch.chmod(0o644)
-            scratch.replace(target / entry.name)
-
-
-def precompile(python: str, *, site: str = SITE, timeout_s: float = 30.0) -> bool:
-    """Compile the guard for the interpreter *python*, so that no start of a job whose user cannot write there has to. True if it worked.
-
-    Without it each such start takes 4 to 7 ms longer and is otherwise the same.
-    """
-    import subprocess
-
-    command = [python, "-I", "-S", "-m", "compileall", "-q", site]
-    try:
-        done = subprocess.run(command, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL, capture_output=True)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 def read_last_words(report_dir: str, pid: int) -> LastWords:

@@ -23,6 +23,7 @@ _TAKEN_AWAY: Final = (
     "JOURNAL_STREAM",
     "STATE_DIRECTORY",
     "RUNTIME_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
 )
 
 
@@ -82,13 +83,20 @@ def cgroup_files(limits: Limits) -> dict[str, str]:
 
 
 def environment(base: Mapping[str, str], job: Job, who: Identity) -> dict[str, str]:
-    """What the job inherits and what its config adds, without anything that is ours."""
+    """What the job inherits and what its config adds, without anything that is ours.
+
+    A job with a user of its own starts clean, as under cron: of our environment it gets the path, the language and the time zone, and none of
+    our sockets, sessions and secrets.
+    """
     found = {name: value for name, value in base.items() if not name.startswith(_TAKEN_AWAY)}
     if who.name is not None:
+        found = {name: value for name, value in found.items() if name in _FOR_OTHERS or name.startswith("LC_")}
         found |= {"USER": who.name, "LOGNAME": who.name, "HOME": who.home or "/", "SHELL": who.shell or "/bin/sh"}
+        found.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
     return found | dict(job.launch.environment)
 
 
+_FOR_OTHERS: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
 Arm = Callable[[Mapping[str, str], str, int | None], dict[str, str]]
 
 

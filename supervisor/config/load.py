@@ -84,6 +84,7 @@ class _Reader:
             jobs={name: build.job(name, job.section) for name, job in jobs.items()},
             receivers={name: build.receiver(name, receiver.section) for name, receiver in receivers.items()},
             warnings=tuple(self.report.warnings),
+            text=text,
             sections={
                 "supervisor": supervisor,
                 "jobs": {name: job.section for name, job in jobs.items()},

@@ -88,7 +88,7 @@ class Config:
     """A whole, checked config.yaml. ``path`` is the absolute path of the file; ``warnings`` are findings that do not stop us.
 
     ``sections`` is what the file said and where each value came from, made by ``config.load`` for ``config.show``; it is no part of the
-    meaning, so two configs that differ only there are equal, and the daemon may drop it.
+    meaning, so two configs that differ only there are equal, and the daemon may drop it. ``text`` is the very text that was read.
     """
 
     path: str
@@ -97,3 +97,4 @@ class Config:
     receivers: Mapping[str, Receiver] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     sections: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    text: str = field(default="", compare=False, repr=False)

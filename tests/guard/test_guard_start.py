@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from supervisor.adapters.guard import SITE, arm, install, precompile, read_last_words
+from supervisor.adapters.guard import SITE, arm
 
 LOOK = "import json, sys; print(json.dumps([sys.argv, sys.path, sorted(sys.modules), __name__]))"
 
@@ -133,22 +133,6 @@ def test_nonsense_in_our_own_variables_costs_the_job_nothing(python, run):
     nonsense = {"MAINSTAY_LINEAGE": "7 x *** \u00fc", "MAINSTAY_LINEAGE_MAX": "many"}
     ended = run(python, "-c", "print('runs')", environment=nonsense, recursion=-3)
     assert (ended.code, ended.out, ended.err, ended.words.spoke) == (0, "runs\n", "", True)
-
-
-def test_an_installed_copy_guards_like_the_original(python, bare_environment, tmp_path):
-    copy = install(str(tmp_path / "copy"))
-    assert precompile(python, site=copy)
-    report = tmp_path / "report"
-    report.mkdir()
-    environment = arm(bare_environment, str(report), None, site=copy)
-    with subprocess.Popen([python, "-c", "1/0"], env=environment, stderr=subprocess.DEVNULL) as child:
-        child.wait(60)
-    assert read_last_words(str(report), child.pid).exception.type == "ZeroDivisionError"
-
-
-def test_compiling_for_what_is_no_python_says_no():
-    assert not precompile("/nowhere/python")
-    assert not precompile("/bin/false")
 
 
 def test_an_interpreter_within_the_process_does_not_take_our_files(monitored, run):
