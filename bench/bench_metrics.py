@@ -17,6 +17,7 @@ from bench_idle import jobs_text
 from harness import Mainstay, compile_floor, cpu_s, quantile, run, scratch, table
 
 FIRING = 10
+WATCH_S = 15.0
 DELAY = re.compile(rb'^mainstay_loop_delay_seconds_(sum|count|bucket\{le="[^"]*"\}) (\S+)$', re.MULTILINE)
 DURATION = re.compile(rb"^mainstay_exposition_duration_seconds (\S+)$", re.MULTILINE)
 
@@ -76,12 +77,13 @@ def measure(folder: str, count: int, times: int) -> None:
         time.sleep(8)
         before, begin = cpu_s((mainstay.brain,)), time.monotonic()
         quiet_first = scrape(connection, packed=False)[2]
-        time.sleep(10)
+        time.sleep(WATCH_S)
         idle = (cpu_s((mainstay.brain,)) - before) / (time.monotonic() - begin)
         quiet_last = scrape(connection, packed=False)[2]
         found = {name: scrapes(mainstay, connection, times, 0.1, packed=name == "gzip", idle=idle) for name in ("plain", "gzip")}
         busy_first = scrape(connection, packed=False)[2]
-        for _ in range(3 * times):
+        begin = time.monotonic()
+        while time.monotonic() - begin < WATCH_S:
             scrape(connection, packed=True)
         busy_last = scrape(connection, packed=False)[2]
         connection.close()

@@ -8,6 +8,7 @@ from typing import Final
 
 SITE: Final = os.path.join(os.path.dirname(os.path.realpath(__file__)), "guard", "site")
 CPU_MARGIN_S: Final = 2
+GIVEN_FILES: Final = "MAINSTAY_GIVEN_FILES"  # from the keeper to its brains: the soft limit on descriptors that jobs are to have
 
 
 def arm(environment: Mapping[str, str], report_dir: str, recursion: int | None, *, site: str = SITE) -> dict[str, str]:
@@ -26,14 +27,24 @@ def arm(environment: Mapping[str, str], report_dir: str, recursion: int | None, 
     return armed
 
 
+def raise_files() -> None:
+    """As many descriptors as we may have, for we hold some for each attempt. Jobs get what we were given: select(2) ends at 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.environ[GIVEN_FILES] = str(soft)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def rlimits(cpu_s: float | None, files: int | None) -> dict[str, list[int]]:
     """The limits that the kernel holds per process, set before the first instruction."""
     found: dict[str, list[int]] = {}
     if cpu_s is not None:
         soft = math.ceil(cpu_s)
         found["CPU"] = [soft + 1, soft + 1 + CPU_MARGIN_S]  # the watch is exact and comes first; this is the line behind it
+    given = os.environ.get(GIVEN_FILES, "")
     if files is not None:
         found["NOFILE"] = [files, files]
+    elif given.isdecimal():
+        found["NOFILE"] = [int(given), resource.getrlimit(resource.RLIMIT_NOFILE)[1]]
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     found["CORE"] = [0, hard]
     return found

@@ -113,8 +113,10 @@ class Backend:
             "description": state.job.description,
             "state": state.state.value,
             "schedule": _schedule(state.job),
+            "paused": memo.paused,
             "paused_until": _stamp(memo.paused_until),
             "parked": memo.parked,
+            "stop_grace_seconds": max((state.job_of(run.id).stop.grace_s for run in memo.runs), default=state.job.stop.grace_s),
             "next_run": _stamp(state.next_start),
             "runs": [
                 {
@@ -193,22 +195,27 @@ class Backend:
             return None
         return {**_incident(found), "report": self._reader().report(found.last_run)}
 
-    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None) -> Json | None:
-        kept = [one for one in self._places.attempts_with_output(job) if run is None or one[0] == run]
+    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> Json | None:
+        kept = [
+            one
+            for one in self._places.attempts_with_output(job)
+            if (run is None or one[0] == run) and (attempt is None or one[1] == attempt)
+        ]
         if not kept and (run is not None or job not in self._daemon.state.jobs):
             return None
         if not kept:
-            return {"job": job, "run": run, "attempt": None, "text": "", "offset": 0, "live": False}
-        run_id, attempt = kept[-1]
-        key = attempt_key(run_id, attempt)
+            return {"job": job, "run": run, "attempt": None, "text": "", "offset": 0, "turned_over": False, "live": False}
+        run_id, number = kept[-1]
+        key = attempt_key(run_id, number)
         path = self._places.log(job, key)
         start, text = _read_log(path, lines, offset)
         return {
             "job": job,
             "run": run_id,
-            "attempt": attempt,
+            "attempt": number,
             "text": text,
             "offset": start,
+            "turned_over": offset is not None and start < offset,
             "live": self._daemon.watch.subject(key) is not None,
         }
 
@@ -340,8 +347,8 @@ def _read_log(path: str, lines: int | None, offset: int | None) -> tuple[int, st
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             if offset is not None:
-                file.seek(min(offset, size) if offset <= size else 0)
-                data = file.read(LOG_CHUNK)
+                file.seek(offset if offset <= size else 0)  # beyond the end: it was turned over
+                data = file.read(min(LOG_CHUNK, offset - 1) if offset > size else LOG_CHUNK)
                 return file.tell(), data.decode(errors="replace")
             file.seek(max(0, size - LOG_CHUNK * 4))
             data = file.read()

@@ -16,6 +16,7 @@ EXIT_USAGE: Final = 2
 EXIT_NO_DAEMON: Final = 69
 EXIT_OUR_BUG: Final = 70
 EXIT_CONFIG: Final = 78
+LARGEST_ID: Final = 10**18 - 1
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -160,8 +161,8 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         ("start", "let the job run again: a service starts, a schedule goes on"),
         ("stop", "stop the job and keep it stopped; waits and says how it ended"),
         ("restart", "stop the job if it runs, and start it again"),
-        ("trigger", "run the job once, now"),
-        ("pause", "leave out its fire times, or do not restart it, until resumed"),
+        ("trigger", "run the job once, now; a pause or stop of it stays"),
+        ("pause", "leave out its fire times, and do not restart it, until resumed"),
         ("resume", "end a pause"),
     ):
         made = _add(commands, name, _wish, text, f"mainstay {name} nightly")
@@ -184,18 +185,18 @@ def _reading_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     logs = _add(commands, "logs", _logs, "what a job wrote", "mainstay logs nightly -f")
     logs.add_argument("job", metavar="JOB")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes, over its next runs too")
-    logs.add_argument("-n", type=int, default=50, metavar="N", help="the last N lines (default 50)")
-    logs.add_argument("--run", type=int, metavar="ID", help="of this run (default: the latest)")
+    logs.add_argument("-n", type=_whole(0, 100_000), default=50, metavar="N", help="the last N lines (default 50)")
+    logs.add_argument("--run", type=_whole(1, LARGEST_ID), metavar="ID", help="of this run (default: the latest)")
     runs = _add(commands, "runs", _runs, "the ledger: a row per run and per due slot that did not run", "mainstay runs nightly")
     runs.add_argument("job", nargs="?", metavar="JOB")
-    runs.add_argument("-n", type=int, default=20, metavar="N", help="the last N rows (default 20)")
+    runs.add_argument("-n", type=_whole(1, 1000), default=20, metavar="N", help="the last N rows (default 20)")
     why = _add(commands, "why", _why, "what happened, in words, with the evidence", "mainstay why nightly")
     why.add_argument("what", nargs="?", metavar="JOB or RUN", help="default: the latest bad end of any job")
     incidents = _add(commands, "incidents", _incidents, "open and past incidents", "mainstay incidents --open")
     incidents.add_argument("--open", action="store_true", help="only those that are open")
-    incidents.add_argument("-n", type=int, default=20, metavar="N", help="the last N (default 20)")
+    incidents.add_argument("-n", type=_whole(1, 1000), default=20, metavar="N", help="the last N (default 20)")
     incident = _add(commands, "incident", _incident, "one incident, with the dossier of its last occurrence", "mainstay incident 7 --ack")
-    incident.add_argument("id", type=int, metavar="ID")
+    incident.add_argument("id", type=_whole(1, LARGEST_ID), metavar="ID")
     wish = incident.add_mutually_exclusive_group()
     wish.add_argument("--ack", action="store_true", help="somebody is on it: no more reminders")
     wish.add_argument("--resolve", action="store_true", help="close it")
@@ -265,6 +266,17 @@ def _exec(options: argparse.Namespace) -> int:
     from supervisor import oneshot  # while the command starts
 
     return oneshot.main(started, limits, options.report)
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """An option's value that is a whole number within these bounds, both included."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def _count(text: str) -> int:

@@ -20,7 +20,7 @@ class NoDaemonError(SupervisorError):
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedError(Exception):
+class RefusedError(SupervisorError):
     """The daemon understood and said no."""
 
     status: int
@@ -76,10 +76,18 @@ class Client:
         except ValueError as err:
             raise NoDaemonError(f"what answers at {self.path} is not Mainstay") from err
         if response.status >= 400:
-            raise RefusedError(
-                response.status, str(answer.get("error", "refused")), str(answer.get("mend", "")), tuple(answer.get("problems", ()))
-            )
+            mend = _as_command(str(answer.get("mend", "")))
+            raise RefusedError(response.status, str(answer.get("error", "refused")), mend, tuple(answer.get("problems", ())))
         return answer
+
+
+def _as_command(mend: str) -> str:
+    """A hint of the API, which speaks of its routes, for who sits at the command line."""
+    if mend.startswith("write for example "):  # of a parameter in the address, which no person wrote
+        return ""
+    for page in ("status", "runs", "incidents"):
+        mend = mend.replace(f"GET /api/v1/{page} ", f"`mainstay {page}` ")
+    return mend
 
 
 def job_route(job: str, verb: str = "") -> str:

@@ -5,13 +5,14 @@ operators' wishes ─┼─▶ event ─▶ engine.step ─▶ actions ─▶ re
 deadlines, breaches┘
 """
 
+import contextlib
 import gc
 import heapq
 import os
 import queue
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,14 +32,15 @@ from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId
 from supervisor.core.records import Notification
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
-from supervisor.errors import ConfigError, LaunchError, StoreError
-from supervisor.evidence import Gatherer
+from supervisor.errors import ConfigError, LaunchError, StoreError, WireError
+from supervisor.evidence import Gatherer, exit_of
 from supervisor.ports import Clock, Places, Planner, Sampler, Store
 from supervisor.teller import Teller
-from supervisor.watch import Watch, let_go
+from supervisor.watch import Subject, Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
+SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
 UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
 HOUR_S: Final = 3600.0
@@ -128,6 +130,9 @@ class Daemon:
         self._hourly_at = 0.0
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
+        self._heard: deque[wire.Message] = deque()
+        self._due: dict[tuple[bool, str], float] = {}  # jobs that wait for their turn, and since when; True: on the wall clock
+        self._is_applying = False
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector = selectors.DefaultSelector()
@@ -142,6 +147,8 @@ class Daemon:
         self._offset = 0.0
         self._unwritten: list[Any] = []
         self._write_again_at = 0.0
+        self._owed: list[str] = []  # attempts that are judged, and whose records go once the history has them
+        self._mistakes = 0
         self._unsaved: dict[tuple[str, str], float] = {}
         self._restored = counters or {}
         self._begun = False
@@ -154,7 +161,9 @@ class Daemon:
         self._begun = True
         for job_state in self.state.jobs.values():
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
-            self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
+            with self._guarded("reading", job=job_state.name):
+                self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
+        self._places.sweep_runs({*hello.get("untold", ()), *(one["key"] for one in (*hello["live"], *hello["ended"]))})
         self._adopt(hello)
         for name in self.state.jobs:
             self._after(name)
@@ -171,11 +180,10 @@ class Daemon:
         self._apply_all(first)
         for name in self.state.jobs:
             self._after(name)
-        for record in hello["ended"]:
-            self._on_ended({"record": record})
-        for message in self._link.early:
-            self._obey(message)
+        self._heard.extend({"op": wire.ENDED, "record": record} for record in hello["ended"])
+        self._heard.extend(self._link.early)
         self._drain()
+        self._obey_heard()
         self._link.send(wire.READY, status=self._status_line())
         gc.collect()
         gc.freeze()  # modules, config and jobs are here to stay: no later collection walks them while a kill waits
@@ -183,6 +191,7 @@ class Daemon:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._drain()
+            self._obey_heard()
             self.watch.run()
             self._drain()
             self._run_due()
@@ -190,6 +199,8 @@ class Daemon:
         return self._exit_code
 
     def _patience(self) -> float:
+        if self._heard or self._due or self._events:
+            return 0.0
         now = self._clock.now()
         waits = [TICK_S - (now.mono - self._tick_at)]
         look = self.watch.next_due()
@@ -206,18 +217,26 @@ class Daemon:
             self._step(self._events.popleft())
 
     def _run_due(self) -> None:
+        """Look at the jobs whose moment has come, for one slice; the others keep their place.
+
+        What the keeper said comes first: a job that has ended is not "still running" when its next fire time is looked at.
+        """
         now = self._clock.now()
         for heap, moment in ((self._mono_heap, float(now.mono)), (self._wall_heap, now.wall.timestamp())):
-            due: dict[str, float] = {}  # all are taken out before any is looked at: a deadline that stays in the past cannot hold us here
-            while heap and heap[0][0] <= moment:
+            while heap and heap[0][0] <= moment:  # all are taken out before any is looked at: a deadline that stays past cannot hold us
                 at, name = heapq.heappop(heap)
                 self._queued.discard((heap is self._wall_heap, at, name))
-                due.setdefault(name, at)
-            for name, at in due.items():
-                self._metrics.observe("mainstay_loop_delay_seconds", max(0.0, moment - at))
-                if name in self.state.jobs:
-                    self._step(Due(name))
-        self._drain()
+                self._due.setdefault((heap is self._wall_heap, name), at)
+        until = now.mono + SLICE_S
+        while self._due and not self._heard:
+            is_wall, name = next(iter(self._due))
+            at, now = self._due.pop((is_wall, name)), self._clock.now()
+            self._metrics.observe("mainstay_loop_delay_seconds", max(0.0, (now.wall.timestamp() if is_wall else now.mono) - at))
+            if name in self.state.jobs:
+                self._step(Due(name))
+            self._drain()
+            if self._clock.mono() >= until:
+                return
 
     def _step(self, event: Event) -> Answer | None:
         """One event through the core. A mistake of ours in it must not stop the other jobs."""
@@ -230,6 +249,8 @@ class Daemon:
                 self._exit_code = 70
             if isinstance(event, Due):
                 self._wait_for(self._mono_heap, self._clock.mono() + PUT_OFF_S, event.job)
+            if isinstance(event, Breached):
+                self.watch.tell_again(wire.attempt_key(event.run, event.attempt))
             return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
         self.state = result.state
         self._apply_all(result)
@@ -237,12 +258,46 @@ class Daemon:
             self._after(name)
         return result.answer
 
+    @contextlib.contextmanager
+    def _guarded(self, during: str, **facts: object) -> Iterator[None]:
+        """A mistake of ours in what stands in it costs only that: it is logged with its traceback, and the loop goes on.
+
+        Broad, because what a job left behind is looked at here, and the record that we fail on would be met by every next brain.
+        """
+        try:
+            yield
+        except WireError:  # the keeper is gone, and we with it
+            raise
+        except Exception:
+            self._mistakes += 1
+            log.exception("step_failed", during=during, failures=self._mistakes, **facts)
+
     def _apply_all(self, result: engine.Step) -> None:
         now = self._clock.now()
-        for action in result.actions:
-            self._apply(action)
-            self._teller.tell(action, now)
-        self._teller.flush()
+        until = now.mono + SLICE_S
+        self._is_applying = True
+        try:
+            for action in result.actions:
+                self._apply(action)
+                with self._guarded("telling", action=type(action).__name__):
+                    self._teller.tell(action, now)
+                if self._clock.mono() >= until:
+                    self._breathe()
+                    until = self._clock.mono() + SLICE_S
+        finally:
+            self._is_applying = False
+        with self._guarded("telling"):
+            self._teller.flush()
+
+    def _breathe(self) -> None:
+        """Amid a long list of actions: pings are answered and limits held. Whatever else comes waits for the end of the list."""
+        if self._link.is_readable():
+            for message in self._link.receive():
+                if message["op"] == wire.PING:
+                    self._link.send(wire.PONG)
+                else:
+                    self._heard.append(message)
+        self.watch.run()
 
     def _after(self, name: str) -> None:
         """New deadlines and gauges of a job that was touched."""
@@ -256,7 +311,8 @@ class Daemon:
             self._wait_for(self._mono_heap, mono, name)
         if wall is not None:
             self._wait_for(self._wall_heap, wall.timestamp(), name)
-        self._teller.job_changed(job_state)
+        with self._guarded("telling", job=name):
+            self._teller.job_changed(job_state)
 
     def _wait_for(self, heap: list[tuple[float, str]], at: float, name: str) -> None:
         """Look at the job then; a moment that is waited for already is not queued again, or a year's worth of them would pile up."""
@@ -300,21 +356,24 @@ class Daemon:
         if self._unwritten:
             log.info("history_written_again", rows=len(rows))
             self._unwritten = []
+            self._let_records_go()
         if any(isinstance(row, Notification) for row in rows):
             self._wake_outbox()
 
     def _start(self, action: StartAttempt) -> None:
         key = wire.attempt_key(action.run, action.attempt)
         self._live[key] = Live(action.job.name, action.run, action.attempt, action.job)
-        try:
-            plan = self._planner.plan(action.job, action.run, action.attempt, action.slot)
-        except LaunchError as err:
-            del self._live[key]
-            now = self._clock.now().wall
-            evidence = Evidence(Exit(launch_error=str(err)))
-            self._events.append(AttemptEnded(action.job.name, action.run, action.attempt, evidence, now, now))
-            return
-        self._link.send(wire.SPAWN, key=key, plan=plan)
+        why = "Mainstay failed to plan it; its log has the traceback (this is a bug of ours)"
+        with self._guarded("planning", job=action.job.name, run=action.run):
+            try:
+                self._link.send(wire.SPAWN, key=key, plan=self._planner.plan(action.job, action.run, action.attempt, action.slot))
+            except LaunchError as err:
+                why = str(err)
+            else:
+                return
+        del self._live[key]
+        now = self._clock.now().wall
+        self._events.append(AttemptEnded(action.job.name, action.run, action.attempt, Evidence(Exit(launch_error=why)), now, now))
 
     def _finish(self) -> None:
         self._save_counters()
@@ -325,9 +384,16 @@ class Daemon:
     # ---------------------------------------------------------------- the keeper's messages
 
     def _on_keeper(self) -> None:
-        for message in self._link.receive():
-            self._obey(message)
+        self._heard.extend(self._link.receive())
+
+    def _obey_heard(self) -> None:
+        """What the keeper said, in its order, for one slice."""
+        until = self._clock.mono() + SLICE_S
+        while self._heard and self._exit_code is None:
+            self._obey(self._heard.popleft())
             self._drain()
+            if self._clock.mono() >= until:
+                return
 
     def _obey(self, message: wire.Message) -> None:
         match message["op"]:
@@ -351,7 +417,8 @@ class Daemon:
         live = self._live.get(attempt["key"])
         if live is None:
             return
-        self._observe(attempt["key"], live, attempt)
+        with self._guarded("observing", job=live.job, run=live.run):
+            self._observe(attempt["key"], live, attempt)
         self._events.append(AttemptStarted(live.job, live.run, live.attempt, attempt["pid"], Mono(attempt["started_mono"])))
         log.info("attempt_started", job=live.job, run=live.run, attempt=live.attempt, pid=attempt["pid"])
 
@@ -359,6 +426,7 @@ class Daemon:
         live.pid, live.cgroup = attempt["pid"], attempt["cgroup"]
         live.host_oom_at_start = self._gatherer.host_oom_kills()
         sampler = self._sampler_for(attempt["pid"], attempt["cgroup"], self._places.run(key))
+        sampler.confirm(attempt["pid_started"])
         self.watch.add(
             key,
             live.config.limits,
@@ -371,30 +439,50 @@ class Daemon:
 
     def _on_ended(self, message: Mapping[str, Any]) -> None:
         record = message["record"]
-        run, attempt = wire.split_key(record["key"])
-        live = self._live.pop(record["key"], None)
-        subject = self.watch.remove(record["key"])
+        key = record["key"]
+        run, attempt = wire.split_key(key)
+        live = self._live.pop(key, None)
+        subject = self.watch.remove(key)
         job = live.job if live is not None else self._job_of(run, attempt)
         is_judged = True
         if job is not None:
-            live = live or self._remembered(record["key"], job)
-            evidence = self._gatherer.gather(record, subject, live.host_oom_at_start, self._places.run(record["key"]))
-            tail = self._places.tail(job, record["key"], TAIL_BYTES)
-            self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
-            self._count_cpu(live, evidence.exit.cpu_s)
-            self._take_job_metrics(job, run)
-            event = AttemptEnded(
-                job, run, attempt, evidence, _wall(record["started_wall"]), _wall(record["ended_wall"]), tail, self.containment
-            )
-            is_judged = self._step(event) is None
+            live = live or self._remembered(key, job)
+            is_judged = self._judge(live, record, subject)
         self._save_counters()  # with the row, or a brain that dies now takes them back, and a counter that falls looks like many events
         if live is not None and any(live.saved):
-            self._forget_told([record["key"]])
-        if is_judged and not self._unwritten:  # else the record stays with the keeper until the history has it
-            self._link.send(wire.FORGET, key=record["key"])
-            self._places.forget_run(record["key"])
-        if job is not None and live is not None:
-            self._places.prune_logs(job, live.config.logs.keep_runs)
+            self._forget_told([key])
+        if is_judged:
+            self._owed.append(key)
+            self._let_records_go()
+        if live is not None:
+            with self._guarded("pruning", job=live.job):
+                self._places.prune_logs(live.job, live.config.logs.keep_attempts)
+
+    def _judge(self, live: Live, record: Mapping[str, Any], subject: Subject | None) -> bool:
+        """The verdict on an attempt that has ended; False when the engine failed at it. What cannot be gathered is no evidence: the
+        keeper's record alone is enough."""
+        key, facts = record["key"], {"job": live.job, "run": live.run}
+        evidence, tail = Evidence(exit_of(record)), ""
+        with self._guarded("gathering", **facts):
+            evidence = self._gatherer.gather(record, subject, live.host_oom_at_start, self._places.run(key))
+        with self._guarded("tailing", **facts):
+            tail = self._places.tail(live.job, key, TAIL_BYTES)
+        with self._guarded("counting", **facts):
+            self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
+            self._count_cpu(live, evidence.exit.cpu_s)
+        self._take_job_metrics(live.job, live.run)
+        started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
+        return self._step(AttemptEnded(live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment)) is None
+
+    def _let_records_go(self) -> None:
+        """Exit records that the history holds now; until it does they stay with the keeper."""
+        if self._unwritten:
+            return
+        owed, self._owed = self._owed, []
+        for key in owed:
+            self._link.send(wire.FORGET, key=key)
+            with self._guarded("forgetting", key=key):
+                self._places.forget_run(key)
 
     def _job_of(self, run: RunId, attempt: int) -> str | None:
         for name, job_state in self.state.jobs.items():
@@ -437,20 +525,28 @@ class Daemon:
         for attempt in hello["live"]:
             run, number = wire.split_key(attempt["key"])
             job = self._job_of(run, number)
-            if job is None:
+            if job is None:  # the engine has it killed
+                self._metrics.inc("mainstay_adopted_runs_total", outcome="lost")
+                log.error("run_unknown_ended", key=attempt["key"], pid=attempt["pid"], why="the history knows nothing of it")
                 continue
             live = self._live[attempt["key"]] = self._remembered(attempt["key"], job)
             self._count_output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
             self._observe(attempt["key"], live, attempt)
-            subject = self.watch.subject(attempt["key"])
-            if subject is not None and attempt["killed_for"] is None:
-                let_go(subject.sampler.refresh())
             self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
             log.info("run_adopted", job=job, run=run, attempt=number, pid=attempt["pid"])
         for key in ended:
             run, number = wire.split_key(key)
             if self._job_of(run, number) is not None:
                 self._metrics.inc("mainstay_adopted_runs_total", outcome="ended")
+        self._let_adopted_go({attempt["key"] for attempt in hello["live"] if attempt["killed_for"] is None})
+
+    def _let_adopted_go(self, keys: Iterable[str]) -> None:
+        """The last brain may have died between stopping a tree and asking for its end: what it stopped goes on, orphans included."""
+        self.watch.find_strays(self._keeper_pid, (os.getpid(),), at_once=True)
+        for key in keys:
+            subject = self.watch.subject(key)
+            if subject is not None and subject.sampler.is_alive():
+                let_go(subject.sampler.refresh())
 
     # ---------------------------------------------------------------- breaches
 
@@ -467,7 +563,11 @@ class Daemon:
             measured=breach.measured,
             line=breach.line,
         )
-        self._step(Breached(live.job, live.run, live.attempt, breach))
+        event = Breached(live.job, live.run, live.attempt, breach)
+        if self._is_applying:  # amid the actions of another step; the tree is stopped already
+            self._events.append(event)
+        else:
+            self._step(event)
 
     # ---------------------------------------------------------------- requests of other threads
 
@@ -543,7 +643,11 @@ class Daemon:
             self._save_counters()
         if now.mono - self._hourly_at >= HOUR_S:
             self._hourly_at = now.mono
-            self._hourly()
+            with self._guarded("pruning"):
+                self._hourly()
+                old = now.wall.timestamp() - self.config.settings.history_days * 86400
+                for folder in self._places.sweep_jobs({*self.config.jobs, *self.state.jobs}, old):
+                    log.info("folder_removed", path=folder, why="its job is not in the config, and nothing in it is young enough to keep")
 
     def _notice_jump(self, offset: float) -> None:
         """The wall clock was set: every deadline on it is looked at afresh."""
@@ -551,8 +655,9 @@ class Daemon:
             log.warning("wall_clock_jumped", by_s=round(offset - self._offset, 1))
             self._queued = {key for key in self._queued if not key[0]}
             self._wall_heap.clear()
+            at = self._clock.now().wall.timestamp()
             for name in self.state.jobs:
-                self._step(Due(name))
+                self._due.setdefault((True, name), at)
         self._offset = offset
 
     def _take_metrics_in_turn(self, lives: Sequence[Live]) -> None:
@@ -563,12 +668,13 @@ class Daemon:
             self._take_job_metrics(live.job, live.run)
 
     def _take_job_metrics(self, job: str, run: RunId) -> None:
-        for problem in self._job_metrics.update(job, self._places.metrics(job), run):
-            log.warning("job_metrics_rejected", job=job, reason=problem.reason.value, detail=problem.detail)
-            self._metrics.inc("mainstay_job_metrics_rejected_total", job_name=job, reason=problem.reason.value)
-        updated = self._job_metrics.last_update(job)
-        if updated is not None:
-            self._metrics.set("mainstay_job_metrics_last_update_timestamp_seconds", updated, job_name=job)
+        with self._guarded("reading", job=job):
+            for problem in self._job_metrics.update(job, self._places.metrics(job), run):
+                log.warning("job_metrics_rejected", job=job, reason=problem.reason.value, detail=problem.detail)
+                self._metrics.inc("mainstay_job_metrics_rejected_total", job_name=job, reason=problem.reason.value)
+            updated = self._job_metrics.last_update(job)
+            if updated is not None:
+                self._metrics.set("mainstay_job_metrics_last_update_timestamp_seconds", updated, job_name=job)
 
     def _save_counters(self) -> None:
         self._unsaved |= {**self._metrics.changed(), **self._job_metrics.changed(), **self._told()}

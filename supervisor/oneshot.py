@@ -127,7 +127,7 @@ class OneShot:
         with contextlib.suppress(BlockingIOError):
             for number in set(os.read(wake, 4096)):
                 if number in FORWARDED:
-                    if number != signal.SIGINT or os.getpgrp() != os.tcgetpgrp(0) if os.isatty(0) else True:
+                    if number != signal.SIGINT or not _shares_terminal():
                         proctree.signal_process(self._child.pid, number)  # Ctrl-C has reached it by itself
                     self._asked = True
                     self._kill_at = self._kill_at or time.monotonic() + GRACE_S
@@ -249,6 +249,14 @@ class OneShot:
         ) | {"fingerprint": outcome.fingerprint_of(name, verdict, evidence)}
 
 
+def _shares_terminal() -> bool:
+    """Whether a Ctrl-C there reaches the command as it reaches us."""
+    try:
+        return os.getpgrp() == os.tcgetpgrp(0)
+    except OSError:  # stdin is no terminal, or not the one that controls us
+        return False
+
+
 def _hang_up(stream: Stream) -> None:
     if stream.is_open:
         stream.is_open = False
@@ -325,7 +333,7 @@ def _tell(code: int, report: Mapping[str, object], path: str | None) -> int:
 def _write_report(path: str, report: Mapping[str, object]) -> None:
     import json
 
-    text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+    text = json.dumps(report, ensure_ascii=path == "-" and sys.stdout.isatty(), indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)
         return

@@ -86,8 +86,8 @@ def status(found: Json) -> str:
         rows.append(
             [
                 job["name"],
-                job["state"],
-                f"{last['outcome']} {_ago(last['ended_at'])}" if last else "never ran",
+                job["state"] + (" (paused)" if job["paused"] and job["runs"] else ""),
+                f"{last['outcome']} {_ago(last['ended_at'])}" if last else "none ended yet" if job["runs"] else "never ran",
                 _ago(job["next_run"]),
                 str(job["failures_in_row"]),
                 memory,
@@ -116,7 +116,7 @@ def ledger(runs: Sequence[Json], slots: Sequence[Json], limit: int) -> str:
                     outcome,
                     took,
                     str(run["attempts"]),
-                    _size(run["memory_peak_bytes"]),
+                    _size(run["memory_peak_bytes"] or None),
                     note,
                 ],
             )

@@ -13,7 +13,8 @@ from supervisor.client import Client, RefusedError, job_route
 from supervisor.errors import ConfigError
 
 WAIT_S: Final = 0.1
-PATIENCE_S: Final = 24 * 3600.0
+GONE: Final = 404
+OVERDUE_S: Final = 10.0  # beyond a job's grace, for the kill and its record
 _STATE_DIR: Final = re.compile(r"""\bstate_dir:\s*["']?([^"'\s,}#]+)""")
 Json = dict[str, Any]
 
@@ -42,50 +43,60 @@ def _guessed_state_dir(path: str) -> str | None:
 
 
 def _print(value: object) -> int:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """As JSON; on a terminal in ASCII, lest what a job wrote drives it."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=sys.stdout.isatty(), indent=2) + "\n")
     return 0
-
-
-def _refused(err: RefusedError) -> int:
-    sys.stderr.write(f"mainstay: {err}\n")
-    return 1
 
 
 def wish(config: str | None, verb: str, job: str, body: Mapping[str, object], *, wait: bool, as_json: bool) -> int:
     """start, stop, restart, trigger, pause, resume."""
     daemon = _client(config)
-    try:
-        before = daemon.get(job_route(job))
-        answer = daemon.post(job_route(job, verb), body)
-    except RefusedError as err:
-        return _refused(err)
+    before = daemon.get(job_route(job))
+    answer = daemon.post(job_route(job, verb), body)
     runs = [run["run"] for run in before["runs"]]
-    ended = _wait_for_end(daemon, job, runs) if wait and runs else None
+    patience_s = before["stop_grace_seconds"] + OVERDUE_S
+    if not as_json:
+        sys.stdout.write(answer["text"] + "\n")
+        sys.stdout.flush()
+    ended, left = _wait_for_end(daemon, job, runs, patience_s) if wait and runs else (None, [])
     if as_json:
-        return _print({**answer, "ended": ended})
-    sys.stdout.write(answer["text"] + "\n")
-    if ended is not None:
-        sys.stdout.write(f"run {ended['run']} ended: {ended['outcome']}: {ended['summary']}\n")
-    return 0
+        _print({**answer, "ended": ended})
+    elif ended is not None:
+        sys.stdout.write(tables.printable(f"run {ended['run']} ended: {ended['outcome']}: {ended['summary']}") + "\n")
+    for run in left:
+        process = f"; its process {run['pid']} does not go away" if run["pid"] is not None else ""
+        sys.stderr.write(f"mainstay: run {run['run']} has not ended within {patience_s:g} s: it is {run['phase']}{process}\n")
+    return 1 if left else 0
 
 
-def _wait_for_end(daemon: Client, job: str, runs: list[int]) -> Json | None:
-    deadline = time.monotonic() + PATIENCE_S  # noqa: TID251 - a command waits by its own clock
-    while time.monotonic() < deadline:  # noqa: TID251
-        state = daemon.get(job_route(job))
-        if not any(run["run"] in runs for run in state["runs"]):
+def _wait_for_end(daemon: Client, job: str, runs: list[int], patience_s: float) -> tuple[Json | None, list[Json]]:
+    """(how the job's last run ended, those of *runs* that have not ended within the patience)."""
+    deadline = time.monotonic() + patience_s  # noqa: TID251 - a command waits by its own clock
+    while True:
+        try:
+            state = daemon.get(job_route(job))
+        except RefusedError as err:
+            if err.status != GONE:
+                raise
+            return _last_of_gone(daemon, job), []  # a reload took it out of the config, and it is out once it has ended
+        left = [run for run in state["runs"] if run["run"] in runs]
+        if not left:
             last = state["last"]
-            return dict(last) if last is not None else None
+            return (dict(last) if last is not None else None), []
+        if time.monotonic() >= deadline:  # noqa: TID251
+            return None, left
         time.sleep(WAIT_S)
-    return None
+
+
+def _last_of_gone(daemon: Client, job: str) -> Json | None:
+    sys.stderr.write(f"mainstay: {job} is no longer in the config\n")
+    rows = daemon.get("/runs", job=job, limit=1)["runs"]
+    return dict(rows[0]) if rows else None
 
 
 def reload(config: str | None, *, plan: bool, as_json: bool) -> int:
     """Take the config anew, or show what that would do."""
-    try:
-        answer = _client(config).post("/reload" + ("?plan=1" if plan else ""))
-    except RefusedError as err:
-        return _refused(err)
+    answer = _client(config).post("/reload" + ("?plan=1" if plan else ""))
     if as_json:
         return _print(answer)
     sys.stdout.write(answer["text"] + "\n")
@@ -116,10 +127,7 @@ def status(config: str | None, job: str | None, *, watch: bool, as_json: bool) -
 def logs(config: str | None, job: str, run: int | None, lines: int, *, follow: bool, as_json: bool) -> int:
     """What the job wrote; with *follow* for as long as it goes on, over its next runs too."""
     daemon = _client(config)
-    try:
-        chunk = daemon.get(job_route(job, "logs"), run=run, n=lines)
-    except RefusedError as err:
-        return _refused(err)
+    chunk = daemon.get(job_route(job, "logs"), run=run, n=lines)
     if as_json:
         return _print(chunk)
     if chunk["attempt"] is None:
@@ -128,23 +136,49 @@ def logs(config: str | None, job: str, run: int | None, lines: int, *, follow: b
     while follow:
         sys.stdout.flush()
         time.sleep(WAIT_S * 3)
-        latest = daemon.get(job_route(job, "logs"), run=run, n=0)
-        if (latest["run"], latest["attempt"]) != (chunk["run"], chunk["attempt"]):
-            sys.stdout.write(f"--- run {latest['run']}, attempt {latest['attempt']} ---\n")
-            chunk = {**latest, "offset": 0}
-        chunk = daemon.get(job_route(job, "logs"), run=chunk["run"], offset=chunk["offset"])
-        sys.stdout.write(tables.printable(chunk["text"]))
+        try:
+            chunk = _follow(daemon, job, run, chunk)
+        except RefusedError as err:
+            if err.status != GONE:
+                raise
+            sys.stderr.write(f"mainstay: {job} is no longer in the config, or its output is no longer kept\n")
+            return 1
     return 0
+
+
+def _follow(daemon: Client, job: str, run: int | None, chunk: Json) -> Json:
+    """Print what came since; the place to go on from. An attempt is read to its end before the next one's turn."""
+    route = job_route(job, "logs")
+    latest = daemon.get(route, run=run, n=0)
+    if chunk["attempt"] is not None:
+        chunk = _drain(daemon, route, chunk)
+    if latest["attempt"] is None:
+        daemon.get(job_route(job))  # refused once the job is gone
+        return chunk
+    if (latest["run"], latest["attempt"]) != (chunk["run"], chunk["attempt"]):
+        sys.stdout.write(f"--- run {latest['run']}, attempt {latest['attempt']} ---\n")
+        return _drain(daemon, route, {**latest, "offset": 0})
+    if not latest["live"]:
+        daemon.get(job_route(job))
+    return chunk
+
+
+def _drain(daemon: Client, route: str, chunk: Json) -> Json:
+    while True:
+        was = chunk["offset"]
+        chunk = daemon.get(route, run=chunk["run"], attempt=chunk["attempt"], offset=was)
+        if chunk["turned_over"]:
+            sys.stdout.write("--- its file was turned over: some lines may be missing here ---\n")
+        sys.stdout.write(tables.printable(chunk["text"]))
+        if not chunk["text"] or chunk["offset"] < was:
+            return chunk
 
 
 def runs(config: str | None, job: str | None, limit: int, *, as_json: bool) -> int:
     """Runs, and the due slots that did not run."""
     daemon = _client(config)
-    try:
-        ran = daemon.get("/runs", job=job, limit=limit)["runs"]
-        slots = daemon.get("/slots", job=job, limit=limit)["slots"]
-    except RefusedError as err:
-        return _refused(err)
+    ran = daemon.get("/runs", job=job, limit=limit)["runs"]
+    slots = daemon.get("/slots", job=job, limit=limit)["slots"]
     if as_json:
         return _print({"runs": ran, "slots": slots})
     sys.stdout.write(tables.ledger(ran, slots, limit))
@@ -157,10 +191,7 @@ def why(config: str | None, what: str | None, *, as_json: bool) -> int:
 
     daemon = _client(config)
     by_run = what is not None and what.isdecimal()
-    try:
-        report = daemon.get("/why", job=None if by_run else what, run=what if by_run else None)
-    except RefusedError as err:
-        return _refused(err)
+    report = daemon.get("/why", job=None if by_run else what, run=what if by_run else None)
     if as_json:
         return _print(report)
     sys.stdout.write(screen(report))
@@ -184,15 +215,12 @@ def incident(config: str | None, number: int, verb: str | None, *, as_json: bool
     from supervisor.core.explain import screen
 
     daemon = _client(config)
-    try:
-        if verb is not None:
-            answer = daemon.post(f"/incidents/{number}/{verb}")
-            if not as_json:
-                sys.stdout.write(answer["text"] + "\n")
-                return 0
-        found = daemon.get(f"/incidents/{number}")
-    except RefusedError as err:
-        return _refused(err)
+    if verb is not None:
+        answer = daemon.post(f"/incidents/{number}/{verb}")
+        if not as_json:
+            sys.stdout.write(answer["text"] + "\n")
+            return 0
+    found = daemon.get(f"/incidents/{number}")
     if as_json:
         return _print(found)
     sys.stdout.write(tables.incidents([found]))

@@ -47,10 +47,10 @@ class Teller:
 
     def flush(self) -> None:
         """At the end of a step: one line for all slots of one job that it found missed, however long we were away."""
-        for (job, reason), slots in self._missed.items():
+        told, self._missed = self._missed, {}
+        for (job, reason), slots in told.items():
             first, last = (slot.isoformat().replace("+00:00", "Z") for slot in (slots[0], slots[-1]))
             log.warning("slots_missed", job=job, reason=reason.value, count=len(slots), first=first, last=last)
-        self._missed.clear()
 
     def _started(self, action: StartAttempt, now: Now) -> None:
         if action.slot is not None and action.attempt == 1:

@@ -5,6 +5,7 @@ that takes longer than a kill (measured in bench/). ``mainstay exec`` uses it as
 """
 
 import heapq
+import math
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,9 @@ LOOKS_PER_S: Final = 250.0  # what all looks at quiet jobs together may cost
 QUIET_MIN_S: Final = 0.1
 QUIET_MAX_S: Final = 5.0
 FIRST_LOOK_S: Final = 0.004  # an interpreter needs some ms until it can be seen
+BEAT_S: Final = 0.05  # quiet jobs are looked at in beats
 STRAYS_S: Final = 1.0
+AGAIN_S: Final = 0.5  # until a breach is told again that nobody took up
 PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
 CORES: Final = os.cpu_count() or 1
@@ -48,6 +51,7 @@ class Subject:
     judged_at: float = 0.0
     due: float = 0.0
     gone: bool = False
+    untold: Breach | None = None  # told already, and not taken up
     page_read_at: float = 0.0
     heartbeat: float | None = None  # CLOCK_MONOTONIC seconds of the job's last sign of life
 
@@ -117,10 +121,17 @@ class Watch:
             _, key = heapq.heappop(self._heap)
             self._look(self._subjects[key])
 
-    def find_strays(self, keeper_pid: int, known: Iterable[int]) -> None:
+    def tell_again(self, key: str) -> None:
+        """Whoever was told of this breach failed at it: the tree stays stopped, and they are told once more."""
+        subject = self._subjects.get(key)
+        if subject is not None and subject.breach is not None:
+            subject.untold, subject.breach = subject.breach, None
+            self._push(subject, Mono(self._clock.mono() + AGAIN_S))
+
+    def find_strays(self, keeper_pid: int, known: Iterable[int], *, at_once: bool = False) -> None:
         """Orphans that came to the keeper belong to the tree they were born in; asked for about once a second."""
         now = self._clock.mono()
-        if now - self._strays_at < STRAYS_S or not self._subjects:
+        if not self._subjects or (now - self._strays_at < STRAYS_S and not at_once):
             return
         self._strays_at = now
         roll = procfs.children(keeper_pid)
@@ -167,6 +178,10 @@ class Watch:
 
     def _look(self, subject: Subject) -> None:
         self.looks += 1
+        if subject.untold is not None:
+            subject.breach, subject.untold = subject.untold, None
+            self._on_breach(subject.key, subject.breach, subject.look)
+            return
         now = self._clock.mono()
         dmax = self._dmax()
         signature = subject.sampler.signature()
@@ -174,11 +189,15 @@ class Watch:
         trust_s = TRUST_S if subject.limits.stall_s is None else subject.limits.stall_s / 8  # a page can change without a tick of CPU
         quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < trust_s
         if quiet and (deadline is None or now < deadline):
-            self._push(subject, Mono(now + dmax if deadline is None else min(now + dmax, deadline)))
+            later = _together(now + dmax)
+            self._push(subject, Mono(later if deadline is None else min(later, deadline)))
             return
         subject.signature = signature
         sample = subject.sampler.sample(now, subject.output_bytes, self._progress(subject, now))
         if sample is None:
+            if subject.sampler.is_blind:
+                self._push(subject, Mono(now + dmax))
+                return
             subject.gone = True
             return
         subject.judged_at = now
@@ -215,7 +234,7 @@ class Watch:
         waiting = (
             "" if urgent else subject.sampler.eye(subject.sampler.pid).waiting()
         )  # a stopped process no longer shows what it waited for
-        proctree.freeze(lambda: (subject.sampler.pid, *subject.sampler.strays))
+        proctree.freeze(lambda: _roots(subject.sampler))
         subject.breach = breach
         look = self._see(subject)
         subject.look = replace(look, waiting=waiting) if waiting else look
@@ -224,11 +243,21 @@ class Watch:
     def _see(self, subject: Subject) -> Look:
         """The deepest interpreter of the tree is the one to ask; without one, the main process."""
         deepest, depth = subject.sampler.pid, -1
-        for pid in subject.sampler.members()[:8]:
+        for pid in dict.fromkeys((*subject.sampler.members()[:8], subject.sampler.deepest)):
             seen = subject.sampler.eye(pid).depth()
             if seen is not None and seen.frames > depth:
                 deepest, depth = pid, seen.frames
         return subject.sampler.eye(deepest).look()
+
+
+def _together(at: float) -> float:
+    """The next beat at or after *at*: looks at quiet jobs share a wake-up, which costs more than the look."""
+    return math.ceil(at / BEAT_S) * BEAT_S
+
+
+def _roots(sampler: Sampler) -> tuple[int, ...]:
+    """Below these the tree hangs. A main process that has ended is none of them: its pid may be somebody else's by now."""
+    return (sampler.pid, *sampler.strays) if sampler.is_alive() else sampler.strays
 
 
 def let_go(pids: Iterable[int]) -> None:

@@ -1,5 +1,6 @@
 """The brain's end of the socket to the keeper: what it said, and what it is asked for."""
 
+import select
 import socket
 from typing import Any
 
@@ -23,6 +24,12 @@ class KeeperLink:
 
     def fileno(self) -> int:
         return self._sock.fileno()
+
+    def is_readable(self) -> bool:
+        """Whether ``receive`` would find something at once."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self) -> list[wire.Message]:
         """Every whole message that has arrived; call when the socket is readable. ``WireError`` when the keeper is gone or unintelligible."""

@@ -146,4 +146,5 @@ class Launcher:
             "output_limit_bytes": job.limits.output_bytes,
             "output_drop": job.limits.output_action is OutputAction.DROP,
             "grace_s": job.stop.grace_s,
+            "stop_signal": job.stop.signal,
         }

@@ -5,8 +5,10 @@ The walk sees what hangs below the main process and the ``strays`` that were orp
 """
 
 import contextlib
+import errno
 import os
 import resource
+import select
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +25,8 @@ STATM_DATA: Final = 5
 CAUGHT_EVERY_S: Final = 0.2
 CAUGHT_PER_S: Final = 100.0
 STACK_BYTES: Final = 64 * 2**20
+GONE: Final = -1  # in the place of a descriptor: there is no such process
+SHORT: Final = -2  # in the place of a descriptor: we have no more of them, which says nothing about the process
 
 
 class Sampler:
@@ -36,15 +40,56 @@ class Sampler:
         self._caught = 0
         self._caught_at = 0.0
         self.strays: tuple[int, ...] = ()
+        self.deepest = pid
+        self._turn = 0
         self._eye_for = eye_for
-        self._statm = _open(f"/proc/{pid}/statm")
-        self._stat = _open(f"/proc/{pid}/stat")
-        self._children = _open(f"/proc/{pid}/task/{pid}/children")
+        self._started: int | None = None
+        self._pidfd = self._stat = self._statm = self._children = SHORT
+        self._open()
         self._group = _Group(cgroup) if cgroup is not None else None
         self._eyes: dict[int, DepthReader] = {}
         self._members: tuple[int, ...] = (pid,)
         self._looks = 0
         self._raise_stack()
+
+    @property
+    def is_blind(self) -> bool:
+        """Nothing can be seen for want of descriptors: the process may be as well as ever."""
+        return self._stat == SHORT
+
+    def confirm(self, started: int) -> None:
+        """The main process began then (ticks after boot): another one that has its pid by now is nobody we know, and measures nothing."""
+        self._started = started or None  # 0: it had ended before the keeper could ask
+        self._check()
+
+    def is_alive(self) -> bool:
+        """Whether the main process, and no other under its pid, still lives."""
+        if self._pidfd == SHORT:
+            self._open()
+        if self._pidfd < 0:
+            return self._pidfd == SHORT
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    def _open(self) -> None:
+        """Open what is not open yet."""
+        folder = f"/proc/{self.pid}"
+        if self._pidfd == SHORT:
+            self._pidfd = _fd(lambda: os.pidfd_open(self.pid))
+        paths = {"_stat": f"{folder}/stat", "_statm": f"{folder}/statm", "_children": f"{folder}/task/{self.pid}/children"}
+        for name, path in paths.items():
+            if getattr(self, name) == SHORT:
+                setattr(self, name, _open(path))
+        self._check()
+
+    def _check(self) -> None:
+        stat = _pread(self._stat, 1024)
+        if self._started is None or not stat:
+            return
+        with contextlib.suppress(ValueError, IndexError):
+            if procfs.parse_stat(stat).started != self._started:
+                self.close()
 
     def signature(self) -> bytes:
         """Bytes that differ when a process of the tree has used memory or CPU time, or has other children.
@@ -73,6 +118,8 @@ class Sampler:
 
     def sample(self, at: Mono, output_bytes: int, progress_token: object) -> Sample | None:
         """One full sample, None when the main process is gone."""
+        if SHORT in (self._stat, self._statm, self._children, self._pidfd):
+            self._open()
         stat_text = _pread(self._stat, 1024)
         if not stat_text:
             return None
@@ -119,14 +166,24 @@ class Sampler:
 
     def _depth(self) -> tuple[int, int | None, bool]:
         deepest, limit, error = 0, None, False
-        for pid in self._members[:MAX_EYES]:
+        for pid in self._in_turn():
             seen = self.eye(pid).depth()
             if seen is None:
                 continue
             error = error or seen.recursion_error
             if seen.frames >= deepest:
-                deepest, limit = seen.frames, seen.limit
+                deepest, limit, self.deepest = seen.frames, seen.limit, pid
         return deepest, limit, error
+
+    def _in_turn(self) -> tuple[int, ...]:
+        """Whose depth is looked at now: of a large tree the main process, the one that was deepest, and the others one after the other."""
+        if len(self._members) <= MAX_EYES:
+            return self._members
+        lasting = tuple(dict.fromkeys((self.pid, self.deepest if self.deepest in self._members else self.pid)))
+        others = [pid for pid in self._members if pid not in lasting]
+        room = MAX_EYES - len(lasting)
+        first, self._turn = self._turn % len(others), (self._turn + room) % len(others)
+        return (*lasting, *(others + others)[first : first + room])
 
     def _catches_them(self, at: float) -> bool:
         """Where the interpreter cannot be seen from outside: the guard's own count of RecursionErrors that the job caught, rising fast.
@@ -145,14 +202,14 @@ class Sampler:
         found = self._eyes.get(pid)
         if found is None:
             if len(self._eyes) >= MAX_EYES_KEPT:
-                self._close_eyes()
+                self._eyes.pop(next(iter(self._eyes))).close()
             found = self._eyes[pid] = self._eye_for(pid)
         return found
 
     def arm(self, limit_bytes: int) -> bool:
         """Let the next allocations beyond the limit fail with MemoryError: a late RLIMIT_DATA on the main process (guard study, section 3)."""
         fields = _pread(self._statm, 128).split()
-        if len(fields) <= STATM_DATA:
+        if len(fields) <= STATM_DATA or not self.is_alive():
             return False
         data = int(fields[STATM_DATA]) * procfs.PAGE_BYTES
         room = limit_bytes - int(fields[1]) * procfs.PAGE_BYTES
@@ -175,10 +232,10 @@ class Sampler:
 
     def close(self) -> None:
         """Give all descriptors back."""
-        for fd in (self._statm, self._stat, self._children):
+        for fd in (self._statm, self._stat, self._children, self._pidfd):
             if fd >= 0:
                 os.close(fd)
-        self._statm = self._stat = self._children = -1
+        self._statm = self._stat = self._children = self._pidfd = GONE
         self._close_eyes()
         if self._group is not None:
             self._group.close()
@@ -194,11 +251,16 @@ class _Group:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._memory = _open(path + "/memory.current")
-        self._cpu = _open(path + "/cpu.stat")
-        self._pids = _open(path + "/pids.current")
+        self._memory = self._cpu = self._pids = SHORT
+        self._open()
+
+    def _open(self) -> None:
+        for name, file in (("_memory", "memory.current"), ("_cpu", "cpu.stat"), ("_pids", "pids.current")):
+            if getattr(self, name) == SHORT:
+                setattr(self, name, _open(f"{self._path}/{file}"))
 
     def figures(self) -> tuple[int, float, int]:
+        self._open()
         cpu = _pread(self._cpu, 256).split()
         return _number(_pread(self._memory, 32)), _number(cpu[1]) / 1e6 if len(cpu) > 1 else 0.0, _number(_pread(self._pids, 32))
 
@@ -213,10 +275,27 @@ class _Group:
 
 
 def _open(path: str) -> int:
+    return _fd(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+_told_of: set[str] = set()  # that descriptors are short is said once, whoever finds it
+
+
+def _fd(opened: Callable[[], int]) -> int:
+    """A descriptor, GONE or SHORT."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
+        return opened()
+    except OSError as err:
+        if err.errno not in (errno.EMFILE, errno.ENFILE):
+            return GONE
+        if not _told_of:
+            _told_of.add("short")
+            import structlog  # `exec` has no time to load it
+
+            log = structlog.get_logger()
+            mend = "raise LimitNOFILE, or the system's fs.file-max; looks go on as some come free"
+            log.error("descriptors_short", error=str(err), mend=mend)  # noqa: TRY400 - the text says it all
+        return SHORT
 
 
 def _pread(fd: int, size: int) -> bytes:

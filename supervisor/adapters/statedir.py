@@ -9,21 +9,24 @@
       logs/JOB/RUN.ATTEMPT.log
       runs/RUN.ATTEMPT/    the job's own: the guard's reports and the shared page, gone after the verdict
       jobs/JOB/            the job's own: metrics.prom, checkpoint.json
+      trash/               what is being deleted, beside the loop (see ``trash``)
 
 What a job may write is never followed or trusted; that is the business of who reads it.
 """
 
 import contextlib
 import os
-import shutil
 import stat
+from collections.abc import Collection
 from typing import Final
 
 from supervisor.errors import SupervisorError
 from supervisor.page import create_page
+from supervisor.trash import Trash
 
 ENTER: Final = 0o711
 OURS: Final = 0o700
+_LOOKED_AT: Final = 100  # files of a folder whose job is gone; it may hold a million
 
 
 class StateDir:
@@ -31,12 +34,13 @@ class StateDir:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._trash = Trash(os.path.join(path, "trash"))
 
     def create(self) -> None:
         """Make what is missing. ``SupervisorError`` when it cannot be made or is not ours."""
         try:
             os.makedirs(self.path, mode=ENTER, exist_ok=True)
-            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER)):
+            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER), ("trash", OURS)):
                 folder = os.path.join(self.path, name)
                 os.makedirs(folder, mode=mode, exist_ok=True)
                 found = os.lstat(folder)
@@ -84,7 +88,7 @@ class StateDir:
         """Folders and page of one attempt, owned by the job's user (-1: ourselves). ``OSError``."""
         os.makedirs(os.path.dirname(self.log(job, key)), mode=OURS, exist_ok=True)
         folder = self.run(key)
-        shutil.rmtree(folder, ignore_errors=True)
+        self._trash.put(folder)
         os.mkdir(folder, OURS)
         create_page(self.page(key), uid=uid, gid=gid)
         own = self.job(job)
@@ -94,19 +98,38 @@ class StateDir:
             os.chown(own, uid, gid, follow_symlinks=False)
 
     def forget_run(self, key: str) -> None:
-        """The verdict is written; what it rested on may go."""
-        shutil.rmtree(self.run(key), ignore_errors=True)
+        """The verdict is written; what it rested on may go. The job could write there, so it is deleted beside the loop."""
+        self._trash.put(self.run(key))
 
-    def prune_logs(self, job: str, keep_runs: int) -> None:
-        """Remove the output of all but the newest *keep_runs* runs."""
-        folder = os.path.join(self.path, "logs", job)
+    def sweep_runs(self, keep: Collection[str]) -> None:
+        """At the start: what earlier lives left in ``runs/`` and ``trash/`` goes, but for the attempts to *keep*."""
         with contextlib.suppress(OSError):
-            names = os.listdir(folder)
-            runs = sorted({int(name.split(".")[0]) for name in names if name.split(".")[0].isdecimal()}, reverse=True)
-            old = set(runs[keep_runs:])
-            for name in names:
-                if name.split(".")[0].isdecimal() and int(name.split(".")[0]) in old:
-                    os.unlink(os.path.join(folder, name))
+            for name in os.listdir(os.path.join(self.path, "runs")):
+                if name not in keep:
+                    self._trash.put(self.run(name))
+        self._trash.empty()
+
+    def sweep_jobs(self, keep: Collection[str], before: float) -> list[str]:
+        """Remove the output and the own folders of jobs that are not to *keep*, once nothing in them has changed since *before*
+        (seconds since 1970); the folders that went."""
+        gone = []
+        for kind in ("logs", "jobs"):
+            parent = os.path.join(self.path, kind)
+            with contextlib.suppress(OSError):
+                gone += [os.path.join(parent, name) for name in os.listdir(parent) if name not in keep]
+        gone = [folder for folder in gone if _is_older(folder, before)]
+        for folder in gone:
+            self._trash.put(folder)
+        return gone
+
+    def prune_logs(self, job: str, keep_attempts: int) -> None:
+        """Remove the output of all but the newest *keep_attempts*: all restarts of a service are one run, so runs are not what counts."""
+        folder = os.path.join(self.path, "logs", job)
+        old = {f"{run}.{attempt}.log" for run, attempt in self.attempts_with_output(job)[:-keep_attempts]}
+        for name in old:
+            for path in (name, name + ".1"):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, path))
 
     def attempts_with_output(self, job: str) -> list[tuple[int, int]]:
         """(run, attempt) of every kept output file, oldest first."""
@@ -130,3 +153,13 @@ class StateDir:
                 file.seek(max(0, size - (limit - len(data))))
                 data = file.read(limit - len(data)) + data
         return data.decode(errors="replace")
+
+
+def _is_older(folder: str, before: float) -> bool:
+    """Whether neither the folder nor one of the first files in it has changed since."""
+    try:
+        with os.scandir(folder) as entries:
+            moments = [entry.stat(follow_symlinks=False).st_mtime for entry, _ in zip(entries, range(_LOOKED_AT), strict=False)]
+        return max([*moments, os.lstat(folder).st_mtime]) < before
+    except OSError:
+        return False

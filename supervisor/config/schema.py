@@ -293,7 +293,7 @@ ALERTS = Shape(
 LOGS = Shape(
     [
         Key("max_size", Size(4096), "The captured output of an attempt turns over at this size; one older part is kept.", _logs.max_bytes),
-        Key("keep", Whole(1, 10_000), "The output of this many runs is kept.", _logs.keep_runs),
+        Key("keep", Whole(1, 10_000), "The output of this many attempts is kept (each restart is one).", _logs.keep_attempts),
     ]
 )
 

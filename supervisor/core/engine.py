@@ -146,12 +146,15 @@ def _unblock(turn: Turn) -> None:
     turn.state = turn.state.remember(paused=False, paused_until=None, parked=None, restarts=())
 
 
-def _begin(turn: Turn, trigger: Trigger) -> Answer:
+def _begin(turn: Turn, *, stays_paused: bool = False) -> Answer:
     if not turn.state.job.enabled:
         return Answer(ok=False, text=f"{turn.state.name} is disabled in the config; set enabled: true and reload")
+    paused, until = (turn.state.memo.paused, turn.state.memo.paused_until) if stays_paused else (False, None)
     _unblock(turn)
-    run = lifecycle.start_run(turn, trigger)
-    return Answer(ok=True, text=f"{turn.state.name}: run {run.id} started")
+    turn.state = turn.state.remember(paused=paused, paused_until=until)
+    run = lifecycle.start_run(turn, Trigger.REQUEST)
+    once = f"; it runs once and stays paused until `mainstay start {turn.state.name}`" if paused else ""
+    return Answer(ok=True, text=f"{turn.state.name}: run {run.id} started{once}")
 
 
 def _wish_start(turn: Turn, wish: Wish) -> Answer:
@@ -160,7 +163,7 @@ def _wish_start(turn: Turn, wish: Wish) -> Answer:
         _unblock(turn)
         return Answer(ok=True, text=_running_text(turn))
     if not turn.state.job.schedule.is_timed:
-        return _wish_restart(turn, wish) if stopping else _begin(turn, Trigger.REQUEST)
+        return _wish_restart(turn, wish) if stopping else _begin(turn)
     _unblock(turn)
     fire = turn.state.next_start
     when = f"next fire time {fire:%Y-%m-%d %H:%M:%S} UTC" if fire is not None else "it has no further fire time"
@@ -170,7 +173,7 @@ def _wish_start(turn: Turn, wish: Wish) -> Answer:
 def _wish_trigger(turn: Turn, _wish: Wish) -> Answer:
     if turn.state.memo.runs:
         return Answer(ok=False, text=_running_text(turn) + "; `mainstay restart` replaces it")
-    return _begin(turn, Trigger.REQUEST)
+    return _begin(turn, stays_paused=True)
 
 
 def _wish_stop(turn: Turn, _wish: Wish) -> Answer:
@@ -183,7 +186,7 @@ def _wish_stop(turn: Turn, _wish: Wish) -> Answer:
 
 def _wish_restart(turn: Turn, _wish: Wish) -> Answer:
     if not turn.state.memo.runs:
-        return _begin(turn, Trigger.REQUEST)
+        return _begin(turn)
     _unblock(turn)
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.OPERATOR, then_start=True)
@@ -192,8 +195,10 @@ def _wish_restart(turn: Turn, _wish: Wish) -> Answer:
 
 def _wish_pause(turn: Turn, wish: Wish) -> Answer:
     turn.state = turn.state.remember(paused=True, paused_until=wish.until)
+    for run in turn.state.memo.runs:
+        lifecycle.hold(turn, run)
     until = f"until {wish.until:%Y-%m-%d %H:%M:%S} UTC" if wish.until else f"until `mainstay resume {turn.state.name}`"
-    return Answer(ok=True, text=f"{turn.state.name} is paused {until}; a run that is going on is left alone")
+    return Answer(ok=True, text=f"{turn.state.name} is paused {until}; a run that is going on is left alone and not restarted")
 
 
 def _wish_resume(turn: Turn, _wish: Wish) -> Answer:

@@ -119,6 +119,14 @@ def stop_run(turn: Turn, run: LiveRun, reason: StopReason, *, then_start: bool =
         turn.order(AskToStop(turn.state.name, run.id, run.attempt, policy.signal))
 
 
+def hold(turn: Turn, run: LiveRun) -> None:
+    """The job was paused: a run between two attempts is over, one that is going on is left alone, and nothing follows either."""
+    run = replace(run, then_start=False)
+    turn.put(run)
+    if run.phase is State.BACKING_OFF:
+        _end_run(turn, run, Verdict(Outcome.STOPPED, "it was paused while it waited for its next attempt"))
+
+
 def due(turn: Turn, run: LiveRun) -> None:
     """The run's own deadlines: the end of a wait, the end of a grace, a service that has proved stable."""
     if run.deadline is not None and turn.now.mono >= run.deadline:
@@ -232,6 +240,8 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict) -> restart.Dec
     )
     if job.schedule.is_timed and isinstance(decision, restart.Park) and decision.reason is restart.ParkReason.BUDGET_SPENT:
         return restart.Done(restart.DoneReason.BUDGET_SPENT)  # the next fire time is its next chance
+    if memo.paused and isinstance(decision, restart.Restart):
+        return restart.Done(restart.DoneReason.PAUSED)  # the run is over; the end of the pause starts a service again
     return decision
 
 
@@ -335,7 +345,10 @@ def _will(turn: Turn, run: LiveRun, decision: restart.Decision) -> list[str]:
     if isinstance(decision, restart.Park):
         return [f"nothing more: the job is parked ({decision.reason.value}) until `mainstay start {name}`"]
     fire = turn.state.next_start
-    if turn.state.memo.paused or run.stop is StopReason.OPERATOR:
+    memo = turn.state.memo
+    if memo.paused and memo.paused_until is not None:
+        return [f"nothing until its pause ends at {memo.paused_until:%Y-%m-%d %H:%M:%S} UTC, or `mainstay resume {name}`"]
+    if memo.paused or run.stop is StopReason.OPERATOR:
         return [f"nothing until `mainstay start {name}`"]
     if fire is not None:
         reason = _NO_RESTART.get(decision.reason)

@@ -245,10 +245,10 @@ class AlertPolicy:
 @dataclass(frozen=True, slots=True)
 class LogPolicy:
     """Captured output on disk: an attempt's file turns over at ``max_bytes`` (one turned-over file is kept beside it);
-    the files of the last ``keep_runs`` runs are kept."""
+    the files of the last ``keep_attempts`` attempts are kept."""
 
     max_bytes: int = 10 * 2**20
-    keep_runs: int = 20
+    keep_attempts: int = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,13 +49,17 @@ class ParkReason(StrEnum):
 
 
 class DoneReason(StrEnum):
-    """Why no attempt follows. ``budget_spent`` is for a job with fire times: the next one is its next chance, so it need not be parked."""
+    """Why no attempt follows. ``budget_spent`` is for a job with fire times: the next one is its next chance, so it need not be parked.
+
+    ``paused``: an operator wants no restarts for now.
+    """
 
     SUCCEEDED = "succeeded"
     STOPPED = "stopped"
     NEVER = "never"
     NOT_RETRIED = "not_retried"
     BUDGET_SPENT = "budget_spent"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)

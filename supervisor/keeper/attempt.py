@@ -30,6 +30,9 @@ class Attempt:
     ended_wall: float = 0.0
     leftovers: int = 0
     clearing_since: float | None = None
+    clear_waits: bool = False  # a timer for the next round is set
+    clear_pace_s: float = 0.0
+    clear_hits: int = 0
     reported_bytes: int = -1
     unkillable: list[int] = field(default_factory=list)
 

@@ -59,9 +59,14 @@ def prepare(path: str) -> str:
     return jobs
 
 
+def path_of(jobs: str, key: str) -> str:
+    """The directory of an attempt's group."""
+    return f"{jobs}/run-{key}"
+
+
 def create(jobs: str, key: str, settings: dict[str, str]) -> str:
     """A fresh group for one attempt with *settings* written into it; its path. ``OSError`` (a file that this kernel lacks is passed over)."""
-    path = f"{jobs}/run-{key}"
+    path = path_of(jobs, key)
     os.makedirs(path, exist_ok=True)
     for name, value in settings.items():
         try:
@@ -81,9 +86,8 @@ def processes(path: str) -> list[int]:
 
 
 def kill(path: str) -> None:
-    """SIGKILL to everything in the group at once (cgroup.kill, Linux 5.14)."""
-    with contextlib.suppress(FileNotFoundError):
-        _write(path + "/cgroup.kill", "1")
+    """SIGKILL to everything in the group at once (cgroup.kill, Linux 5.14). ``OSError`` where the kernel does not."""
+    _write(path + "/cgroup.kill", "1")
 
 
 def figures(path: str) -> dict[str, int]:

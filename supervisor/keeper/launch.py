@@ -6,11 +6,13 @@ ask for a parent-death signal. The keeper is small and single-threaded, so a for
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import resource
 import signal
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,7 +23,8 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PIPE_BYTES: Final = 256 * 1024  # fewer wake-ups for a job that floods; the default of 64 KiB stays where the kernel refuses
 
 _CAUGHT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What exec would hand on: Python ignores SIGPIPE and SIGXFSZ, and whoever started us may have had us ignore more. Looking takes 0.3 ms: once.
+_PYTHONS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python itself, whatever it inherited
+# What exec would hand on: those two, and whoever started us may have had us ignore more. Looking takes 0.3 ms: once.
 _IGNORED: Final = tuple(number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,7 +55,8 @@ class Plan:
 
     ``limits`` maps names of ``resource`` without RLIMIT_ to [soft, hard] (-1 is unlimited). ``groups`` None keeps ours. ``cgroup`` maps
     file names to what is written there ("memory.max": "314572800") or is None where there are no cgroups. ``output`` is the path of the
-    file that takes stdout and stderr, None to hand on our own. ``oom_score_adj`` None keeps ours. ``grace_s`` is how long a stop may take.
+    file that takes stdout and stderr, None to hand on our own. ``oom_score_adj`` None keeps ours. ``grace_s`` is how long a stop may take, and
+    ``stop_signal`` (without SIG) what asks for it.
     """
 
     argv: list[str]
@@ -71,11 +75,15 @@ class Plan:
     output_limit_bytes: int | None = None
     output_drop: bool = False
     grace_s: float = 10.0
+    stop_signal: str = "TERM"
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "Plan":
-        """The plan in a SPAWN message. ``TypeError`` when keys are missing or unknown."""
-        return cls(**message)
+        """The plan in a SPAWN message. ``TypeError`` when keys are missing or unknown, ``ValueError`` when there is no command."""
+        plan = cls(**message)
+        if not plan.argv:
+            raise ValueError("argv is empty")
+        return plan
 
 
 @dataclass(slots=True)
@@ -104,7 +112,8 @@ def fork_child(
 ) -> Child:
     """Fork and exec *plan*. ``OSError`` when not even the fork worked (out of processes, memory or descriptors).
 
-    *stdio* are the descriptors that become 0, 1 and 2; None hands on our own.
+    *stdio* are the descriptors that become 0, 1 and 2; None hands on our own. A child with a session of its own starts with every signal at
+    its default; one in ours keeps what our own starter had us ignore (nohup stays nohup).
     """
     errors_read, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     parent = os.getpid()
@@ -186,7 +195,7 @@ def _become(
         if os.getppid() != parent:
             os._exit(127)
         stage = 9
-        _signals()
+        _signals((*_IGNORED, *_CAUGHT) if own_session else (*_PYTHONS, *_caught()))
         os.execvpe(plan.argv[0], plan.argv, plan.environment)  # noqa: S606 - no shell is the point
     except OSError as err:
         os.write(errors, _ERROR.pack(stage, err.errno or 0))
@@ -205,12 +214,26 @@ def _identity(plan: Plan) -> None:
         os.setresgid(plan.gid, plan.gid, plan.gid)
     if plan.uid is not None:
         os.setresuid(plan.uid, plan.uid, plan.uid)
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    if not _is_as_asked(plan):  # a security module or a user namespace may have had other ideas
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def _signals() -> None:
+def _is_as_asked(plan: Plan) -> bool:
+    return (
+        (plan.groups is None or set(os.getgroups()) == set(plan.groups))
+        and (plan.gid is None or os.getresgid() == (plan.gid,) * 3)
+        and (plan.uid is None or os.getresuid() == (plan.uid,) * 3)
+    )
+
+
+def _caught() -> list[signal.Signals]:
+    return [number for number in _CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _signals(to_default: Iterable[int]) -> None:
     """Default dispositions and an empty mask, for those that were sent meanwhile to meet. What else is caught, exec itself resets."""
-    for number in (*_IGNORED, *_CAUGHT):
+    for number in to_default:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -6,6 +6,7 @@ be read, or none: both mean that nobody was told.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -52,7 +53,9 @@ class Records:
         try:
             fd = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, json.dumps(record, separators=(",", ":")).encode())
+                data = json.dumps(record, separators=(",", ":")).encode()
+                if os.write(fd, data) != len(data):  # not an error yet: the disk became full, or the file too large, on the way
+                    raise OSError(errno.ENOSPC, "only a part of the record could be written")
                 os.rename(path + ".tmp", path)
                 os.fsync(fd)
             finally:

@@ -69,8 +69,8 @@ class Daemon:
     def incident(self, number: int) -> dict[str, Any] | None:
         return {"id": number} if number == 7 else None
 
-    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None) -> dict[str, Any] | None:
-        return {"text": "odd \udcff \x1b[2J é", "offset": (offset or 0) + 5, "asked": [job, run, lines]}
+    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> dict[str, Any] | None:
+        return {"text": "odd \udcff \x1b[2J é", "offset": (offset or 0) + 5, "asked": [job, run, lines, attempt]}
 
     def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, dict[str, Any]]:
         self.asked.append((verb, target, dict(arguments), timeout_s))
@@ -158,8 +158,8 @@ def test_reads_are_served_on_both_sockets(served, over):
     assert over(served, "GET", "/api/v1/why?run=4")[1] == {"job": None, "run": 4}
     assert over(served, "GET", "/api/v1/incidents?open=1")[1] == {"incidents": [{"open": True, "limit": 50}]}
     assert over(served, "GET", "/api/v1/incidents/7")[:2] == (200, {"id": 7})
-    status, body, _ = over(served, "GET", "/api/v1/jobs/nightly/logs?run=3&n=10&offset=20")
-    assert (status, body["offset"], body["asked"], body["text"]) == (200, 25, ["nightly", 3, 10], "odd \udcff \x1b[2J é")
+    status, body, _ = over(served, "GET", "/api/v1/jobs/nightly/logs?run=3&n=10&offset=20&attempt=2")
+    assert (status, body["offset"], body["asked"], body["text"]) == (200, 25, ["nightly", 3, 10, 2], "odd \udcff \x1b[2J é")
     status, body, headers = over(served, "GET", "/")
     assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
     assert b"/metrics" in body
@@ -217,7 +217,7 @@ def test_a_failure_of_ours_shows_no_traceback(served, daemon):
         ("GET", "/api/v1/jobs/ghost", 404, "there is no job ghost"),
         ("GET", "/api/v1/incidents/8", 404, "there is no incident 8"),
         ("GET", "/api/v1/incidents/x", 404, "that is not the number of an incident"),
-        ("GET", "/api/v1/why?job=fine", 404, "nothing of the kind has ended badly"),
+        ("GET", "/api/v1/why?job=fine", 404, "there is no job fine"),
         ("GET", "/api/v1/runs?limit=0", 400, "limit is not a whole number from 1 to 1000"),
         ("GET", "/api/v1/runs?limit=1e3", 400, "limit is not a whole number from 1 to 1000"),
         ("GET", "/api/v1/runs?limit=%D9%A1", 400, "limit is not a whole number from 1 to 1000"),

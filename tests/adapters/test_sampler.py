@@ -1,5 +1,7 @@
 """One live process tree, measured."""
 
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import arming
+from supervisor import arming, procfs
 from supervisor.adapters import guard
 from supervisor.adapters.sampler import Sampler
 from supervisor.core.model import Look, Mono
@@ -110,3 +112,75 @@ def test_a_tree_that_is_gone_measures_nothing(started):
     assert sampler.sample(Mono(time.monotonic()), 0, 0) is None
     assert sampler.signature() == b""
     sampler.close()
+
+
+def test_want_of_descriptors_is_not_the_end_of_the_process(started):
+    child = started("print('ready', flush=True); import time; time.sleep(60)")
+    assert child.stdout.readline() == b"ready\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        sampler = Sampler(child.pid, None, lambda _pid: Blind())
+        assert sampler.sample(Mono(1.0), 0, 0) is None
+        assert sampler.is_blind
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sampler.sample(Mono(2.0), 0, 0) is not None
+    assert not sampler.is_blind
+    assert sampler.is_alive()
+    sampler.close()
+
+
+def test_a_process_that_began_at_another_time_is_not_ours(started):
+    child = started("print('ready', flush=True); import time; time.sleep(60)")
+    assert child.stdout.readline() == b"ready\n"
+    began = procfs.read_stat(child.pid).started
+    sampler = Sampler(child.pid, None, lambda _pid: Blind())
+    sampler.confirm(began)
+    assert sampler.is_alive()
+    assert sampler.sample(Mono(1.0), 0, 0) is not None
+    sampler.confirm(began + 1)
+    assert not sampler.is_alive()
+    assert sampler.sample(Mono(2.0), 0, 0) is None
+    assert not sampler.arm(1 << 30)
+    sampler.close()
+
+
+def test_a_main_process_that_has_ended_is_not_alive_before_it_is_reaped_either(started):
+    child = started("")
+    sampler = Sampler(child.pid, None, lambda _pid: Blind())
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not sampler.is_alive()
+    sampler.close()
+
+
+class Deep:
+    """An eye on one process that stands so deep."""
+
+    def __init__(self, pid: int, frames: dict[int, int]) -> None:
+        self.frames, self.limit, self.recursion_error = frames.get(pid, 1), 1000, False
+
+    def depth(self) -> "Deep":
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_runaway_in_the_fortieth_worker_is_seen(started):
+    child = started("print('ready', flush=True); import time; time.sleep(60)")
+    assert child.stdout.readline() == b"ready\n"
+    frames: dict[int, int] = {}
+    sampler = Sampler(child.pid, None, lambda pid: Deep(pid, frames))
+    try:
+        workers = tuple(range(10_000_000, 10_000_039))
+        frames[workers[-1]] = 900
+        sampler.refresh = lambda: (child.pid, *workers)
+        sampler._members = (child.pid, *workers)
+        depths = [sampler.sample(Mono(1.0 + look), 0, 0).depth for look in range(12)]
+        first = depths.index(900)
+        assert first <= 7
+        assert set(depths[first:]) == {900}, "it was lost again"
+        assert sampler.deepest == workers[-1]
+    finally:
+        sampler.close()

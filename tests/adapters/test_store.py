@@ -183,6 +183,16 @@ def test_ids_are_never_given_out_again_even_when_their_rows_are_pruned(state):
     store.close()
 
 
+def test_a_run_that_goes_on_keeps_its_newest_fifty_attempts(store):
+    store.apply([a_run(1), a_run(2, ended_at=T0)])
+    store.apply([an_attempt(1, number, phase=AttemptPhase.ENDED) for number in range(1, 500)])
+    store.apply([an_attempt(1, 500)])
+    store.apply([an_attempt(2, number, phase=AttemptPhase.ENDED) for number in range(1, 61)])
+    assert store.prune(T0 - timedelta(days=1)) == 450
+    assert [row.attempt for row in store.reader().attempts(1)] == list(range(451, 501))
+    assert len(store.reader().attempts(2)) == 60
+
+
 def test_counters_memos_and_facts_survive_a_restart(state):
     store = Store.open(state, now=T0)
     store.save_counters({("mainstay_job_runs_total", 'job_name="a"'): 3.0, ("x_total", ""): 1.5})

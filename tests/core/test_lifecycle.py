@@ -271,7 +271,7 @@ def test_a_pause_leaves_the_run_alone_and_skips_fire_times():
     (
         Play(job(every=60))
         .at(0).when(DUE, started(), wish("pause")).expect("slot 0 ran as 1", "start 1.1", state="running")
-        .says("job is paused until `mainstay resume job`; a run that is going on is left alone")
+        .says("job is paused until `mainstay resume job`; a run that is going on is left alone and not restarted")
         .at(5).when(ended()).expect("attempt 1.1 succeeded", "run 1 succeeded", state="paused")
         .at(60).when(DUE).expect("slot 60 skipped paused", state="paused", wait=60)
         .at(70).when(wish("resume")).expect(state="idle", wait=50).says("job is no longer paused")
@@ -282,9 +282,40 @@ def test_a_pause_leaves_the_run_alone_and_skips_fire_times():
 def test_a_pause_with_an_end_ends_by_itself():
     play = Play(job()).at(1).when(started(), ended())
     play.at(10).when(wish("pause", until_s=100)).expect(state="paused", wait=90)
-    play.says("job is paused until 2026-03-02 00:01:40 UTC; a run that is going on is left alone")
+    play.says("job is paused until 2026-03-02 00:01:40 UTC; a run that is going on is left alone and not restarted")
     play.at(100).when(DUE).expect("start 2.1", state="starting")
     assert play.memo.paused_until is None
+
+
+def test_a_paused_service_that_fails_is_not_restarted_until_it_is_resumed():
+    play = Play(job(budget=(9, 600))).at(1).when(started(), wish("pause")).at(2).when(ended(code=1))
+    play.expect("notify opened ops", "attempt 1.1 failed", "run 1 failed", "incident 1 opened", state="paused", wait=None)
+    play.at(9).when(wish("resume")).expect("start 2.1", state="starting")
+
+
+def test_a_pause_ends_a_run_that_waits_for_its_next_attempt_and_its_end_starts_the_service_again():
+    play = Play(job(budget=(9, 600))).at(1).when(started(), ended(code=1))
+    play.when(wish("pause", until_s=100)).expect("run 1 stopped", state="paused", wait=99)
+    play.at(100).when(DUE).expect("start 2.1", state="starting")
+
+
+def test_a_pause_after_a_restart_wish_has_the_last_word():
+    play = Play(job()).at(1).when(started(), wish("restart"), wish("pause"))
+    play.at(2).when(ended(signal=15, asked_to_stop=True)).expect("attempt 1.1 stopped", "run 1 stopped", state="paused", wait=None)
+
+
+def test_a_trigger_runs_a_stopped_job_once_and_leaves_it_stopped():
+    play = Play(job(budget=(9, 600))).at(1).when(started(), wish("stop")).at(2).when(ended(signal=15, asked_to_stop=True))
+    play.at(3).when(wish("trigger")).expect("start 2.1", state="starting")
+    play.says("job: run 2 started; it runs once and stays paused until `mainstay start job`")
+    play.when(started(2)).at(4).when(ended(2, code=1))
+    play.expect("notify opened ops", "attempt 2.1 failed", "run 2 failed", "incident 1 opened", state="paused", wait=None)
+
+
+def test_a_trigger_ends_parking_but_not_the_end_of_a_pause():
+    play = Play(job(budget=(0, 600))).at(1).when(started(), wish("pause", until_s=100), ended(code=1)).at(2).when(wish("trigger"))
+    assert (play.memo.parked, play.memo.paused) == (None, True)
+    assert play.memo.paused_until is not None
 
 
 def test_the_end_of_a_pause_is_no_person_so_a_parked_job_stays_parked():

@@ -18,7 +18,7 @@ from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.statedir import StateDir
 from supervisor.core import engine
-from supervisor.core.events import AttemptEnded, Due, Verb, Wish
+from supervisor.core.events import AttemptEnded, Breached, Due, Verb, Wish
 from supervisor.core.model import (
     AlertPolicy,
     Backoff,
@@ -39,6 +39,7 @@ from supervisor.core.state import Memo
 from supervisor.daemon import Daemon
 from supervisor.errors import ConfigError, LaunchError, WireError
 from supervisor.evidence import Gatherer
+from supervisor.watch import Watch
 
 BOUND_S = 30.0
 
@@ -58,6 +59,14 @@ class Tree:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.strays: tuple[int, ...] = ()
+        self.deepest = pid
+        self.is_blind = False
+
+    def confirm(self, _started: int) -> None:
+        """It is the one."""
+
+    def is_alive(self) -> bool:
+        return True
 
     def signature(self) -> bytes:
         return b""
@@ -342,11 +351,13 @@ def test_a_history_that_cannot_be_written_stops_no_job_and_is_made_up_for(make):
     assert value(brain, 'mainstay_store_errors_total{operation="write"}') >= 2
     world.store.broken = False
     brain.end("1.2", code=2)
-    brain.expect(wire.FORGET, "1.2")
-    assert [world.store.attempts[1, number].exit_code for number in (1, 2)] == [1, 2]
-    brain.die()
-    world.brain().expect(wire.FORGET, "1.1")
-    assert world.store.ends[1, 1] == 1
+    assert brain.quiet(wire.FORGET), "a history that may still be locked was tried for each event"
+    brain.later(5)
+    for number in (1, 2):
+        brain.expect(wire.FORGET, f"1.{number}")
+        assert world.store.attempts[1, number].exit_code == number
+        assert world.store.ends[1, number] == 1
+    assert not world.keeper.records
 
 
 def test_a_plan_that_cannot_be_made_is_a_failed_launch_and_waits_its_back_off(make):
@@ -580,3 +591,127 @@ def test_a_brain_without_a_keeper_ends(make):
     brain = make(job()).brain()
     brain.expect(wire.READY)
     brain.die()
+
+
+class Fails:
+    """Stands for a part of ours with a mistake in it."""
+
+    def __call__(self, *_args: Any, **_facts: Any) -> Any:
+        raise RecursionError("a bug of ours")
+
+
+def during(logged: list[Any]) -> list[str]:
+    return [line["during"] for line in logged if line["event"] == "step_failed"]
+
+
+def test_an_end_that_cannot_be_looked_at_is_judged_by_the_exit_record_alone(make, monkeypatch, logged):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    for part, name in ((brain.daemon._gatherer, "gather"), (world.places, "tail"), (brain.daemon._job_metrics, "update")):
+        monkeypatch.setattr(part, name, Fails())
+    brain.end("1.1", code=5)
+    brain.expect(wire.FORGET, "1.1")
+    assert (world.store.attempts[1, 1].outcome, world.store.attempts[1, 1].exit_code) == (Outcome.FAILED, 5)
+    assert {"gathering", "tailing", "reading"} <= set(during(logged))
+    brain.later(5)
+    brain.running("1.2")
+
+
+def test_what_cannot_be_told_is_done_all_the_same(make, monkeypatch, logged):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    for name in ("tell", "flush", "job_changed"):
+        monkeypatch.setattr(brain.daemon._teller, name, Fails())
+    brain.end("1.1", code=5)
+    brain.expect(wire.FORGET, "1.1")
+    brain.later(5)
+    brain.running("1.2")
+    assert set(during(logged)) == {"telling"}
+
+
+def test_a_mistake_of_ours_in_planning_is_a_failed_launch(make, monkeypatch, logged):
+    world = make(job())
+    monkeypatch.setattr(Planner, "plan", Fails())
+    brain = world.brain()
+    brain.expect(wire.READY)
+    assert brain.quiet(wire.SPAWN)
+    assert world.store.attempts[1, 1].outcome is Outcome.LAUNCH_FAILED
+    assert during(logged) == ["planning"]
+
+
+def test_an_attempt_that_no_memo_knows_is_killed_and_said(make, monkeypatch, logged):
+    world = make(job())
+    first = world.brain()
+    first.running("1.1")
+    first.die()
+    world.store = MemoryStore()  # the history was set aside; ids go on above what the keeper names
+    monkeypatch.setattr(world.store, "next_ids", lambda: (50, 1))
+    second = world.brain()
+    assert second.expect(wire.KILL, "1.1")["reason"] == "unknown"
+    assert value(second, 'mainstay_adopted_runs_total{outcome="lost"}') == 1
+    (line,) = [line for line in logged if line["event"] == "run_unknown_ended"]
+    assert line["key"] == "1.1"
+
+
+def test_a_breach_that_we_fail_at_is_taken_up_again(make, monkeypatch):
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    real, tries = engine.step, []
+
+    def step(state: Any, event: Any, now: Any) -> engine.Step:
+        if isinstance(event, Breached):
+            tries.append(now.mono)
+            if len(tries) == 1:
+                raise ZeroDivisionError("a bug of ours")
+        return real(state, event, now)
+
+    def breach() -> None:
+        subject = brain.daemon.watch.subject("1.1")
+        subject.gone, subject.breach = False, Breach(LimitName.MEMORY, 2.0, 1.0)
+        brain.daemon._on_breach("1.1", subject.breach, None)
+
+    monkeypatch.setattr("supervisor.daemon.engine.step", step)
+    brain.ask(breach)
+    assert brain.quiet(wire.KILL)
+    brain.later(1)
+    assert brain.expect(wire.KILL, "1.1")["reason"] == "memory"
+    assert len(tries) == 2
+
+
+def test_a_batch_of_starts_is_cut_into_slices_and_limits_are_looked_at_amid_it(make, monkeypatch):
+    """At the start, when all are begun by one list of actions, and at a fire time that all have in common."""
+    world = make(*(timed(f"job{number}") for number in range(100)))
+    done: list[str] = []
+
+    def plan(_planner: Any, configured: Job, *_rest: Any) -> dict[str, Any]:
+        world.clock.advance(0.005)
+        done.append("plan")
+        return {"job": configured.name}
+
+    def look(watch: Watch) -> None:
+        done.append("look")
+        real(watch)
+
+    def unbroken() -> int:
+        return max(map(len, "".join(what[0] for what in done).split("l")))
+
+    real = Watch.run
+    monkeypatch.setattr(Watch, "run", look)
+    monkeypatch.setattr(Planner, "plan", plan)
+    brain = world.brain()
+    for run in range(1, 101):
+        brain.expect(wire.SPAWN, f"{run}.1")
+    assert unbroken() <= 5
+    for run in range(1, 101):
+        brain.end(f"{run}.1", code=0)
+        brain.expect(wire.FORGET, f"{run}.1")
+    done.clear()
+    brain.later(60)
+    for run in range(101, 201):
+        brain.expect(wire.SPAWN, f"{run}.1")
+    assert unbroken() <= 5
+    buckets = [value(brain, f'mainstay_loop_delay_seconds_bucket{{le="{edge}"}}') for edge in ("0.1", "1.0")]
+    assert buckets[0] < buckets[1], "all were stamped with the moment of the first"

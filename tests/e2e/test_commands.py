@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from harness import PROGRAM, Mainstay, environment, wait_for
 
+from supervisor import talk
+
 JOBS = r"""
 jobs:
   good: {shell: 'echo all is well', schedule: manual}
@@ -88,6 +90,21 @@ def test_a_job_that_is_not_there_is_1_and_said(mainstay: Mainstay) -> None:
         assert (done.returncode, done.stdout) == (1, ""), (words, done)
         assert done.stderr.startswith("mainstay: "), (words, done)
         assert len(done.stderr.splitlines()) <= 2, (words, done)
+
+
+def test_hints_are_commands_and_why_says_what_there_is_not(mainstay: Mainstay) -> None:
+    for words, error in (
+        (["why", "nobody"], "there is no job nobody"),
+        (["why", "99999999"], "there is no run 99999999, or it is no longer kept"),
+        (["why", "nightly"], "nightly has never run"),
+        (["why", "svc"], "svc has not ended yet: run "),
+        (["logs", "no job"], "that is not the name of a job"),
+        (["incident", "99999999"], "there is no incident 99999999"),
+    ):
+        done = mainstay.cli(*words)
+        assert done.stderr.startswith(f"mainstay: {error}"), done
+        assert "`mainstay " in done.stderr, done
+        assert "GET" not in done.stderr, done
 
 
 def test_the_words_of_a_job_that_ran_well(mainstay: Mainstay) -> None:
@@ -178,6 +195,44 @@ def test_logs_n_shows_the_last_lines_and_logs_f_goes_on_over_the_next_run(mainst
     assert mainstay.runs("ticks")[0]["outcome"] == "stopped"
 
 
+def test_logs_f_shows_the_last_lines_of_an_attempt_before_those_of_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    files = {1: "one\ntwo\n", 2: "three\n"}
+
+    class Daemon:
+        def get(self, _route: str, attempt: int = 2, offset: int = 0, **_more: object) -> dict[str, object]:
+            whole = files[attempt]
+            begun = offset if offset <= len(whole) else 0
+            place = {"run": 5, "attempt": attempt, "offset": len(whole), "live": True, "turned_over": begun < offset}
+            return {**place, "text": whole[begun:]}
+
+    chunk = talk._follow(Daemon(), "job", None, {"run": 5, "attempt": 1, "offset": 4})  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "two\n--- run 5, attempt 2 ---\nthree\n"
+    files[2] = "four\n"
+    talk._follow(Daemon(), "job", None, chunk)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "--- its file was turned over: some lines may be missing here ---\nfour\n"
+
+
+def test_logs_f_ends_with_a_line_when_the_job_leaves_the_config(mainstay: Mainstay) -> None:
+    mainstay.run_job("hostile")
+    follower = subprocess.Popen(
+        [*PROGRAM, "-c", str(mainstay.config), "logs", "hostile", "-f"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment("follower"),
+    )
+    try:
+        assert follower.stdout is not None
+        assert follower.stdout.readline()
+        mainstay.write_config(JOBS.replace("  hostile:", "  guest:") + OFF)
+        assert mainstay.post("/reload")["ok"]
+        _, err = follower.communicate(timeout=30)
+    finally:
+        follower.kill()
+    assert follower.returncode == 1
+    assert err == "mainstay: hostile is no longer in the config, or its output is no longer kept\n"
+
+
 def test_bytes_that_would_drive_a_terminal_are_shown_and_not_sent(mainstay: Mainstay) -> None:
     mainstay.run_job("hostile")
     for words in (["logs", "hostile"], ["why", "hostile"]):
@@ -233,6 +288,41 @@ def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) ->
     wrong = mainstay.cli("pause", "nightly", "--for", "soon")
     assert wrong.returncode == 1
     assert "soon" in wrong.stderr
+
+
+def test_a_paused_service_that_dies_is_not_restarted_and_a_trigger_leaves_a_stop_in_force(mainstay: Mainstay) -> None:
+    mainstay.wait_for_state("svc", "running")
+    assert "not restarted" in good(mainstay, "pause", "svc")
+    assert "running (paused)" in good(mainstay, "status", "svc")
+    pid = mainstay.wait_for(lambda: mainstay.job("svc")["runs"][0]["pid"], "its process")
+    os.kill(pid, signal.SIGKILL)
+    mainstay.wait_for_state("svc", "paused")
+    good(mainstay, "resume", "svc")
+    mainstay.wait_for_state("svc", "running")
+    good(mainstay, "stop", "good")
+    assert "stays paused until `mainstay start good`" in good(mainstay, "trigger", "good")
+    mainstay.wait_for_state("good", "paused")
+    good(mainstay, "resume", "good")
+
+
+def test_a_stop_that_has_no_end_in_time_is_1_and_says_which_process_is_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"run": 7, "phase": "stopping", "pid": 4242}
+
+    class Stuck:
+        def get(self, _route: str) -> dict[str, object]:
+            return {"runs": [run], "last": None, "stop_grace_seconds": 0.0}
+
+        def post(self, _route: str, _body: object) -> dict[str, object]:
+            return {"ok": True, "text": "it stops"}
+
+    monkeypatch.setattr(talk, "_client", lambda _config: Stuck())
+    monkeypatch.setattr(talk, "OVERDUE_S", 0.0)
+    assert talk.wish(None, "stop", "stuck", {}, wait=True, as_json=False) == 1
+    out, err = capsys.readouterr()
+    assert out == "it stops\n"
+    assert err == "mainstay: run 7 has not ended within 0 s: it is stopping; its process 4242 does not go away\n"
 
 
 def test_a_disabled_job_says_so(mainstay: Mainstay) -> None:
@@ -324,6 +414,10 @@ def test_mistakes_in_usage_are_2(mainstay: Mainstay) -> None:
         ["incident", "seven"],
         ["incident", "1", "--ack", "--resolve"],
         ["logs", "good", "-n", "x"],
+        ["logs", "good", "-n", "-1"],
+        ["incidents", "-n", "-1"],
+        ["runs", "-n", "0"],
+        ["incident", "-1"],
     ):
         done = mainstay.cli(*words)
         assert (done.returncode, done.stdout) == (2, ""), done
@@ -338,30 +432,39 @@ def test_every_command_has_help_with_an_example(mainstay: Mainstay) -> None:
         assert "example: mainstay" in " ".join(good(mainstay, name, "--help").split()), name
 
 
+def on_a_terminal(mainstay: Mainstay, *words: str, **more: str) -> str:
+    """What a command prints to a terminal."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, "-c", str(mainstay.config), *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment("tty", more)
+    ) as process:
+        os.close(theirs)
+        text = b""
+        while True:
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            text += piece
+        os.close(ours)
+        assert process.wait(20) == 0
+    return text.decode()
+
+
 def test_colour_is_for_terminals_and_not_with_no_color(mainstay: Mainstay) -> None:
     mainstay.wait_for_state("svc", "running")
+    assert "\x1b[32mrunning" in on_a_terminal(mainstay, "status", TERM="xterm")
+    assert "\x1b" not in on_a_terminal(mainstay, "status", TERM="xterm", NO_COLOR="1")
 
-    def on_a_terminal(**more: str) -> str:
-        ours, theirs = os.openpty()
-        with subprocess.Popen(
-            [*PROGRAM, "-c", str(mainstay.config), "status"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment("tty", more)
-        ) as process:
-            os.close(theirs)
-            text = b""
-            while True:
-                try:
-                    piece = os.read(ours, 65536)
-                except OSError:
-                    break
-                if not piece:
-                    break
-                text += piece
-            os.close(ours)
-            assert process.wait(20) == 0
-        return text.decode()
 
-    assert "\x1b[32mrunning" in on_a_terminal(TERM="xterm")
-    assert "\x1b" not in on_a_terminal(TERM="xterm", NO_COLOR="1")
+def test_json_on_a_terminal_is_ascii(mainstay: Mainstay) -> None:
+    mainstay.run_job("hostile")
+    text = on_a_terminal(mainstay, "logs", "hostile", "--json")
+    assert text.isascii()
+    assert "\\u202e" in text
+    assert "\u202e" in good(mainstay, "logs", "hostile", "--json")
 
 
 def test_check_says_good_or_every_problem_with_its_place(mainstay: Mainstay, tmp_path: Path) -> None:

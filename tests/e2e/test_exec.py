@@ -232,6 +232,20 @@ def test_signals_are_forwarded_and_the_commands_answer_is_ours(start, tmp_path: 
         assert process.wait(BOUND_S) == 7
 
 
+def test_an_interrupt_is_forwarded_although_stdin_is_a_terminal_that_is_not_ours(start) -> None:
+    ours, theirs = os.openpty()
+    try:
+        words = ("--", "/bin/sh", "-c", "trap 'exit 5' INT; echo ready; while :; do sleep 0.05; done")
+        with start(*words, stdin=theirs, start_new_session=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(BOUND_S) == 5
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_nothing_is_left_of_a_command_that_leaves_much_behind(run: Exec, mark: str) -> None:
     done = run(
         "--report", "-", "--", "sh", "-c", "setsid sh -c 'sleep 1000 & sleep 1000' & (setsid setsid sleep 1000 &); sleep 0.2; echo end"

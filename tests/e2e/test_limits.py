@@ -75,7 +75,7 @@ CASES = {
     "recursion-raised": Case(child("limit_recurse.py", "raised"), "recursion: 400", "recursion", "recursion", "visit → follow"),
     "recursion-heap": Case(child("limit_recurse.py", "heap"), "recursion: 400, memory: 100MiB", "recursion", "recursion", "keep"),
     "recursion-c": Case(child("limit_recurse.py", "c"), "recursion: 400, memory: 200MiB", "recursion", "recursion", "chain"),
-    "recursion-repr": Case(child("limit_recurse.py", "repr"), "recursion: 400", "recursion", None, "__repr__"),
+    "recursion-repr": Case(child("limit_recurse.py", "repr"), "recursion: 400", "recursion", "recursion", "__repr__"),
     "recursion-generator": Case(child("limit_recurse.py", "generator"), "recursion: 400", "recursion", "recursion", "walk"),
     "recursion-swallow": Case(
         child("limit_recurse.py", "swallow"), "recursion: 300, time: 30s", "recursion", "recursion", "caught again and again"

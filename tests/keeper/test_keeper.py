@@ -158,6 +158,57 @@ def test_what_cannot_start_has_a_record_with_the_reason(keeper: Keeper, tmp_path
     assert not [message for message in brain.unread if message["op"] == wire.STARTED]
 
 
+def test_a_plan_of_the_wrong_kind_is_a_failed_launch_and_leaves_no_process(keeper: Keeper, tmp_path: Path) -> None:
+    brain = keeper.brain()
+    brain.send(wire.SPAWN, key="1.1", plan=plan("sleep", "1000", output=["no", "path"]))  # is seen only after the fork
+    brain.send(wire.SPAWN, key="2.1", plan={"argv": ["true"], "no_such_key": 1})
+    brain.send(wire.SPAWN, key="3.1", plan=plan())
+    for key, says in (("1.1", "cannot watch the process"), ("2.1", "no_such_key"), ("3.1", "argv is empty")):
+        record = brain.ended(key)
+        assert says in record["launch_error"]
+        assert record.get("code") is None
+    assert [stat.pid for stat in keeper.children()] == [brain.pid]
+    assert not [message for message in brain.unread if message["op"] == wire.STARTED]
+    brain.send(wire.SPAWN, key="4.1", plan=plan("true"))
+    assert brain.ended("4.1")["code"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change groups")
+@pytest.mark.parametrize("asked", [{"gid": 65533}, {"groups": [24]}, {"uid": 65534}])
+def test_a_child_with_any_other_identity_gains_no_privileges(keeper: Keeper, tmp_path: Path, asked: dict[str, object]) -> None:
+    brain = keeper.brain()
+    brain.send(wire.SPAWN, key="1.1", plan=plan("cat", "/proc/self/status", output=str(tmp_path / "out"), **asked))
+    brain.ended("1.1")
+    assert "NoNewPrivs:\t1" in (tmp_path / "out").read_text()
+
+
+def test_more_records_than_fit_into_hello_are_told_after_it(make_keeper: MakeKeeper, tmp_path: Path) -> None:
+    exits = tmp_path / "state" / "exits"
+    exits.mkdir(parents=True)
+    for number in range(20):
+        (exits / f"{number}.1.json").write_text(json.dumps({"key": f"{number}.1", "launch_error": "x" * 1_000_000}))
+    brain = make_keeper().brain()
+    told = [record["key"] for record in brain.hello["ended"]]
+    assert 10 <= len(told) < 20
+    later = [brain.wait(wire.ENDED)["record"]["key"] for _ in range(20 - len(told))]
+    assert {*told, *later} == {f"{number}.1" for number in range(20)}
+
+
+def test_an_environment_that_names_a_younger_attempt_is_not_believed(keeper: Keeper, tmp_path: Path) -> None:
+    brain = keeper.brain()
+    claims = {"PATH": os.environ["PATH"], "MAINSTAY_RUN": "2", "MAINSTAY_ATTEMPT": "1"}
+    script = f"(setsid sh -c 'echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 1000' &); sleep 1000"
+    brain.send(wire.SPAWN, key="1.1", plan=shell(script, environment=claims))
+    wait_for((tmp_path / "pid").exists, "the orphan")
+    orphan = int((tmp_path / "pid").read_text())
+    born = procfs.read_stat(orphan)
+    assert born is not None
+    wait_for(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) * procfs.TICKS_PER_S > born.started + 1, "the next tick")
+    brain.send(wire.SPAWN, key="2.1", plan=shell("exit 0"))
+    assert brain.ended("2.1")["leftovers"] == 0
+    assert procfs.read_stat(orphan) is not None
+
+
 def test_a_plan_that_makes_no_sense_is_said_and_hurts_nobody(keeper: Keeper) -> None:
     brain = keeper.brain()
     for message in (
@@ -427,6 +478,50 @@ def test_sigterm_is_handed_on_and_bye_ends_the_keeper(keeper: Keeper) -> None:
     keeper.process.terminate()
     brain.wait(wire.SHUTDOWN)
     brain.send(wire.BYE, code=0)
+    brain.exit(0)
+    assert keeper.process.wait(PATIENCE_S) == 0
+
+
+def test_bye_waits_for_the_brain_to_close_and_its_code_is_the_keepers(keeper: Keeper) -> None:
+    brain = keeper.brain()
+    brain.send(wire.BYE, code=3)
+    brain.wait(wire.PING)  # its rhythm goes on: the keeper is still there
+    assert keeper.process.poll() is None
+    brain.exit(9)
+    assert keeper.process.wait(PATIENCE_S) == 3
+    assert "brain_died" not in keeper.log()
+
+
+def test_a_brain_that_does_not_close_after_its_bye_is_left(keeper: Keeper) -> None:
+    keeper.brain().send(wire.BYE, code=0)
+    assert keeper.process.wait(PATIENCE_S) == 0
+    assert "brain_slow_to_close" in keeper.log()
+
+
+def test_jobs_that_the_brain_never_asked_are_asked_by_their_own_signal_before_they_are_killed(keeper: Keeper, tmp_path: Path) -> None:
+    brain = keeper.brain()
+    polite = shell(
+        f"trap 'echo tidy > {tmp_path}/tidied; exit 4' USR1; echo > {tmp_path}/up; while :; do sleep 0.05; done",
+        grace_s=20,
+        stop_signal="USR1",
+    )
+    brain.send(wire.SPAWN, key="1.1", plan=polite)
+    brain.started("1.1")
+    wait_for((tmp_path / "up").exists, "its trap")
+    keeper.process.terminate()
+    record = brain.ended("1.1")
+    assert (record["code"], record["asked_to_stop"], record["killed_for"]) == (4, True, None)
+    assert (tmp_path / "tidied").read_text() == "tidy\n"
+
+
+def test_a_second_sigterm_kills_at_once(keeper: Keeper) -> None:
+    brain = keeper.brain()
+    brain.send(wire.SPAWN, key="1.1", plan=shell("trap '' TERM; while :; do sleep 0.05; done", grace_s=1000.0))
+    brain.started("1.1")
+    keeper.process.terminate()
+    brain.wait(wire.SHUTDOWN)
+    keeper.process.terminate()
+    assert brain.ended("1.1")["killed_for"] == "stop"
     assert keeper.process.wait(PATIENCE_S) == 0
 
 
@@ -460,6 +555,7 @@ def test_a_brain_started_while_stopping_is_told_to_stop(keeper: Keeper) -> None:
     following.send(wire.SIGNAL, key="1.1", signal="TERM")
     following.ended("1.1")
     following.send(wire.BYE, code=0)
+    following.exit(0)
     assert keeper.process.wait(PATIENCE_S) == 0
 
 

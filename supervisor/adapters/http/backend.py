@@ -39,8 +39,8 @@ class Backend(Protocol):
     def incident(self, number: int) -> JsonObject | None:
         """One incident with its dossier; None if there is none of that number."""
 
-    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None) -> JsonObject | None:
-        """A piece of captured output: at least ``text`` and ``offset``, where the next piece begins. None without job or run."""
+    def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> JsonObject | None:
+        """A piece of captured output: at least ``text`` and ``offset``, where the next piece begins. None without job, run or attempt."""
 
     def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, JsonObject]:
         """Asks for a change and waits for the answer: HTTP status and body.

@@ -42,7 +42,7 @@ _INDEX = """Mainstay
 /readyz                           supervising has begun
 /api/v1/status                    the daemon and its jobs
 /api/v1/jobs/NAME                 one job
-/api/v1/jobs/NAME/logs            captured output (?run=&n=&offset=)
+/api/v1/jobs/NAME/logs            captured output (?run=&attempt=&n=&offset=)
 /api/v1/runs                      runs (?job=&limit=)
 /api/v1/slots                     due fire times and what became of them (?job=&limit=)
 /api/v1/why                       the last bad end, explained (?job= or ?run=)
@@ -147,8 +147,13 @@ class Pages:
 
     async def _why(self, request: Request) -> Answer:
         query = _query(request, "job", "run")
-        answer = await self._read(self._backend.why, _job_of(query), _whole(query, "run"))
-        return _found(answer, Refusal(404, "nothing of the kind has ended badly", "GET /api/v1/runs lists the runs"))
+        job, run = _job_of(query), _whole(query, "run")
+        answer = await self._read(self._backend.why, job, run)
+        if answer is None:
+            found = await self._read(self._backend.status)
+            missing = job is not None and job not in [each["name"] for each in found["jobs"]]
+            raise _no_job(str(job)) if missing else Refusal(404, _nothing_ended(found, job, run), "GET /api/v1/runs lists the runs")
+        return json_answer(answer)
 
     async def _incidents(self, request: Request) -> Answer:
         query = _query(request, "open", "limit")
@@ -160,10 +165,10 @@ class Pages:
         return _found(await self._read(self._backend.incident, number), _no_incident(number))
 
     async def _logs(self, request: Request) -> Answer:
-        query = _query(request, "run", "n", "offset")
+        query = _query(request, "run", "attempt", "n", "offset")
         name = _job_name(request.path_params["name"])
         lines, offset = _whole(query, "n", most=100_000), _whole(query, "offset")
-        answer = await self._read(self._backend.logs, name, _whole(query, "run"), lines, offset)
+        answer = await self._read(self._backend.logs, name, _whole(query, "run"), lines, offset, _whole(query, "attempt"))
         return _found(answer, Refusal(404, f"there is no output of {name} like that", "GET /api/v1/runs lists the runs"))
 
     # ------------------------------------------------ changes
@@ -263,6 +268,23 @@ def _found(answer: Mapping[str, Any] | None, otherwise: Refusal) -> Answer:
 
 def _no_job(name: str) -> Refusal:
     return Refusal(404, f"there is no job {name}", "GET /api/v1/status lists the jobs")
+
+
+def _nothing_ended(status: Mapping[str, Any], job: str | None, run: int | None) -> str:
+    """Why there is nothing to explain."""
+    alive = {one["run"]: one for each in status["jobs"] if job in (None, each["name"]) for one in each.get("runs", ())}
+    if run is not None:
+        return (
+            f"run {run} is {alive[run]['phase']}: it has not ended yet"
+            if run in alive
+            else f"there is no run {run}, or it is no longer kept"
+        )
+    if job is None:
+        return "no job has ended badly yet"
+    if alive:
+        first = min(alive)
+        return f"{job} has not ended yet: run {first} is {alive[first]['phase']}"
+    return f"{job} has never run"
 
 
 def _no_incident(number: int) -> Refusal:

@@ -22,12 +22,20 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+KEEP_ATTEMPTS = 50  # of a run that goes on: all restarts of a service are one run, and each leaves a report
 PRUNE_BATCH = 200  # runs per transaction: some milliseconds, so that the writer never waits long
 
 _OLD_RUNS = """
     SELECT id FROM runs WHERE job = ? AND ended_at IS NOT NULL AND ended_at < ? AND id < ?
     AND id NOT IN (SELECT run FROM incidents WHERE closed_at IS NULL UNION SELECT last_run FROM incidents WHERE closed_at IS NULL)
     LIMIT ?
+"""
+_OLD_ATTEMPTS = """
+    DELETE FROM attempts WHERE (run, attempt) IN (
+        SELECT a.run, a.attempt FROM attempts a JOIN runs r ON r.id = a.run
+        WHERE r.ended_at IS NULL AND a.phase = 'ended' AND a.attempt <= (SELECT max(attempt) FROM attempts WHERE run = a.run) - ?
+        LIMIT ?
+    )
 """
 _OLD_REST = (
     "DELETE FROM slots WHERE (job, slot) IN (SELECT job, slot FROM slots WHERE slot < ? LIMIT ?)",
@@ -127,7 +135,7 @@ class Store(Reads):
 
     def prune(self, before: Wall, keep_runs_per_job: int = 1000) -> int:
         """Removes what ended before *before*, except each job's newest *keep_runs_per_job* runs and all that an open incident
-        speaks of; answers how many runs, slots, incidents and notifications went.
+        speaks of; and of a run that goes on, all attempts but the newest 50, however young. Answers how many rows went.
 
         Works in small transactions over a connection of its own: may run in another thread while this store is written.
         """
@@ -137,6 +145,8 @@ class Store(Reads):
                 values = (job, to_micros(before), first_kept, PRUNE_BATCH)
                 while batch := link.write("pruning runs", lambda c, values=values: _prune_runs(c, values)):  # type: ignore[misc]
                     removed += batch
+            while batch := link.write("pruning attempts", lambda c: c.execute(_OLD_ATTEMPTS, (KEEP_ATTEMPTS, PRUNE_BATCH)).rowcount):
+                removed += batch
             for sql in _OLD_REST:
                 while batch := link.write("pruning", lambda c, sql=sql: c.execute(sql, (to_micros(before), PRUNE_BATCH)).rowcount):  # type: ignore[misc]
                     removed += batch
