@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import select
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -290,11 +291,11 @@ def _fd(opened: Callable[[], int]) -> int:
             return GONE
         if not _told_of:
             _told_of.add("short")
-            import structlog  # `exec` has no time to load it
-
-            log = structlog.get_logger()
-            mend = "raise LimitNOFILE, or the system's fs.file-max; looks go on as some come free"
-            log.error("descriptors_short", error=str(err), mend=mend)  # noqa: TRY400 - the text says it all
+            structlog = sys.modules.get("structlog")  # `exec` has no time to load it, and without descriptors nobody could
+            if structlog is not None:
+                log = structlog.get_logger()
+                mend = "raise LimitNOFILE, or the system's fs.file-max; looks go on as some come free"
+                log.error("descriptors_short", error=str(err), mend=mend)  # noqa: TRY400 - the text says it all
         return SHORT
 
 
