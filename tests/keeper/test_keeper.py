@@ -484,6 +484,7 @@ def test_sigterm_is_handed_on_and_bye_ends_the_keeper(keeper: Keeper) -> None:
 
 def test_bye_waits_for_the_brain_to_close_and_its_code_is_the_keepers(keeper: Keeper) -> None:
     brain = keeper.brain()
+    brain.answers_pings = False  # so that they can be waited for
     brain.send(wire.BYE, code=3)
     brain.wait(wire.PING)  # its rhythm goes on: the keeper is still there
     assert keeper.process.poll() is None
