@@ -116,7 +116,8 @@ def test_a_child_has_default_signals_whatever_the_keeper_inherited(make_keeper: 
     brain.send(wire.SPAWN, key="1.1", plan=plan("cat", "/proc/self/status", output=str(tmp_path / "out")))
     brain.ended("1.1")
     status = dict(line.split(":\t", 1) for line in (tmp_path / "out").read_text().splitlines() if ":\t" in line)
-    masks = {name: int(status[name], 16) for name in ("SigIgn", "SigBlk", "SigCgt", "SigPnd")}
+    reserved = 0b11 << 31  # 32 and 33 belong to the C library, which lets nobody set them; some shells hand them on as ignored
+    masks = {name: int(status[name], 16) & ~reserved for name in ("SigIgn", "SigBlk", "SigCgt", "SigPnd")}
     assert masks == dict.fromkeys(masks, 0)
     assert status["NoNewPrivs"] == "0"
 
