@@ -31,7 +31,7 @@ USERS: Final = (
     Family("active_users", "gauge", "People who acted within the window that ends with the last complete day."),
     Family("acting_users", "gauge", "People who ever acted."),
     Family("events_total", "counter", "Events by type."),
-    Family("events_per_active_user", "gauge", "Quantiles of the number of events per person who ever acted."),
+    Family("events_per_active_user", "summary", "Quantiles of the number of events per person who ever acted."),
     Family("retention_ratio", "gauge", "Share of the eligible users who acted in that week after signing up."),
     Family("retention_eligible_users", "gauge", "Users whose that week after signing up is over."),
     Family("retention_returned_users", "gauge", "Eligible users who acted in that week after signing up."),
