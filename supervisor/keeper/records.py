@@ -1,8 +1,7 @@
 """Exit records on disk: how an attempt ended, written durably before anybody is told, kept until the brain has taken it over.
 
-One JSON file per attempt in ``STATE/exits/``: write, rename, fsync. The rename belongs to the same transaction of the file system as the
-file, so one fsync makes both durable (ext4, XFS, btrfs); it is the largest part of a restart. A crash in between leaves a record that cannot
-be read, or none: both mean that nobody was told.
+One JSON file per attempt in ``STATE/exits/``: write, fsync, rename, fsync of the directory. That is the order that needs nothing of the file system
+but what POSIX says; the two fsyncs are the largest part of a restart.
 """
 
 import contextlib
@@ -23,6 +22,7 @@ class Records:
     def __init__(self, state_dir: str) -> None:
         self._folder = os.path.join(state_dir, FOLDER)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._kept: dict[str, Record] = self._load()
 
     def _load(self) -> dict[str, Record]:
@@ -56,10 +56,11 @@ class Records:
                 data = json.dumps(record, separators=(",", ":")).encode()
                 if os.write(fd, data) != len(data):  # not an error yet: the disk became full, or the file too large, on the way
                     raise OSError(errno.ENOSPC, "only a part of the record could be written")
-                os.rename(path + ".tmp", path)
                 os.fsync(fd)
             finally:
                 os.close(fd)
+            os.rename(path + ".tmp", path)
+            os.fsync(self._folder_fd)
         except OSError as err:
             return str(err)
         return None
