@@ -17,7 +17,7 @@ MAX_FRAMES = 400
 MAX_THREADS = 32
 _EAGER_TRIES = 64  # an interpreter is ready some 5 to 20 ms after its start; longer waits are for big machines under load
 _LAZY_EVERY = 32
-_MAX_REFUSALS = 8
+_MAX_REFUSALS = 60  # looks that are 2 ms apart and more: a busy machine may take its time between two half-built states of a start
 _MAX_TEXT = 4096
 
 
