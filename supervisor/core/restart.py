@@ -19,28 +19,6 @@ HOST_WIDE = frozenset({Outcome.HOST_OOM, Outcome.LOST})
 HOST_WIDE_WAIT_S = 0.1  # no budget holds these, so a back-off of 0s must not make a loop of them
 
 
-class RestartReason(StrEnum):
-    """Why there is another attempt: the word of the outcome before it. Label values of ``mainstay_job_restarts_total``."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    EXCEPTION = "exception"
-    RECURSION = "recursion"
-    MEMORY = "memory"
-    TIME = "time"
-    CPU = "cpu"
-    STALLED = "stalled"
-    PROCESSES = "processes"
-    OUTPUT = "output"
-    CRASHED = "crashed"
-    SIGNALLED = "signalled"
-    HOST_OOM = "host_oom"
-    WORKER_LOST = "worker_lost"
-    UNMET = "unmet"
-    LAUNCH_FAILED = "launch_failed"
-    LOST = "lost"
-
-
 class ParkReason(StrEnum):
     """Why the job needs a person."""
 
@@ -64,10 +42,10 @@ class DoneReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Another attempt, ``after_s`` seconds from now."""
+    """Another attempt, ``after_s`` seconds from now; ``reason`` is the outcome that it follows, a label value of ``mainstay_job_restarts_total``."""
 
     after_s: float
-    reason: RestartReason
+    reason: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +92,7 @@ def decide(
     wait_s = backoff_s(policy, max(failures_in_row, 1), unit(job, attempt))
     if not counts(outcome):
         wait_s = max(wait_s, HOST_WIDE_WAIT_S)
-    return Restart(wait_s, RestartReason(outcome.value))
+    return Restart(wait_s, outcome)
 
 
 def counts(outcome: Outcome) -> bool:

@@ -14,7 +14,6 @@ from supervisor.core.restart import (
     Park,
     ParkReason,
     Restart,
-    RestartReason,
     backoff_s,
     counts,
     decide,
@@ -36,21 +35,21 @@ def follow(policy: RestartPolicy, outcome: Outcome, restarts: Sequence[Mono] = (
 @pytest.mark.parametrize(
     ("policy", "outcome", "restarts", "failures", "expected"),
     [
-        (ON_FAILURE, Outcome.FAILED, (), 1, Restart(1.0, RestartReason.FAILED)),
-        (ON_FAILURE, Outcome.RECURSION, (), 3, Restart(4.0, RestartReason.RECURSION)),  # third failure in a row
+        (ON_FAILURE, Outcome.FAILED, (), 1, Restart(1.0, Outcome.FAILED)),
+        (ON_FAILURE, Outcome.RECURSION, (), 3, Restart(4.0, Outcome.RECURSION)),  # third failure in a row
         (ON_FAILURE, Outcome.SUCCEEDED, (), 0, Done(DoneReason.SUCCEEDED)),
         (ON_FAILURE, Outcome.STOPPED, (), 1, Done(DoneReason.STOPPED)),
         (ALWAYS, Outcome.STOPPED, (), 1, Done(DoneReason.STOPPED)),  # always is not "against the operator"
-        (ALWAYS, Outcome.SUCCEEDED, (), 0, Restart(1.0, RestartReason.SUCCEEDED)),  # never without a wait
+        (ALWAYS, Outcome.SUCCEEDED, (), 0, Restart(1.0, Outcome.SUCCEEDED)),  # never without a wait
         (NEVER, Outcome.FAILED, (), 1, Done(DoneReason.NEVER)),
         (NEVER, Outcome.SUCCEEDED, (), 0, Done(DoneReason.SUCCEEDED)),
-        (RETRY_MEMORY, Outcome.MEMORY, (), 1, Restart(1.0, RestartReason.MEMORY)),
+        (RETRY_MEMORY, Outcome.MEMORY, (), 1, Restart(1.0, Outcome.MEMORY)),
         (RETRY_MEMORY, Outcome.FAILED, (), 1, Done(DoneReason.NOT_RETRIED)),
         (PARK_RECURSION, Outcome.RECURSION, (), 1, Park(ParkReason.PARK_ON)),  # goes before "never"
         (PARK_RECURSION, Outcome.MEMORY, (), 1, Done(DoneReason.NEVER)),
         (ON_FAILURE, Outcome.FAILED, SPENT, 6, Park(ParkReason.BUDGET_SPENT)),  # 590 s ago still counts
-        (ON_FAILURE, Outcome.HOST_OOM, SPENT, 6, Restart(32.0, RestartReason.HOST_OOM)),  # the host's fault: waits, never parks
-        (ON_FAILURE, Outcome.LAUNCH_FAILED, (), 20, Restart(300.0, RestartReason.LAUNCH_FAILED)),  # the cap
+        (ON_FAILURE, Outcome.HOST_OOM, SPENT, 6, Restart(32.0, Outcome.HOST_OOM)),  # the host's fault: waits, never parks
+        (ON_FAILURE, Outcome.LAUNCH_FAILED, (), 20, Restart(300.0, Outcome.LAUNCH_FAILED)),  # the cap
     ],
 )
 def test_the_policy_and_the_outcome_decide_what_follows(policy, outcome, restarts, failures, expected):
@@ -60,10 +59,6 @@ def test_the_policy_and_the_outcome_decide_what_follows(policy, outcome, restart
 def test_a_restart_leaves_the_window_after_exactly_its_length():
     assert follow(ON_FAILURE, Outcome.FAILED, SPENT, now=610.0) == Park(ParkReason.BUDGET_SPENT)
     assert isinstance(follow(ON_FAILURE, Outcome.FAILED, SPENT, now=610.5), Restart)
-
-
-def test_every_outcome_but_a_stop_has_its_restart_reason():
-    assert {reason.value for reason in RestartReason} == {outcome.value for outcome in Outcome} - {"stopped"}
 
 
 policies = st.builds(
