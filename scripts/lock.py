@@ -19,6 +19,7 @@ from pip._vendor.packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
+RUNTIME_EXTRAS = ("metrics", "auth")
 MACHINES = ("x86_64", "aarch64")
 PLATFORMS = (
     "manylinux1",
@@ -54,14 +55,15 @@ def pip_report(arguments: Iterable[str], constraints: Iterable[str] = ()) -> lis
 
 
 def wanted() -> tuple[list[str], list[str]]:
-    """Requirements of the running daemon with its ``metrics`` extra and the build backend; and those of the dev group."""
+    """Requirements of the running daemon with the extras of ``RUNTIME_EXTRAS`` and the build backend; and those of the dev group and all extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
     runtime = [
         *project["project"]["dependencies"],
-        *project["project"]["optional-dependencies"]["metrics"],
+        *(requirement for extra in RUNTIME_EXTRAS for requirement in extras[extra]),
         *project["build-system"]["requires"],
     ]
-    return runtime, project["dependency-groups"]["dev"]
+    return runtime, [*project["dependency-groups"]["dev"], *(requirement for extra in extras.values() for requirement in extra)]
 
 
 def resolve(requirements: list[str], constraints: Iterable[str] = ()) -> dict[str, str]:
@@ -127,7 +129,7 @@ def main() -> int:
         print(f"lock: {err}", file=sys.stderr)
         return 1
     for name, what, chosen in (
-        ("requirements.lock", "What Mainstay runs on, with its `metrics` extra and the build backend.", sorted(needed)),
+        ("requirements.lock", "What Mainstay runs on, with its `metrics` and `auth` extras and the build backend.", sorted(needed)),
         ("requirements-dev.lock", "The same, and what the checks and tests need.", sorted(entries)),
     ):
         (output / name).write_text(text_of({key: entries[key] for key in chosen}, name, what), encoding="utf-8")
