@@ -262,7 +262,7 @@ EXPECT = Shape(
         Key(
             "success_every",
             Nullable(Duration(1.0)),
-            "How old the last success may become. Exported as `mainstay_job_success_max_age_seconds`, so that Prometheus can tell; Mainstay opens no incident for it.",
+            "How old the last success may become. Older, and an incident opens (outcome `unmet`), which the next success closes. Exported as `mainstay_job_success_max_age_seconds`.",
             _expect.success_every_s,
         ),
         Key(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from supervisor.core import incidents, lifecycle, timetable
+from supervisor.core import incidents, lifecycle, overdue, timetable
 from supervisor.core.actions import Action, Finished, KillTree, TellIncident
 from supervisor.core.events import (
     AttemptEnded,
@@ -122,16 +122,33 @@ def _due(turn: Turn) -> None:
     memo = turn.state.memo
     over = memo.paused and memo.paused_until is not None and turn.now.wall >= memo.paused_until
     if over and not (turn.closing or turn.state.removed):  # no person has spoken: what is parked stays so
-        turn.state = turn.state.remember(paused=False, paused_until=None)
+        turn.state = turn.state.remember(paused=False, paused_until=None, expected_since=turn.now.wall)
         start_if_service(turn, fresh=True)
     for run in turn.state.memo.runs:
         lifecycle.due(turn, run)
     timetable.due(turn)
+    _overdue(turn)
     changed, notifications = incidents.remind(turn.state.incidents, turn.state.job, turn.now.wall)
     if changed:
         turn.incidents(changed, notifications)
         for incident in changed:
             turn.tell(TellIncident(incident, "reminded", len(notifications)))
+
+
+def _overdue(turn: Turn) -> None:
+    """No success for too long: an incident like any other, closed by the next success."""
+    at = turn.state.overdue_at
+    if at is None or turn.now.wall < at or turn.closing:
+        return
+    job, memo, now = turn.state.job, turn.state.memo, turn.now.wall
+    verdict = overdue.verdict(job, memo.last_success_at, memo.expected_since or memo.configured_at, now)
+    run = memo.last.run if memo.last is not None else 0
+    changed, notifications, turn.next_incident = incidents.observe(
+        turn.state.incidents, job, verdict, run, max(memo.failures_in_row, job.alerts.after), now, turn.next_incident
+    )
+    turn.incidents(changed, notifications)
+    for incident in changed:
+        turn.tell(TellIncident(incident, "opened", len(notifications)))
 
 
 # ---------------------------------------------------------------- an operator's wishes
@@ -143,6 +160,8 @@ def _running_text(turn: Turn) -> str:
 
 
 def _unblock(turn: Turn) -> None:
+    if turn.state.memo.paused:
+        turn.state = turn.state.remember(expected_since=turn.now.wall)
     turn.state = turn.state.remember(paused=False, paused_until=None, parked=None, restarts=())
 
 
@@ -311,6 +330,8 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
     old, was_off = before.job, before.removed or not before.job.enabled
     live = {run.id: turn.state.job_of(run.id) for run in turn.state.memo.runs}
     turn.state = replace(turn.state, job=new, removed=False, kept=MappingProxyType(live))
+    if was_off or old.expect.success_every_s is None:
+        turn.state = turn.state.remember(expected_since=turn.now.wall)
     if old.schedule.when != new.schedule.when:
         timetable.count_from_now(turn)
     if not new.enabled:
@@ -370,6 +391,9 @@ def restore(
             _forget_boot(turn)
         for run in memo.runs:
             _restore_run(turn, turn.state.run(run.id) or run, memo, keeper)
+        was_down = name in memos and memo.epoch != keeper.epoch
+        if was_down:  # its jobs get their time again before their silence is a problem
+            turn.state = turn.state.remember(expected_since=now.wall)
         turn.state = turn.state.remember(boot_id=keeper.boot_id, epoch=keeper.epoch)
         if job is None:
             _remove(turn)

@@ -27,6 +27,11 @@ def fingerprint(
     return _digest(job, *_parts(outcome, cycle, exception, tuple(frames), exit_code, signal))
 
 
+def of_words(*words: str) -> str:
+    """The name of a problem that is no end of a job and has no evidence but its own words."""
+    return _digest(*words)
+
+
 def _parts(
     outcome: Outcome,
     cycle: Cycle | None,

@@ -9,7 +9,7 @@ from typing import Final, Self
 import msgspec
 
 from supervisor.core import incidents as incident_rules
-from supervisor.core import schedule
+from supervisor.core import overdue, schedule
 from supervisor.core.lived import Stretch
 from supervisor.core.model import Every, Incident, Job, Mono, Outcome, RunId, State, Trigger, Wall
 
@@ -73,7 +73,8 @@ class Memo:
     """What is remembered of a job; this is what survives a restart of the brain.
 
     ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``), ``settled_at`` since when the wall
-    clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end.
+    clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end. ``expected_since``: successes are
+    expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``.
     """
 
     configured_at: Wall
@@ -93,6 +94,7 @@ class Memo:
     last_start_at: Wall | None = None
     last_success_at: Wall | None = None
     last_failure_at: Wall | None = None
+    expected_since: Wall | None = None
 
     def encode(self) -> str:
         """As JSON text."""
@@ -196,11 +198,19 @@ class JobState:
         """Nothing starts by itself."""
         return self.removed or self.memo.paused or self.memo.parked is not None
 
+    @property
+    def overdue_at(self) -> Wall | None:
+        """When the lack of a success becomes an incident; None while it cannot."""
+        memo = self.memo
+        if self.removed or memo.paused:
+            return None
+        return overdue.overdue_at(self.job, memo.last_success_at, memo.expected_since or memo.configured_at, self.incidents)
+
     def wall_deadline(self, *, closing: bool) -> Wall | None:
         """The next moment on the wall clock at which something is due; while Mainstay is *closing* nothing begins any more."""
         moments = [incident_rules.next_reminder(incident, self.job.alerts) for incident in self.incidents]
         if not (closing or self.removed):
-            moments += [self.next_start, self.memo.paused_until if self.memo.paused else None]
+            moments += [self.next_start, self.memo.paused_until if self.memo.paused else None, self.overdue_at]
             moments += [self.memo.configured_at] if self.awaits_first_run else []
             moments += [self.memo.backlog[0]] if self.awaits_backlog else []
         return min((moment for moment in moments if moment is not None), default=None)
