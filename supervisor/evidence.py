@@ -30,6 +30,15 @@ def exit_of(record: Mapping[str, Any]) -> Exit:
     )
 
 
+def _curve(subject: Subject | None) -> tuple[tuple[float, int], ...]:
+    """The memory of the attempt over time, its last sample included."""
+    if subject is None or subject.watched.last is None:
+        return ()
+    points, last = subject.watched.curve.points, subject.watched.last
+    end = (max(0.0, last.at - subject.started), last.memory_bytes)
+    return points if points and points[-1][0] >= end[0] else (*points, end)
+
+
 class Gatherer:
     """Puts the pieces together. Reads only; what cannot be read is absent."""
 
@@ -55,6 +64,7 @@ class Gatherer:
             host_oom_kills=None if oom_now is None or host_oom_at_start is None else max(0, oom_now - host_oom_at_start),
             duration_s=max(0.0, float(record["ended_mono"]) - float(record["started_mono"])),
             records=page.records if page is not None and page.says_anything else None,
+            memory_curve=_curve(subject),
         )
 
     @staticmethod

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from supervisor.core.incidents import stamp
-from supervisor.core.model import Cycle, Evidence, ExceptionFacts, Frame, Outcome, RunId, Stack, Verdict, Wall
+from supervisor.core.model import BusyLine, Cycle, Evidence, ExceptionFacts, Frame, Outcome, RunId, Stack, Verdict, Waiting, Wall
 from supervisor.core.prose import about_duration, about_size, clean, counted, signal_name
 
 SCHEMA = 1
@@ -67,6 +67,10 @@ def make_report(
         "cycle": None if verdict.cycle is None else _cycle(verdict.cycle),
         "exception": None if verdict.exception is None else _exception(verdict.exception),
         "stacks": [_stack(stack) for stack in verdict.stacks],
+        "memory_curve": [[round(at_s, 3), size] for at_s, size in evidence.memory_curve],
+        "memory_types": [{"type": each.type, "count": each.count, "bytes": each.bytes} for each in evidence.words.memory_types],
+        "waiting": [_waiting(thread) for thread in evidence.look.threads] if evidence.look else [],
+        "busy_lines": [_busy(line) for line in evidence.study.busy] if evidence.study else [],
         "output_tail": output_tail,
         "fingerprint": verdict.fingerprint,
         "did": list(did),
@@ -136,6 +140,14 @@ def _exception(error: ExceptionFacts) -> dict[str, object]:
 
 def _stack(stack: Stack) -> dict[str, object]:
     return {"thread": stack.thread, "depth": stack.depth, "frames": [_frame(frame) for frame in stack.frames[:STACK_FRAMES_KEPT]]}
+
+
+def _waiting(thread: Waiting) -> dict[str, object]:
+    return {"pid": thread.pid, "thread": thread.thread, "what": thread.what}
+
+
+def _busy(line: BusyLine) -> dict[str, object]:
+    return _frame(line.frame) | {"samples": line.samples, "of": line.of, "in_c": line.in_c}
 
 
 # ---------------------------------------------------------------- the screen's parts

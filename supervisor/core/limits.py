@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from supervisor.core.curve import Curve
 from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
 
 SOFT_SHARE = 0.75  # of the memory limit, where no soft line is configured: time to arm the rlimit and take a stack
@@ -88,6 +89,7 @@ class Watched:
     memory_peak_bytes: int = 0
     depth_peak: int = 0
     swallowed_seen: int = 0
+    curve: Curve = Curve()  # noqa: RUF009 - immutable
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ def _remember(watched: Watched, sample: Sample, started: Mono) -> Watched:
         memory_peak_bytes=max(watched.memory_peak_bytes, sample.memory_bytes),
         depth_peak=max(watched.depth_peak, sample.depth),
         swallowed_seen=watched.swallowed_seen + new,
+        curve=watched.curve.add(max(0.0, sample.at - started), sample.memory_bytes),
     )
 
 

@@ -342,13 +342,89 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryType:
+    """A share of a job's objects by type: how many there are and their own bytes, estimated from a random sample."""
+
+    type: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What one thread did when it was last seen, in words from /proc ("waiting for a lock"); ``what`` may be "running"."""
+
+    pid: int
+    thread: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class BusyLine:
+    """A line of the application that a thread stood at in ``samples`` of ``of`` looks. ``in_c``: its bytecode never moved meanwhile,
+    so it was inside one call into C."""
+
+    frame: Frame
+    samples: int
+    of: int
+    in_c: bool = False
+
+
+class Pace(StrEnum):
+    """How an attempt went on while it was studied."""
+
+    BUSY = "busy"  # computes
+    SLOW = "slow"  # wakes up now and then, or computes a little
+    HANGING = "hanging"  # nothing moves: no CPU time, no wake-up, the same stacks
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What several looks before a line say together: ``looks`` of them within ``span_s`` seconds.
+
+    ``growing``: they were taken while memory grew from the soft line on. ``cpu_share`` is in cores. ``memory_errors``: looks that found a MemoryError
+    in flight; ``at_limit``: looks that found the memory within a tenth of its limit.
+    """
+
+    pace: Pace
+    looks: int
+    span_s: float
+    cpu_share: float = 0.0
+    growing: bool = False
+    busy: tuple[BusyLine, ...] = ()
+    memory_errors: int = 0
+    at_limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OomVictim:
+    """A process that the kernel's OOM killer ended, by the kernel's log. ``in_cgroup``: for the limit of a control group, not for want of host memory."""
+
+    pid: int
+    name: str
+    resident_bytes: int
+    in_cgroup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a signal, by the kernel's own trace: the process as it was called then. ``is_self``: it sent it to itself."""
+
+    signal: int
+    pid: int
+    name: str
+    is_self: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LastWords:
     """What the guard inside the job left behind. ``spoke`` is False when no guard was active in the job's main process.
 
     ``finalized``: the interpreter reached its orderly end. ``fatal_signal``/``fatal_frames``: what faulthandler wrote about a
     native crash (innermost first). ``asked_limit``: the highest recursion limit the job asked for and did not get.
     ``swallowed_recursion``/``swallowed_memory``: RecursionErrors/MemoryErrors that the job's own code caught.
-    ``lineage``: the script that started itself and how many levels deep, when the guard refused to go on.
+    ``lineage``: the script that started itself and how many levels deep, when the guard refused to go on. ``memory_types``: the largest types
+    of objects when memory passed its soft line.
     """
 
     spoke: bool = False
@@ -363,13 +439,15 @@ class LastWords:
     swallowed_recursion: int = 0
     swallowed_memory: int = 0
     lineage: tuple[str, int] | None = None
+    memory_types: tuple[MemoryType, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """What was seen from outside while the tree was stopped (SIGSTOP) just before a kill.
 
-    ``waiting`` says in words what a thread waits for ("futex", "reading from a pipe"), from /proc.
+    ``waiting`` says in words what the process waits for ("waiting for a lock", "reading from a pipe"), from /proc; ``threads`` what each thread of
+    the tree did, as far as somebody looked.
     """
 
     stacks: tuple[Stack, ...] = ()
@@ -380,6 +458,7 @@ class Look:
     waiting: str = ""
     processes: tuple[str, ...] = ()
     note: str = ""
+    threads: tuple[Waiting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +501,8 @@ class Evidence:
     """Everything that bears on the verdict over one attempt.
 
     ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
-    job said it processed (None: it does not say).
+    job said it processed (None: it does not say). ``memory_curve`` has (seconds since the start, bytes), at most some 60 points. ``oom_victims`` are the
+    processes of its tree that the kernel's log names (None: the log does not tell).
     """
 
     exit: Exit
@@ -435,6 +515,10 @@ class Evidence:
     host_oom_kills: int | None = None
     duration_s: float = 0.0
     records: int | None = None
+    memory_curve: tuple[tuple[float, int], ...] = ()
+    study: Study | None = None
+    oom_victims: tuple[OomVictim, ...] | None = None
+    sender: Sender | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ A, B = Frame("walk", "/srv/app/tree.py", 14), Frame("visit", "/srv/app/tree.py",
 KEYS = {
     "schema", "job", "run", "attempt", "outcome", "summary", "limit", "exit_code", "signal", "started_at", "ended_at", "duration_seconds",
     "memory_peak_bytes", "cpu_seconds", "evidence", "cycle", "exception", "stacks", "output_tail", "fingerprint",
-    "did", "will", "incident", "containment",
+    "memory_curve", "memory_types", "waiting", "busy_lines", "did", "will", "incident", "containment",
 }  # fmt: skip
 
 RUNAWAY = Evidence(

@@ -1,0 +1,263 @@
+"""The bench of deaths: kinds of end, each in every Python of this machine, run through ``mainstay exec --report`` and judged.
+
+``make deaths`` prints the table; ``test_deaths`` and ``test_deaths_controls`` assert it. Many short children take turns on a few workers.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import PROGRAM, environment
+
+CHILDREN = Path(__file__).resolve().parent.parent / "children"
+DIE = str(CHILDREN / "die.py")
+BOUND_S = 120.0
+WORKERS = 4  # most of them wait for something at any time
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class End:
+    """How one command ended under ``mainstay exec``: its exit code as our caller sees it, and the report."""
+
+    code: int
+    report: Report
+    out: str
+    err: str
+
+    @property
+    def evidence(self) -> str:
+        return "\n".join(self.report["evidence"])
+
+    @property
+    def cycle(self) -> set[str]:
+        """The functions of the cycle."""
+        return {frame["function"] for frame in self.report["cycle"]["frames"]} if self.report["cycle"] else set()
+
+    def stands_in(self, function: str) -> bool:
+        """Whether that function is on any thread's stack."""
+        return any(frame["function"] == function for stack in self.report["stacks"] for frame in stack["frames"])
+
+    def told(self) -> str:
+        return (
+            json.dumps({key: self.report[key] for key in self.report if key not in ("stacks", "output_tail")}, indent=1)[:6000]
+            + self.err[-1500:]
+        )
+
+
+@dataclass(frozen=True)
+class Death:
+    """A kind of death: what ``die.py`` is asked for, under which options, what the verdict is and what else has to be known about it."""
+
+    words: tuple[str, ...]
+    options: str
+    outcome: str
+    limit: str | None = None
+    proof: Callable[[End], object] = field(default=lambda end: end.report)  # anything that is true
+
+
+class Bench:
+    """Runs commands under ``mainstay exec`` on a few workers; every command once, its end kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(WORKERS)
+        self._ends: dict[object, Future[End]] = {}
+
+    def start(self, key: object, options: Iterable[str], command: Iterable[str], *, before: str = "") -> None:
+        """Queue a command; *before* is a line of shell in front of it all."""
+        if key not in self._ends:
+            self._ends[key] = self._pool.submit(self._run, len(self._ends), list(options), list(command), before)
+
+    def end(self, key: object) -> End:
+        return self._ends[key].result()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, number: int, options: list[str], command: list[str], before: str) -> End:
+        folder = self._folder / str(number)
+        folder.mkdir()
+        argv = [*PROGRAM, "exec", *options, "--report", "report.json", "--", *command]
+        if before:
+            argv = ["/bin/sh", "-c", before + '\nexec "$@"', "sh", *argv]
+        surroundings = environment("death", {"XDG_CACHE_HOME": str(self._folder / "cache")})
+        with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=folder, env=surroundings)
+            try:
+                code = process.wait(BOUND_S)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait(30)
+                raise
+        said = (folder / "out").read_text(errors="replace")[-5000:], (folder / "err").read_text(errors="replace")[-5000:]
+        return End(code, json.loads((folder / "report.json").read_text()), *said)
+
+
+def _names(*functions: str) -> Callable[[End], object]:
+    return lambda end: end.cycle == set(functions)
+
+
+def _says(*texts: str) -> Callable[[End], object]:
+    """Each text stands in the summary or in a line of evidence."""
+    return lambda end: all(text in end.report["summary"] + "\n" + end.evidence for text in texts)
+
+
+def _raised(kind: str, function: str) -> Callable[[End], object]:
+    return lambda end: end.report["exception"]["type"] == kind and end.report["exception"]["frames"][-1]["function"] == function
+
+
+def _in(function: str, *texts: str) -> Callable[[End], object]:
+    return lambda end: end.stands_in(function) and _says(*texts)(end)
+
+
+SMALL = "--memory 120MiB --time 60s"
+FILE = "here"
+
+DEATHS: dict[str, Death] = {
+    "clean": Death(("clean",), SMALL, "succeeded"),
+    "exception": Death(("exception",), SMALL, "exception", None, _raised("ValueError", "exception")),
+    "exception, chained": Death(("chained",), SMALL, "exception", None, _raised("RuntimeError", "chained")),
+    "exception in a thread": Death(("thread_exception",), SMALL, "succeeded", None, _says("a thread of it died of ValueError")),
+    "recursion": Death(("recursion",), SMALL, "recursion", None, _names("visit", "follow")),
+    "recursion, our limit": Death(("recursion",), "--recursion 200 " + SMALL, "recursion", "recursion", _names("visit", "follow")),
+    "recursion, raised": Death(("recursion_raised",), "--recursion 3000 " + SMALL, "recursion", "recursion", _names("visit", "follow")),
+    "recursion, raised from C": Death(
+        ("recursion_raised_past_the_guard",), SMALL, "recursion", "recursion", _names("visit", "follow")
+    ),
+    "recursion of three": Death(("recursion_of_three",), SMALL, "recursion", None, _names("alpha", "beta", "gamma")),
+    "recursion, __repr__": Death(("recursion_repr",), SMALL, "recursion", None, _names("Node.__repr__")),
+    "recursion, __getattr__": Death(("recursion_getattr",), SMALL, "recursion", None, _names("Node.__getattr__")),
+    "recursion, sorted": Death(("recursion_sorted",), SMALL, "recursion", None, _names("by_key")),
+    "recursion, json": Death(("recursion_json",), SMALL, "recursion", None, lambda end: "encode" in end.cycle),
+    "recursion, pickle": Death(("recursion_pickle",), SMALL, "recursion", None, _names("Growing.__reduce__")),
+    "recursion, generator": Death(("recursion_generator",), SMALL, "recursion", None, _names("walk")),
+    "recursion, swallowed": Death(("recursion_swallowed",), SMALL, "recursion", "recursion", _names("visit", "follow")),
+    "recursion, doubled": Death(("recursion_doubled",), SMALL, "recursion", "recursion", _names("twice")),
+    "recursion, default argument": Death(("recursion_default_argument",), SMALL, "recursion", None, _names("default")),
+    "recursion, growing argument": Death(("recursion_growing_argument",), SMALL, "recursion", None, _names("gather")),
+    "memory, list": Death(("memory_list",), SMALL, "memory", "memory", _says("memory_list")),
+    "memory, bytes": Death(("memory_bytes",), SMALL, "memory", "memory", _says("memory_bytes")),
+    "memory, objects": Death(("memory_objects",), SMALL, "memory", "memory", _says("memory_objects")),
+    "memory, dict": Death(("memory_dict",), SMALL, "memory", "memory", _says("memory_dict")),
+    "memory, linked": Death(("memory_linked",), SMALL, "memory", "memory", _says("memory_linked")),
+    "memory, threads": Death(("memory_threads",), SMALL, "memory", "memory", _says("memory_bytes")),
+    "memory, at once": Death(("memory_at_once",), SMALL, "memory", "memory", _says("memory_at_once")),
+    "memory, swallowed": Death(("memory_swallowed",), "--memory 120MiB --cpu 4s", "memory"),
+    "memory, shared": Death(("memory_shared",), SMALL, "memory", "memory", _says("memory_shared")),
+    "memory of a child": Death(("memory_of_a_child",), SMALL, "memory", "memory"),
+    "cpu, Python": Death(("cpu_python",), "--cpu 1s", "cpu", "cpu", _in("cpu_python")),
+    "cpu, regex": Death(("cpu_regex",), "--cpu 1s", "cpu", "cpu", _in("cpu_regex")),
+    "cpu, big number": Death(("cpu_number",), "--cpu 1s", "cpu", "cpu", _in("cpu_number")),
+    "cpu of children": Death(("cpu_children",), "--cpu 1s", "cpu", "cpu"),
+    "cpu, kernel's limit": Death(("cpu_rlimit",), "--time 60s", "cpu", "cpu"),
+    "time, sleep": Death(("time_sleep",), "--time 1s", "time", "time", _in("time_sleep", "sleeping")),
+    "time, busy": Death(("cpu_python",), "--time 1s", "time", "time", _in("cpu_python")),
+    "time, regex": Death(("cpu_regex",), "--time 1s", "time", "time", _in("cpu_regex")),
+    "time, slow": Death(("time_slowly",), "--time 2s", "time", "time", _in("time_slowly")),
+    "time, lock": Death(("time_lock",), "--time 1s", "time", "time", _in("time_lock", "waiting for a lock")),
+    "time, deadlock": Death(("time_deadlock",), "--time 1s", "time", "time", _in("time_deadlock.<locals>.take", "deadlock")),
+    "time, queue": Death(("time_queue",), "--time 1s", "time", "time", _in("time_queue", "waiting for a lock")),
+    "time, socket": Death(("time_socket",), "--time 1s", "time", "time", _in("time_socket", "receiving from")),
+    "time, child": Death(("time_child",), "--time 1s", "time", "time", _in("time_child", "waiting for a child")),
+    "time, pipe": Death(("time_pipe",), "--time 1s", "time", "time", _in("time_pipe", "reading from a pipe")),
+    "time, file lock": Death(("time_file_lock", FILE), "--time 1s", "time", "time", _in("time_file_lock", "waiting for a file lock", FILE)),
+    "time, event loop": Death(("time_events",), "--time 1s", "time", "time", _in("time_events", "waiting for events")),
+    "stall": Death(("stall",), "--stall 1s", "stalled", "stall", _in("stall", "sleeping")),
+    "processes": Death(("processes",), "--processes 10 --time 60s", "processes", "processes"),
+    "output": Death(("output",), "--output 1MiB --time 60s", "output", "output"),
+    "null pointer": Death(("null",), SMALL, "crashed", None, _says("SIGSEGV", "string_at")),
+    "null pointer in a thread": Death(("null_in_a_thread",), SMALL, "crashed", None, _says("SIGSEGV", "string_at")),
+    "C stack, iterators": Death(("overflow_in_c",), "--time 60s", "crashed", None, _says("SIGSEGV", "overflow_in_c")),
+    "C stack, thread": Death(("overflow_in_c_in_a_thread",), "--time 60s", "recursion", None, _says("SIGSEGV")),
+    "abort": Death(("abort",), SMALL, "crashed", None, _says("SIGABRT", "abort")),
+    "SIGSEGV by hand": Death(("killed_by_itself", "11"), SMALL, "crashed", None, _says("SIGSEGV")),
+    "SIGTERM by another": Death(("killed_by_another", "TERM"), SMALL, "signalled", None, _says("SIGTERM")),
+    "SIGKILL by another": Death(("killed_by_another", "KILL"), SMALL, "signalled", None, _says("SIGKILL")),
+    "exit code": Death(("exit_code", "7"), SMALL, "failed", None, lambda end: end.code == 7),
+    "exit message": Death(("exit_message",), SMALL, "failed", None, lambda end: end.code == 1),
+    "os._exit": Death(("hard_exit", "5"), SMALL, "failed", None, lambda end: end.code == 5),
+    "exec of another": Death(("exec_another",), SMALL, "failed", None, lambda end: end.code == 9),
+    "file size": Death(("file_size", FILE), SMALL, "exception", None, _raised("OSError", "file_size")),
+    "worker killed": Death(("worker_killed",), SMALL, "exception", None, _says("BrokenProcessPool")),
+}  # fmt: skip
+
+
+def pythons() -> dict[str, str]:
+    """Version → path of every CPython from 3.11 on that can be had here."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cpython"))
+    from pythons import find_pythons
+
+    found: dict[str, str] = {}
+    for python in find_pythons():
+        found.setdefault(".".join(map(str, python.version)), python.path)
+    return dict(sorted(found.items()))
+
+
+def start(bench: Bench, python: str, name: str) -> None:
+    death = DEATHS[name]
+    bench.start((python, name), death.options.split(), [python, DIE, *death.words])
+
+
+def fault(death: Death, end: End) -> str:
+    """What is wrong with the verdict, "" if nothing is."""
+    got = (end.report["outcome"], end.report["limit"])
+    limits = {death.limit, "memory"} if death.outcome == "recursion" and death.limit is None else {death.limit}
+    if death.outcome == "recursion" and death.limit is None:
+        limits.add("recursion")  # which of our lines a runaway meets first depends on the version; that it is one does not
+    if death.outcome == "memory" and death.limit is None:
+        limits |= {"memory", "cpu"}
+    if got[0] != death.outcome or got[1] not in limits:
+        return f"wanted {death.outcome}, {death.limit}; judged {got[0]}, {got[1]}"
+    try:
+        proven = death.proof(end)
+    except (KeyError, TypeError, IndexError) as err:
+        return f"right, but the evidence lacks {err!r}"
+    return "" if proven else "right, but the evidence does not say so"
+
+
+def main(wanted: list[str]) -> int:
+    """Run all (or those whose name holds a word of *wanted*) and print the table; the exit code."""
+    names = [name for name in DEATHS if not wanted or any(word in name for word in wanted)]
+    interpreters = pythons()
+    began = time.monotonic()
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        for name in names:
+            for python in interpreters.values():
+                start(bench, python, name)
+        print(f"{'death':28}" + "".join(f"{version:>22}" for version in interpreters))
+        for name in names:
+            ends = [bench.end((python, name)) for python in interpreters.values()]
+            faults = [fault(DEATHS[name], end) for end in ends]
+            cells = [
+                f"{end.report['outcome']} {end.report['limit'] or ''}{' !' if wrong else ''}"
+                for end, wrong in zip(ends, faults, strict=True)
+            ]
+            print(f"{name:28}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+            for end, wrong in zip(ends, faults, strict=True):
+                if wrong:
+                    bad += 1
+                    print(
+                        f"    ! {wrong}\n      {end.report['summary']}\n" + "".join(f"      - {line}\n" for line in end.report["evidence"])
+                    )
+                    if os.environ.get("VERBOSE"):
+                        print(end.told())
+        bench.close()
+    count = len(names) * len(interpreters)
+    print(f"{count - bad} of {count} deaths judged right, in {time.monotonic() - began:.0f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
