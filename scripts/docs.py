@@ -16,6 +16,7 @@ from typing import Final
 from supervisor import cli
 from supervisor.adapters import metrictable
 from supervisor.config import jsonschema, reference
+from supervisor.core import dossierform
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
@@ -56,6 +57,8 @@ def pages() -> dict[str, str]:
         "metrics.md": page("metrics.md", "Metrics", metrictable.reference()),
         "commands.md": page("commands.md", "Commands", commands()),
         "events.md": page("events.md", "Events in the log", events()),
+        "dossier.md": page("dossier.md", "The dossier", dossierform.reference()),
+        "dossier.schema.json": json.dumps(dossierform.schema(), indent=2, ensure_ascii=False) + "\n",
         "config.schema.json": json.dumps(jsonschema.schema(), indent=2, ensure_ascii=False) + "\n",
     }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from supervisor import page as shared_page
 from supervisor import procfs
-from supervisor.core.model import Evidence, Exit, LastWords
+from supervisor.core.model import Evidence, Exit, LastWords, Progress
 from supervisor.ports import WordsReader
 from supervisor.watch import Subject
 
@@ -39,6 +39,10 @@ def _curve(subject: Subject | None) -> tuple[tuple[float, int], ...]:
     return points if points and points[-1][0] >= end[0] else (*points, end)
 
 
+def _progress(page: shared_page.Page) -> Progress:
+    return Progress(page.record_in_work, page.done, page.total, page.stage)
+
+
 class Gatherer:
     """Puts the pieces together. Reads only; what cannot be read is absent."""
 
@@ -65,6 +69,8 @@ class Gatherer:
             duration_s=max(0.0, float(record["ended_mono"]) - float(record["started_mono"])),
             records=page.records if page is not None and page.says_anything else None,
             memory_curve=_curve(subject),
+            progress=_progress(page) if page is not None and page.says_anything else None,
+            processes_peak=seen.processes_peak if seen else 0,
         )
 
     @staticmethod

@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -225,7 +226,7 @@ class OneShot:
 
     def report(self, verdict: Verdict, evidence: Evidence) -> dict[str, object]:
         """The dossier."""
-        from supervisor.core import explain
+        from supervisor.core import dossier
 
         did = []
         if evidence.exit.killed_for is not None and evidence.exit.killed_for != "stop":
@@ -233,20 +234,18 @@ class OneShot:
         if evidence.exit.leftovers:
             did.append(f"ended {evidence.exit.leftovers} processes that it had left behind")
         name = os.path.basename(self._plan.argv[0])
-        return explain.make_report(
+        occasion = dossier.Occasion(
             name,
             0,
             1,
-            verdict,
-            evidence,
             datetime.fromtimestamp(self._started.started_wall, UTC),
             datetime.now(UTC),
-            self._tail.decode(errors="replace"),
-            did,
-            [],
-            None,
-            {"memory": "poll", "processes": "poll", "kill": "poll"},
-        ) | {"fingerprint": outcome.fingerprint_of(name, verdict, evidence)}
+            self._limits,
+            output=self._tail.decode(errors="surrogateescape"),
+            containment={"memory": "poll", "processes": "poll", "kill": "poll"},
+        )
+        named = replace(verdict, fingerprint=outcome.fingerprint_of(name, verdict, evidence))
+        return dossier.make_report(occasion, named, evidence, did=did)
 
 
 def _shares_terminal() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from supervisor import wire
 from supervisor.core.model import Incident, Mono, Now, Wall
-from supervisor.core.records import AttemptPhase, AttemptRow, JobMemo, Notification, Row, RunRow, SlotResult, SlotRow
+from supervisor.core.records import AttemptPhase, AttemptRow, GoodRow, JobMemo, Notification, Row, RunRow, SlotResult, SlotRow
 from supervisor.errors import StoreError
 
 T0 = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday, far from any change of clocks
@@ -53,6 +53,7 @@ class MemoryStore:
         self.attempts: dict[tuple[int, int], AttemptRow] = {}
         self.slots: dict[tuple[str, Wall], SlotRow] = {}
         self.incidents: dict[int, Incident] = {}
+        self.good: dict[str, GoodRow] = {}
         self.outbox: dict[str, Notification] = {}
         self.texts: dict[str, str] = {}
         self.saved: dict[tuple[str, str], float] = {}
@@ -94,6 +95,8 @@ class MemoryStore:
                 self._put_slot(row)
             case JobMemo():
                 self.texts[row.job] = row.text
+            case GoodRow():
+                self.good[row.job] = row
             case Notification():
                 self.outbox.setdefault(row.key, row)
             case Incident():

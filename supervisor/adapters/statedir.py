@@ -143,7 +143,7 @@ class StateDir:
         return sorted(found)
 
     def tail(self, job: str, key: str, limit: int) -> str:
-        """The last *limit* bytes of an attempt's output, as text with replacement characters."""
+        """The last *limit* bytes of an attempt's output, as text; bytes that are no UTF-8 as lone surrogates."""
         data = b""
         for path in (self.log(job, key), self.log(job, key) + ".1"):
             if len(data) >= limit:
@@ -152,7 +152,7 @@ class StateDir:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - (limit - len(data))))
                 data = file.read(limit - len(data)) + data
-        return data.decode(errors="replace")
+        return data.decode(errors="surrogateescape")
 
 
 def _is_older(folder: str, before: float) -> bool:

@@ -33,6 +33,7 @@ from supervisor.core.model import (
     AlertPolicy,
     CatchUp,
     Cron,
+    DossierPolicy,
     Expect,
     Limits,
     LogPolicy,
@@ -70,6 +71,7 @@ _TIMEOUT = Duration(0.1, 600.0)
 _BAD_OUTCOMES = tuple(str(outcome) for outcome in Outcome if outcome.is_bad)
 
 _limits, _restart, _stop, _expect, _alerts, _logs = Limits(), RestartPolicy(), StopPolicy(), Expect(), AlertPolicy(), LogPolicy()
+_dossier = DossierPolicy()
 _schedule, _cron = Schedule(), Cron("* * * * *")
 
 SCHEDULE_MAP = Shape(
@@ -297,6 +299,24 @@ LOGS = Shape(
     ]
 )
 
+DOSSIER = Shape(
+    [
+        Key(
+            "output",
+            Flag(),
+            "Whether the end of what the job wrote is kept in its dossiers. The captured output itself is `logs`' business.",
+            _dossier.output,
+        ),
+        Key(
+            "messages",
+            Flag(),
+            "Whether the messages of its exceptions are kept; without them a dossier has types and places only.",
+            _dossier.messages,
+        ),
+    ],
+    hints={"stdout": "write output", "exceptions": "write messages"},
+)
+
 JOB = Shape(
     [
         Key("description", Text(form="text", empty_ok=True), "What the job is for; alerts and pages show it.", ""),
@@ -344,6 +364,7 @@ JOB = Shape(
         Key("success_exit_codes", _EXIT_CODES, "The same as `expect.success_exit_codes`, for short."),
         Key("alerts", ALERTS, "Who is told."),
         Key("logs", LOGS, "The captured output."),
+        Key("dossier", DOSSIER, "What of the job's own data its dossiers may hold. Secrets are taken out of them in any case."),
         Key("heal", Refused("not available in this version; remove it"), "Not available in this version."),
         Key("io_class", Refused("not supported yet; remove it"), "Not supported yet."),
     ],

@@ -31,9 +31,11 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """The child and its whole tree are gone. ``started_at`` and ``ended_at`` are the keeper's wall times; ``output_tail`` is the end of what it wrote.
+    """The child and its whole tree are gone. ``started_at`` and ``ended_at`` are the keeper's wall times; ``output_tail`` is the end of what it wrote,
+    bytes that are no UTF-8 as lone surrogates.
 
-    ``containment`` says which means held its limits (memory, processes, kill), for the report.
+    ``containment`` says which means held its limits (memory, processes, kill), ``surroundings`` what the host was like; for the report.
+    ``changes`` is what has changed since the last good run, ``survey`` what the job was made of now (``core.survey``); None: not known.
     """
 
     job: str
@@ -44,6 +46,9 @@ class AttemptEnded:
     ended_at: Wall
     output_tail: str = ""
     containment: Mapping[str, str] | None = None
+    surroundings: Mapping[str, object] | None = None
+    changes: Mapping[str, object] | None = None
+    survey: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +89,13 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class IncidentWish:
-    """An operator acknowledges or resolves an incident."""
+    """An operator acknowledges or resolves an incident: who, with a note; ``fix`` says what mended it."""
 
     incident: int
     resolve: bool
+    who: str = ""
+    note: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,17 @@
-"""The dossier of one attempt as plain data, and one screen of plain words about it.
+"""One screen of plain words about a dossier.
 
-``make_report`` fixes the keys that scripts rely on; ``screen`` and ``one_line`` only need those, so they also show reports that were read
-back from the history or from a file. Everything a job can choose is escaped before it is shown.
+``screen`` and ``one_line`` need only the keys of ``core.dossier``, so they also show reports that were read back from the history or from a
+file, of another version too. Everything a job can choose is escaped before it is shown.
 """
 
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from supervisor.core.incidents import stamp
-from supervisor.core.model import BusyLine, Cycle, Evidence, ExceptionFacts, Frame, Outcome, RunId, Stack, Verdict, Waiting, Wall
+from supervisor.core.model import Outcome
 from supervisor.core.prose import about_duration, about_size, clean, counted, signal_name
 
-SCHEMA = 1
 WIDTH = 100
 LINES_MAX = 40
-STACK_FRAMES_KEPT = 200  # of each thread; the true depth stands beside them
 OUTPUT_LINES = 5
 
 # Which key of the config moves the line that struck, and the option of `mainstay exec` for the same.
@@ -30,54 +27,6 @@ KEY_OF_LIMIT = {
 }
 
 Report = Mapping[str, object]
-
-
-def make_report(
-    job: str,
-    run: RunId,
-    attempt: int,
-    verdict: Verdict,
-    evidence: Evidence,
-    started_at: Wall,
-    ended_at: Wall,
-    output_tail: str,
-    did: Sequence[str],
-    will: Sequence[str],
-    incident: int | None,
-    containment: Mapping[str, object],
-) -> dict[str, object]:
-    """The dossier: JSON values only. Times are RFC 3339 in UTC; ``duration_seconds`` is from the monotonic clock."""
-    facts = evidence.exit
-    return {
-        "schema": SCHEMA,
-        "job": job,
-        "run": run,
-        "attempt": attempt,
-        "outcome": verdict.outcome.value,
-        "summary": verdict.summary,
-        "limit": None if verdict.limit is None else verdict.limit.value,
-        "exit_code": facts.code,
-        "signal": facts.signal,
-        "started_at": stamp(started_at),
-        "ended_at": stamp(ended_at),
-        "duration_seconds": evidence.duration_s,
-        "memory_peak_bytes": max(evidence.memory_peak_bytes, facts.max_rss_bytes, facts.memory_peak_bytes or 0),
-        "cpu_seconds": facts.cpu_s,
-        "evidence": list(verdict.evidence),
-        "cycle": None if verdict.cycle is None else _cycle(verdict.cycle),
-        "exception": None if verdict.exception is None else _exception(verdict.exception),
-        "stacks": [_stack(stack) for stack in verdict.stacks],
-        "memory_curve": [[round(at_s, 3), size] for at_s, size in evidence.memory_curve],
-        "memory_types": [{"type": each.type, "count": each.count, "bytes": each.bytes} for each in evidence.words.memory_types],
-        "waiting": [_waiting(thread) for thread in evidence.look.threads] if evidence.look else [],
-        "busy_lines": [_busy(line) for line in evidence.study.busy] if evidence.study else [],
-        "output_tail": output_tail,
-        "fingerprint": verdict.fingerprint,
-        "did": list(did),
-        "will": list(will),
-        "incident": incident,
-        "containment": dict(containment),
-    }
 
 
 def one_line(report: Report) -> str:
@@ -119,35 +68,6 @@ def override(report: Report) -> list[str]:
     if _list(report, "will") and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
         found.append(f"run it again now: mainstay trigger {clean(job, 60)}; start it although parked: mainstay start {clean(job, 60)}")
     return found
-
-
-# ---------------------------------------------------------------- the report's parts
-
-
-def _frame(frame: Frame) -> dict[str, object]:
-    return {"function": frame.function, "file": frame.file, "line": frame.line}
-
-
-def _cycle(cycle: Cycle) -> dict[str, object]:
-    frames = [_frame(frame) for frame in cycle.frames]
-    return {"frames": frames, "depth": cycle.depth, "kind": cycle.kind.value, "notes": list(cycle.notes)}
-
-
-def _exception(error: ExceptionFacts) -> dict[str, object]:
-    frames = [_frame(frame) for frame in error.frames]
-    return {"type": error.type, "message": error.message, "where": error.where, "depth": error.depth, "frames": frames}
-
-
-def _stack(stack: Stack) -> dict[str, object]:
-    return {"thread": stack.thread, "depth": stack.depth, "frames": [_frame(frame) for frame in stack.frames[:STACK_FRAMES_KEPT]]}
-
-
-def _waiting(thread: Waiting) -> dict[str, object]:
-    return {"pid": thread.pid, "thread": thread.thread, "what": thread.what}
-
-
-def _busy(line: BusyLine) -> dict[str, object]:
-    return _frame(line.frame) | {"samples": line.samples, "of": line.of, "in_c": line.in_c}
 
 
 # ---------------------------------------------------------------- the screen's parts
@@ -202,7 +122,7 @@ def _show_frame(frame: object) -> str:
 
 
 def _tail(report: Report) -> list[str]:
-    return _text(report, "output_tail").rstrip("\n").replace("\r\n", "\n").split("\n")[-OUTPUT_LINES:] if report.get("output_tail") else []
+    return _text(report, "output_tail").rstrip("\n").split("\n")[-OUTPUT_LINES:] if report.get("output_tail") else []
 
 
 def _section(title: str, lines: Sequence[str], *, most: int, wrap: bool = True) -> list[str]:

@@ -8,10 +8,10 @@ of the end only if told of the beginning.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, timedelta
+from datetime import timedelta
 
 from supervisor.core.model import AlertPolicy, Incident, Job, Outcome, RunId, Verdict, Wall
-from supervisor.core.prose import clean
+from supervisor.core.prose import clean, stamp
 from supervisor.core.records import Notification, NotificationKind
 
 SCHEMA = 1
@@ -132,11 +132,6 @@ def body(incident: Incident, kind: NotificationKind, facts: Facts, now: Wall) ->
         "duration_seconds": max(0.0, (end - incident.opened_at).total_seconds()),
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-
-
-def stamp(at: Wall) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _opened(job: Job, verdict: Verdict, run: RunId, now: Wall, id_: int) -> Incident:

@@ -7,12 +7,11 @@
 An operator's stop, a breach and the job's own end all lead to the same place: ``attempt_ended``, where the evidence says which it was.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from supervisor.core import explain, incidents, outcome, restart
+from supervisor.core import dossier, incidents, outcome, restart
 from supervisor.core.actions import (
     AskToStop,
     KillTree,
@@ -23,7 +22,7 @@ from supervisor.core.actions import (
     TellRunEnded,
 )
 from supervisor.core.events import AttemptEnded, AttemptLost, AttemptStarted, Breached
-from supervisor.core.model import Evidence, Exit, Job, LimitName, Mono, Outcome, State, Trigger, Verdict, Wall
+from supervisor.core.model import Evidence, Exit, Incident, Job, LimitName, Mono, Outcome, State, Trigger, Verdict, Wall
 from supervisor.core.records import AttemptPhase, AttemptRow, RunRow, SlotResult, SlotRow
 from supervisor.core.state import Last, LiveRun, StopReason
 from supervisor.core.turn import Turn
@@ -186,19 +185,13 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     _count_failures(turn, job, verdict, event)
     decision = _decide(turn, run, job, verdict)
     incident, told = _observe(turn, run, job, verdict, _will(turn, run, decision))
-    report = explain.make_report(
-        job.name,
-        run.id,
-        run.attempt,
+    report = dossier.make_report(
+        _occasion(run, job, event),
         verdict,
         event.evidence,
-        event.started_at,
-        event.ended_at,
-        event.output_tail,
-        [*_did(run, event, verdict), *told],
-        _will(turn, run, decision),
-        incident,
-        dict(event.containment or {}),
+        did=[*_did(run, event, verdict), *told],
+        will=_will(turn, run, decision),
+        incident=incident,
     )
     row = _attempt_row(turn, run, AttemptPhase.ENDED)
     turn.write(
@@ -208,7 +201,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
             outcome=verdict.outcome,
             exit_code=event.evidence.exit.code,
             signal=event.evidence.exit.signal,
-            report=json.dumps(report, ensure_ascii=False, separators=(",", ":")),
+            report=dossier.encode(report),
         )
     )
     wait = decision.after_s if isinstance(decision, restart.Restart) else None
@@ -217,6 +210,22 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
         _back_off(turn, run, verdict, decision)
     else:
         _end_run(turn, run, verdict, decision)
+
+
+def _occasion(run: LiveRun, job: Job, event: AttemptEnded) -> dossier.Occasion:
+    return dossier.Occasion(
+        job.name,
+        run.id,
+        run.attempt,
+        event.started_at,
+        event.ended_at,
+        job.limits,
+        job.dossier,
+        event.output_tail,
+        dict(event.containment or {}),
+        event.surroundings,
+        event.changes,
+    )
 
 
 def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded) -> None:
@@ -245,7 +254,7 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict) -> restart.Dec
     return decision
 
 
-def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[str]) -> tuple[int | None, list[str]]:
+def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[str]) -> tuple[Incident | None, list[str]]:
     """The incident that this end belongs to, and what people were told."""
     if verdict.outcome is Outcome.STOPPED:
         return None, []
@@ -264,7 +273,7 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[st
         return None, []
     word = "added it to" if changed[0].id in known else "opened"
     told = f"; an alert goes to {', '.join(dict.fromkeys(one.receiver for one in notifications))}" if notifications else ""
-    return changed[0].id, [f"{word} incident {changed[0].id}{told}"]
+    return changed[0], [f"{word} incident {changed[0].id}{told}"]
 
 
 def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart) -> None:

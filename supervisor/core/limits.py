@@ -90,6 +90,7 @@ class Watched:
     depth_peak: int = 0
     swallowed_seen: int = 0
     curve: Curve = Curve()  # noqa: RUF009 - immutable
+    processes_peak: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ def _remember(watched: Watched, sample: Sample, started: Mono) -> Watched:
         soft_told=watched.soft_told,
         memory_peak_bytes=max(watched.memory_peak_bytes, sample.memory_bytes),
         depth_peak=max(watched.depth_peak, sample.depth),
+        processes_peak=max(watched.processes_peak, sample.processes),
         swallowed_seen=watched.swallowed_seen + new,
         curve=watched.curve.add(max(0.0, sample.at - started), sample.memory_bytes),
     )

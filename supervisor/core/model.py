@@ -252,6 +252,14 @@ class LogPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class DossierPolicy:
+    """What of a job's own data its dossiers may hold: the end of its ``output``, the ``messages`` of its exceptions."""
+
+    output: bool = True
+    messages: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """How the child process is made. ``directory`` is absolute; None for user and umask means "as Mainstay's own"."""
 
@@ -279,6 +287,7 @@ class Job:
     expect: Expect = Expect()
     alerts: AlertPolicy = AlertPolicy()
     logs: LogPolicy = LogPolicy()
+    dossier: DossierPolicy = DossierPolicy()
     enabled: bool = True
     description: str = ""
 
@@ -497,12 +506,22 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """What the job's page said at its end: ``record`` is the key of the record in work; ``done`` of ``total`` in the job's own unit."""
+
+    record: str | None = None
+    done: int | None = None
+    total: int | None = None
+    stage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything that bears on the verdict over one attempt.
 
     ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
     job said it processed (None: it does not say). ``memory_curve`` has (seconds since the start, bytes), at most some 60 points. ``oom_victims`` are the
-    processes of its tree that the kernel's log names (None: the log does not tell).
+    processes of its tree that the kernel's log names (None: the log does not tell). ``progress`` is None for a job that never used its page.
     """
 
     exit: Exit
@@ -519,6 +538,8 @@ class Evidence:
     study: Study | None = None
     oom_victims: tuple[OomVictim, ...] | None = None
     sender: Sender | None = None
+    progress: Progress | None = None
+    processes_peak: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,7 +563,10 @@ class Verdict:
 class Incident:
     """An open problem with a fingerprint: opens once, counts, closes once.
 
-    ``alerted``: a person was told that it opened (so a person is told when it ends). ``run`` is the run that opened it.
+    ``alerted``: a person was told that it opened (so a person is told when it ends). ``run`` is the run that opened it. Whoever acknowledged or
+    resolved it is named in ``acknowledged_by`` and ``closed_by``, with what they said; ``fix`` is what is said to have mended it.
+    ``regression_of``: the incident of the same bug that was over before this one, and ``regression_note`` how that one ended. ``gathered``:
+    receivers that hear of it only in a summary, for too many came at once (see ``core.crowd``).
     """
 
     id: int
@@ -561,3 +585,11 @@ class Incident:
     acknowledged: bool = False
     closed_at: Wall | None = None
     closed_because: str | None = None
+    acknowledged_at: Wall | None = None
+    acknowledged_by: str = ""
+    acknowledged_note: str = ""
+    closed_by: str = ""
+    fix: str = ""
+    regression_of: int | None = None
+    regression_note: str = ""
+    gathered: tuple[str, ...] = ()

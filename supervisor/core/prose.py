@@ -2,8 +2,9 @@
 
 import signal as signals
 from collections.abc import Sequence
+from datetime import UTC
 
-from supervisor.core.model import Cycle, Frame
+from supervisor.core.model import Cycle, Frame, Wall
 from supervisor.core.units import MAX_DURATION_S, format_duration
 
 FUNCTIONS_SHOWN = 4  # of a longer cycle the rest is counted
@@ -34,6 +35,22 @@ def clean(text: str, most: int = 2000) -> str:
     """*text* on one line with everything unprintable escaped (control characters, text direction marks), cut after *most* characters."""
     cut = text if len(text) <= most else text[: most - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+def printable(text: str) -> str:
+    """*text* with its line ends (as LF) and tabs; everything else unprintable escaped, and in hex a byte that was no UTF-8 (a lone surrogate)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text.replace("\r\n", "\n"))
+
+
+def _escaped(char: str) -> str:
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char.encode("unicode_escape").decode("ascii")
+
+
+def stamp(at: Wall) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def signal_name(number: int) -> str:

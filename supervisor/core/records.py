@@ -91,6 +91,16 @@ class JobMemo:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class GoodRow:
+    """What a job was made of at its last good run (``core.survey``), against which a bad end is held. ``survey`` is its text."""
+
+    job: str
+    run: RunId
+    ended_at: Wall
+    survey: str
+
+
 class NotificationKind(StrEnum):
     OPENED = "opened"
     REMINDER = "reminder"
@@ -112,4 +122,4 @@ class Notification:
     body: str
 
 
-Row = RunRow | AttemptRow | SlotRow | JobMemo | Incident | Notification
+Row = RunRow | AttemptRow | SlotRow | JobMemo | GoodRow | Incident | Notification

@@ -21,12 +21,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor.adapters.store import Store
-from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, MEMOS, OUTBOX, RUNS, SLOTS
+from supervisor.adapters.store import Store, opening, schema
+from supervisor.adapters.store.rows import ATTEMPTS, GOOD_RUNS, INCIDENTS, MEMOS, OUTBOX, RUNS, SLOTS
 from supervisor.core.model import Incident, Outcome, Trigger
 from supervisor.core.records import (
     AttemptPhase,
     AttemptRow,
+    GoodRow,
     JobMemo,
     Notification,
     NotificationKind,
@@ -87,6 +88,8 @@ _BY_TYPE = {str: _TEXT, int: _INT, float: st.floats(allow_nan=False), bool: st.b
 
 
 def _field(name, hint):
+    if typing.get_origin(hint) is tuple:
+        return st.lists(st.from_regex(r"[A-Za-z0-9_.-]{1,9}", fullmatch=True), max_size=3).map(tuple)
     options = [part for part in typing.get_args(hint) if part is not type(None)] or [hint]
     plain = options[0]
     base = _BY_TYPE[plain] if plain in _BY_TYPE else st.sampled_from(list(plain))
@@ -98,7 +101,7 @@ def rows_of(record):
     return st.builds(record, **{name: _field(name, hint) for name, hint in typing.get_type_hints(record).items()})
 
 
-ANY_ROW = st.one_of(*(rows_of(record) for record in (RunRow, AttemptRow, SlotRow, JobMemo, Incident, Notification)))
+ANY_ROW = st.one_of(*(rows_of(record) for record in (RunRow, AttemptRow, SlotRow, JobMemo, GoodRow, Incident, Notification)))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -114,7 +117,7 @@ def test_whatever_row_is_written_reads_back_equal(store, rows, durable):
 
 
 def table_of(row):
-    return {t.record: t for t in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, OUTBOX)}[type(row)]
+    return {t.record: t for t in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, GOOD_RUNS, OUTBOX)}[type(row)]
 
 
 @pytest.mark.parametrize("record", [SlotRow, Notification])
@@ -329,7 +332,7 @@ def test_state_from_a_newer_version_is_refused_and_left_alone(state):
     with pytest.raises(StoreError) as error:
         Store.open(state, now=T0)
     assert str(error.value) == (
-        f"{store.path}: state is from a newer Mainstay (schema 7, we know 1): use that version or another state_dir"
+        f"{store.path}: state is from a newer Mainstay (schema 7, we know {schema.SCHEMA}): use that version or another state_dir"
     )
     assert Path(store.path).read_bytes() == before
 
@@ -677,3 +680,27 @@ def test_pruning_keeps_the_newest_runs_of_each_job_and_all_that_is_open(store):
     assert raw(store, "SELECT incident FROM outbox") == [(1,)]
     assert result == [990 + 1 + 1 + 1]
     assert store.prune(T0 - timedelta(days=90), keep_runs_per_job=10) == 0
+
+
+def test_a_history_of_the_first_schema_is_taken_over_with_all_that_it_holds(tmp_path, monkeypatch):
+    with monkeypatch.context() as old:
+        old.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        old.setattr(schema, "SCHEMA", 1)
+        opening.create(str(tmp_path / "history.db"))
+    connection = sqlite3.connect(tmp_path / "history.db")
+    connection.execute(
+        "INSERT INTO incidents VALUES (3, 'nightly', 'ab12', 'recursion', 'it called itself', 'critical', 10, 20, 1, 2, 5, 1, NULL, 0, NULL, NULL)"
+    )
+    connection.execute("INSERT INTO memos VALUES ('nightly', 'text')")
+    connection.commit()
+    connection.close()
+    store = Store.open(str(tmp_path), now=T0)
+    try:
+        assert store.quarantined is None
+        (found,) = store.open_incidents()
+        assert (found.id, found.occurrences, found.alerted, found.acknowledged_by, found.gathered) == (3, 5, True, "", ())
+        assert store.memos() == {"nightly": "text"}
+        store.apply([dataclasses.replace(found, acknowledged_by="ada", gathered=("ops", "mail")), GoodRow("nightly", 2, T0, "{}")])
+        assert store.open_incidents()[0].gathered == ("ops", "mail")
+    finally:
+        store.close()

@@ -13,7 +13,7 @@ from supervisor.adapters.metrictable import TABLE
 from supervisor.config.kinds import Refused
 from supervisor.config.schema import JOB, RECEIVERS, SUPERVISOR, ScheduleKind
 from supervisor.config.shape import Shape
-from supervisor.core import explain
+from supervisor.core import dossier
 from supervisor.core.model import Evidence, Exit, Outcome, State, Verdict
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -104,9 +104,9 @@ def test_every_outcome_and_state_is_explained(page):
 
 def test_every_field_of_a_report_is_named(page):
     verdict = Verdict(Outcome.FAILED, "It ended.")
-    report = explain.make_report("job", 1, 1, verdict, Evidence(Exit(code=1)), NOW, NOW, "", [], [], None, {})
-    text = page("commands.md")
-    assert [field for field in report if f"`{field}`" not in text] == []
+    report = dossier.make_report(dossier.Occasion("job", 1, 1, NOW, NOW), verdict, Evidence(Exit(code=1)))
+    text = page("dossier.md")
+    assert [field for field in report if f"| `{field}` |" not in text] == []
 
 
 def test_every_message_between_the_halves_stands_in_the_picture(page):

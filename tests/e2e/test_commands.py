@@ -239,7 +239,7 @@ def test_bytes_that_would_drive_a_terminal_are_shown_and_not_sent(mainstay: Main
         text = good(mainstay, *words)
         assert "a\\x1b[2J\\x07b" in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}, words
-        assert "c\ufffdd" in text
+        assert ("c\ufffdd" if words[0] == "logs" else "c\\xffd") in text
     assert data(mainstay, "logs", "hostile")["text"].startswith("a\x1b[2J\x07b")
 
 

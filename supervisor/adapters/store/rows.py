@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from supervisor.core.model import Incident, Wall
-from supervisor.core.records import AttemptRow, JobMemo, Notification, Row, RunRow, SlotRow
+from supervisor.core.records import AttemptRow, GoodRow, JobMemo, Notification, Row, RunRow, SlotRow
 
 Value = str | int | float | None
-R = typing.TypeVar("R", RunRow, AttemptRow, SlotRow, Incident, Notification, JobMemo)
+R = typing.TypeVar("R", RunRow, AttemptRow, SlotRow, Incident, Notification, JobMemo, GoodRow)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -50,11 +50,15 @@ def encode(value: object) -> Value:
             return value if value == value else 0.0  # noqa: PLR0124 - NaN is bound as NULL, and one such row would fail for ever
         case int():
             return value
+        case tuple():  # of names, none of which has a comma
+            return clean(",".join(value))
     raise TypeError(f"{type(value).__name__} has no column type")
 
 
 def _decoder(hint: object) -> Callable[[typing.Any], object]:
     plain = hint
+    if typing.get_origin(hint) is tuple:
+        return lambda text: tuple(text.split(",")) if text else ()
     if isinstance(hint, types.UnionType):
         (plain,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
     convert: Callable[[typing.Any], object] = from_micros if plain is datetime else typing.cast("type", plain)
@@ -98,6 +102,7 @@ ATTEMPTS = _table("attempts", AttemptRow, "run", "attempt")
 SLOTS = _table("slots", SlotRow, "job", "slot")
 MEMOS = _table("memos", JobMemo, "job")
 INCIDENTS = _table("incidents", Incident, "id")
+GOOD_RUNS = _table("good_runs", GoodRow, "job")
 OUTBOX = _table("outbox", Notification, "key")
 
 # A slot that ran stays "ran" whatever a later, less informed decision says: that is what keeps it from being run twice.
@@ -116,7 +121,8 @@ _ENQUEUE = (
     " ON CONFLICT (key) DO NOTHING"
 )
 _UPSERTS: dict[type, tuple[Table[typing.Any], str]] = {
-    table.record: (table, _upsert(table, _SLOT_GUARD if table is SLOTS else "")) for table in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS)
+    table.record: (table, _upsert(table, _SLOT_GUARD if table is SLOTS else ""))
+    for table in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, GOOD_RUNS)
 }
 
 

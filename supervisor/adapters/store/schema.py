@@ -48,7 +48,20 @@ CREATE INDEX outbox_of_incident ON outbox (receiver, incident, seq);
 CREATE INDEX outbox_done ON outbox (receiver, state, done_at);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# Who acknowledged and resolved an incident, regressions, summaries; and what each job was made of when it last ran well.
+_SECOND = """
+ALTER TABLE incidents ADD COLUMN acknowledged_at INTEGER;
+ALTER TABLE incidents ADD COLUMN acknowledged_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE incidents ADD COLUMN acknowledged_note TEXT NOT NULL DEFAULT '';
+ALTER TABLE incidents ADD COLUMN closed_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE incidents ADD COLUMN fix TEXT NOT NULL DEFAULT '';
+ALTER TABLE incidents ADD COLUMN regression_of INTEGER;
+ALTER TABLE incidents ADD COLUMN regression_note TEXT NOT NULL DEFAULT '';
+ALTER TABLE incidents ADD COLUMN gathered TEXT NOT NULL DEFAULT '';
+CREATE TABLE good_runs (job TEXT PRIMARY KEY NOT NULL, run INTEGER NOT NULL, ended_at INTEGER NOT NULL, survey TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 SCHEMA = len(MIGRATIONS)
 
 
