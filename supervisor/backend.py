@@ -17,7 +17,8 @@ from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Reader, Store
-from supervisor.core.events import IncidentWish, Verb, Wish
+from supervisor.core import silences
+from supervisor.core.events import IncidentWish, SilenceWish, Verb, Wish
 from supervisor.core.model import Cron, Every, Incident, Job, Manual
 from supervisor.core.plan import PlanKind, PlannedChange, plan
 from supervisor.core.records import RunRow, SlotRow
@@ -148,6 +149,19 @@ class Backend:
             },
             "last_success_at": _stamp(memo.last_success_at),
             "incidents": [incident.id for incident in state.incidents],
+            **self._quiet(state),
+        }
+
+    def _quiet(self, state: JobState) -> Json:
+        """Whether nobody is alerted about the job now, and by which silences."""
+        now, desk = self._clock.now().wall, state.memo.desk
+        quiet = silences.quiet(state.job, desk.silences, now)
+        return {
+            "quiet": None if quiet is None else {"until": _stamp(quiet.until), "why": quiet.why},
+            "silences": [
+                {"number": one.number, "starts_at": _stamp(one.starts_at), "ends_at": _stamp(one.ends_at), "comment": one.comment}
+                for one in silences.standing(desk.silences, now)
+            ],
         }
 
     def _measured(self, state: JobState) -> Json:
@@ -187,13 +201,25 @@ class Backend:
         return {**report, "now": _now_lines(state)}
 
     def incidents(self, open_only: bool, limit: int) -> list[Json]:
-        return [_incident(one) for one in self._reader().incidents(open_only=open_only, limit=limit)]
+        return [self._incident(one) for one in self._reader().incidents(open_only=open_only, limit=limit)]
+
+    def _incident(self, incident: Incident) -> Json:
+        """The incident, with who knows of it: ``held``: nobody was told because of a silence or a maintenance window."""
+        state = self._daemon.state.jobs.get(incident.job)
+        desk = None if state is None else state.memo.desk
+        told = next((one for one in desk.told if one.incident == incident.id), None) if desk else None
+        return {
+            **_incident(incident),
+            "held": any(held.incident == incident.id for held in desk.held) if desk else False,
+            "told": list(told.to) if told else [],
+            "escalated_at": _stamp(told.escalated_at) if told else None,
+        }
 
     def incident(self, number: int) -> Json | None:
         found = self._reader().incident(number)
         if found is None:
             return None
-        return {**_incident(found), "report": self._reader().report(found.last_run)}
+        return {**self._incident(found), "report": self._reader().report(found.last_run)}
 
     def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> Json | None:
         kept = [
@@ -228,15 +254,20 @@ class Backend:
             return self._wish(IncidentWish(int(target), resolve=verb == "resolve"), timeout_s, missing=404)
         if target not in self._daemon.state.jobs:
             return 404, {"error": f"there is no job {target!r}", "mend": "`mainstay status` lists the jobs"}
-        until = None
-        if verb == Verb.PAUSE and arguments.get("for") is not None:
+        for_s = None
+        if verb in (Verb.PAUSE, "silence") and arguments.get("for") is not None:
             try:
-                until = self._daemon.last_tick.wall + timedelta(seconds=parse_duration(str(arguments["for"])))
+                for_s = parse_duration(str(arguments["for"]))
             except ValueError as err:
                 return 400, {"error": f"for: {err}", "mend": "write a duration such as 1h30m"}
+        if verb == "silence" and for_s is None:
+            return 400, {"error": "for: says not how long", "mend": "write a duration such as 2h"}
+        if verb in ("silence", "unsilence"):
+            return self._wish(SilenceWish(target, for_s, str(arguments.get("comment", ""))), timeout_s, missing=409)
+        until = None if for_s is None else self._daemon.last_tick.wall + timedelta(seconds=for_s)
         return self._wish(Wish(Verb(verb), target, until), timeout_s, missing=409)
 
-    def _wish(self, event: Wish | IncidentWish, timeout_s: float, *, missing: int) -> tuple[int, Json]:
+    def _wish(self, event: Wish | SilenceWish | IncidentWish, timeout_s: float, *, missing: int) -> tuple[int, Json]:
         try:
             answer = self._daemon.ask(lambda: self._daemon.wish(event), timeout_s)
         except TimeoutError:

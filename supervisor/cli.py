@@ -173,6 +173,19 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
             made.add_argument("--for", dest="duration", metavar="D", help="end the pause by itself after so long, e.g. 2h")
         if name in ("stop", "restart"):
             made.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
+    silence = _add(
+        commands,
+        "silence",
+        _silence,
+        "alert nobody about a job for a while; without JOB: list the silences",
+        'mainstay silence nightly --for 2h --comment "moving the disk"',
+    )
+    silence.add_argument("job", nargs="?", metavar="JOB")
+    what = silence.add_mutually_exclusive_group()
+    what.add_argument("--for", dest="duration", metavar="D", help="how long, e.g. 2h; incidents are still recorded, and told then if open")
+    what.add_argument("--expire", action="store_true", help="end all silences of the job")
+    silence.add_argument("--comment", default="", metavar="TEXT", help="why, for the others")
+    silence.add_argument("--json", action="store_true", help="print the answer as JSON")
     reload = _add(commands, "reload", _reload, "take the config anew, whole or not at all", "mainstay reload --plan")
     reload.add_argument("--plan", action="store_true", help="only show what would change, restart or vanish")
     reload.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -293,6 +306,18 @@ def _wish(options: argparse.Namespace) -> int:
 
     body = {"for": options.duration} if getattr(options, "duration", None) else {}
     return talk.wish(options.config, options.verb, options.job, body, wait=not getattr(options, "no_wait", True), as_json=options.json)
+
+
+def _silence(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    if options.job is None and not (options.duration or options.expire):
+        return talk.silences(options.config, as_json=options.json)
+    if options.job is None or not (options.duration or options.expire):
+        _say("mainstay silence: say which job and how long: mainstay silence JOB --for 2h, or JOB --expire")
+        return EXIT_USAGE
+    body = {"for": options.duration, "comment": options.comment} if options.duration else {}
+    return talk.silence(options.config, options.job, body, as_json=options.json)
 
 
 def _reload(options: argparse.Namespace) -> int:

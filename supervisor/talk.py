@@ -69,6 +69,28 @@ def wish(config: str | None, verb: str, job: str, body: Mapping[str, object], *,
     return 1 if left else 0
 
 
+def silence(config: str | None, job: str, body: Mapping[str, object], *, as_json: bool) -> int:
+    """Begin a silence, or end all of the job's (an empty *body*)."""
+    answer = _client(config).post(job_route(job, "silence" if body else "unsilence"), body)
+    if as_json:
+        return _print(answer)
+    sys.stdout.write(tables.printable(answer["text"]) + "\n")
+    return 0
+
+
+def silences(config: str | None, *, as_json: bool) -> int:
+    """What is quiet now, and why."""
+    found = [one for one in _client(config).get("/status")["jobs"] if one["quiet"] or one["silences"]]
+    if as_json:
+        return _print({"jobs": [{key: one[key] for key in ("name", "quiet", "silences")} for one in found]})
+    for one in found:
+        text = f"{one['name']}: nobody is alerted until {one['quiet']['until']}: {one['quiet']['why']}"
+        sys.stdout.write(tables.printable(text) + "\n")
+    if not found:
+        sys.stdout.write("no job is silenced\n")
+    return 0
+
+
 def _wait_for_end(daemon: Client, job: str, runs: list[int], patience_s: float) -> tuple[Json | None, list[Json]]:
     """(how the job's last run ended, those of *runs* that have not ended within the patience)."""
     deadline = time.monotonic() + patience_s  # noqa: TID251 - a command waits by its own clock

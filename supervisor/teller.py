@@ -10,6 +10,7 @@ from supervisor.core.actions import (
     TellIncident,
     TellParked,
     TellRunEnded,
+    TellSilenced,
     TellSlotMissed,
 )
 from supervisor.core.model import Now, Outcome, Wall
@@ -40,6 +41,11 @@ class Teller:
                 self._incident(action)
             case TellParked():
                 log.error("job_parked", job=action.job, outcome=action.outcome.value, why=action.why, mend=f"mainstay start {action.job}")
+            case TellSilenced(job, until, comment):
+                if until is None:
+                    log.info("silence_ended", job=job)
+                else:
+                    log.info("silence_begun", job=job, until=until.isoformat().replace("+00:00", "Z"), comment=comment)
             case StartAttempt():
                 self._started(action, now)
             case _:

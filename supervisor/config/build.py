@@ -1,6 +1,6 @@
 """Checked sections as the frozen values of ``core``: a field for each key, no decision left."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from supervisor.config.shape import Section
@@ -11,6 +11,7 @@ from supervisor.core.model import (
     Budget,
     Cron,
     DossierPolicy,
+    Escalation,
     Every,
     Expect,
     Job,
@@ -20,13 +21,14 @@ from supervisor.core.model import (
     RestartPolicy,
     Schedule,
     StopPolicy,
+    Window,
 )
 
 SHELL = "/bin/sh"
 
 
-def job(name: str, section: Section) -> Job:
-    """The job that *section* describes."""
+def job(name: str, section: Section, windows: Iterable[Window] = ()) -> Job:
+    """The job that *section* describes, with the maintenance *windows* that hold for it."""
     return Job(
         name=name,
         launch=_launch(section),
@@ -35,12 +37,19 @@ def job(name: str, section: Section) -> Job:
         restart=_restart(section["restart"]),
         stop=StopPolicy(section["stop"]["signal"], section["stop"]["grace"]),
         expect=_expect(section["expect"]),
-        alerts=AlertPolicy(**_values(section["alerts"], to="to", after="after", remind_s="remind", severity="severity")),
+        alerts=_alerts(section["alerts"]),
         dossier=DossierPolicy(section["dossier"]["output"], section["dossier"]["messages"]),
         logs=LogPolicy(section["logs"]["max_size"], section["logs"]["keep"]),
         enabled=section["enabled"],
         description=section["description"],
+        maintenance=tuple(windows),
     )
+
+
+def window(name: str, section: Section) -> Window:
+    """The maintenance window that *section* describes."""
+    when = Every(section["every"]) if "every" in section.written else Cron(section["cron"], section["timezone"])
+    return Window(name, when, section["for"])
 
 
 def daemon(section: Section) -> settings.Settings:
@@ -117,6 +126,12 @@ def _restart(section: Section) -> RestartPolicy:
 
 def _expect(section: Section) -> Expect:
     return Expect(section["success_every"], section["records_at_least"], section["success_exit_codes"])
+
+
+def _alerts(section: Section) -> AlertPolicy:
+    escalate = section["escalate"]
+    plain = _values(section, to="to", after="after", remind_s="remind", severity="severity")
+    return AlertPolicy(**plain, escalate=None if escalate is None else Escalation(escalate["after"], escalate["to"]))
 
 
 def _values(section: Section, **fields: str) -> dict[str, Any]:

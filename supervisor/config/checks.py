@@ -114,13 +114,36 @@ def _check_exit_codes(job: Section, report: Report) -> None:
 
 def _check_receivers(job: Section, receivers: set[str], report: Report) -> None:
     alerts = job["alerts"]
-    if not isinstance(alerts, Section) or not alerts.is_sure("to"):
+    if not isinstance(alerts, Section):
         return
-    node = alerts.nodes.get("to")
-    for name, place in zip(alerts["to"], node.items if isinstance(node, Sequence) else [], strict=True):
-        if name not in receivers:
-            mend = suggestion(name, sorted(receivers)) if receivers else f"write receivers: {{{name}: {{type: webhook, url: ...}}}}"
-            report.problem(place, f"there is no receiver {quoted(name)}; {mend}")
+    for section in (alerts, alerts["escalate"]):
+        if not isinstance(section, Section) or not section.is_sure("to") or "to" not in section.written:
+            continue
+        node = section.nodes.get("to")
+        for name, place in zip(section["to"], node.items if isinstance(node, Sequence) else [], strict=True):
+            if name not in receivers:
+                mend = suggestion(name, sorted(receivers)) if receivers else f"write receivers: {{{name}: {{type: webhook, url: ...}}}}"
+                report.problem(place, f"there is no receiver {quoted(name)}; {mend}")
+    if isinstance(alerts["escalate"], Section) and alerts.is_sure("to") and not alerts["to"]:
+        report.warn(alerts.nodes["escalate"], "escalates what nobody is told first; write alerts: {to: [...]} beside it")
+
+
+def check_window(node: Node, window: Section, jobs: set[str], report: Report) -> None:
+    """Reports what is wrong between the keys of one maintenance window."""
+    has_every, has_cron = "every" in window.written, "cron" in window.written
+    if has_every and has_cron:
+        report.problem(window.nodes["cron"], "stands beside every; keep one of the two")
+    elif not has_every and not has_cron:
+        report.problem(node, 'says no time; write cron: "0 3 * * 0" or every: 1d')
+    if has_every and "timezone" in window.written:
+        report.problem(window.nodes["timezone"], "goes with cron; remove it, an interval needs no time zone")
+    if has_every and window.is_sure("every", "for") and window["for"] >= window["every"]:
+        report.problem(window.nodes["for"], "is not less than every, so the window never closes; write a shorter one")
+    if window.is_sure("jobs") and window["jobs"] is not None:
+        names = window.nodes["jobs"]
+        for name, place in zip(window["jobs"], names.items if isinstance(names, Sequence) else [], strict=True):
+            if name not in jobs:
+                report.problem(place, f"there is no job {quoted(name)}; {suggestion(name, sorted(jobs))}")
 
 
 def _check_people(job: Section, report: Report) -> None:

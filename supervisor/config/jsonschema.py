@@ -3,7 +3,7 @@ hold between values only ``mainstay check`` knows.
 """
 
 from supervisor.config.kinds import Json
-from supervisor.config.schema import JOB, NAME, RECEIVERS, SUPERVISOR
+from supervisor.config.schema import JOB, MAINTENANCE, NAME, RECEIVERS, SUPERVISOR
 
 
 def schema() -> Json:
@@ -30,6 +30,12 @@ def schema() -> Json:
                 "type": "object",
                 "propertyNames": {"pattern": f"^{NAME}$"},
                 "additionalProperties": {"$ref": "#/$defs/receiver"},
+            },
+            "maintenance": {
+                "description": "When nobody is alerted, by name of the window.",
+                "type": "object",
+                "propertyNames": {"pattern": f"^{NAME}$"},
+                "additionalProperties": MAINTENANCE.schema(),
             },
         },
         "$defs": {

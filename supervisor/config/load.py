@@ -11,10 +11,10 @@ from supervisor.config.document import Mapping, Node, Scalar
 from supervisor.config.kinds import BAD, Context, read
 from supervisor.config.problems import Report, printable, suggestion
 from supervisor.config.process import as_words
-from supervisor.config.schema import JOB, NAME, NAME_FORM, RECEIVERS, SUPERVISOR
+from supervisor.config.schema import JOB, MAINTENANCE, NAME, NAME_FORM, RECEIVERS, SUPERVISOR
 from supervisor.config.shape import Section, Shape, is_inherited, merged
 from supervisor.config.source import Trust, read_text
-from supervisor.core.model import SERVICE_TIME_S, Service
+from supervisor.core.model import SERVICE_TIME_S, Service, Window
 from supervisor.core.settings import Config
 from supervisor.core.units import quoted
 
@@ -22,12 +22,13 @@ PLACES = ("config.yaml", "/etc/mainstay/config.yaml")
 STATE_DIR = "var"
 STATE_VARIABLE = "STATE_DIRECTORY"  # systemd.exec(5): absolute paths, joined with colons
 
-_TOP_KEYS = ("supervisor", "defaults", "jobs", "receivers")
+_TOP_KEYS = ("supervisor", "defaults", "jobs", "receivers", "maintenance")
 _SECTION_FORMS = {
     "supervisor": "write keys below it, e.g. state_dir: var",
     "defaults": "write keys of a job below it, e.g. limits: {memory: 512MiB}",
     "jobs": "write a job below it, e.g. nightly: {command: [python, nightly.py]}",
     "receivers": "write a receiver below it, e.g. ops: {type: webhook, url: http://127.0.0.1:8000}",
+    "maintenance": 'write a window below it, e.g. patching: {cron: "0 3 * * 0", for: 2h}',
 }
 
 
@@ -75,13 +76,14 @@ class _Reader:
         supervisor = self.supervisor(top)
         receivers = self.receivers(top)
         jobs = self.jobs(top, set(receivers))
+        windows = self.maintenance(top, set(jobs))
         self.warn_of_unused(jobs, receivers, top)
         if self.report.failed:
             raise errors.ConfigError(self.report.problems)
         return Config(
             path=self.path,
             settings=build.daemon(supervisor),
-            jobs={name: build.job(name, job.section) for name, job in jobs.items()},
+            jobs={name: build.job(name, job.section, self.windows_of(name, windows)) for name, job in jobs.items()},
             receivers={name: build.receiver(name, receiver.section) for name, receiver in receivers.items()},
             warnings=tuple(self.report.warnings),
             text=text,
@@ -89,6 +91,7 @@ class _Reader:
                 "supervisor": supervisor,
                 "jobs": {name: job.section for name, job in jobs.items()},
                 "receivers": {name: receiver.section for name, receiver in receivers.items()},
+                "maintenance": {name: window.section for name, window in windows.items()},
             },
         )
 
@@ -161,6 +164,23 @@ class _Reader:
         if "directory" in section.shape.by_name:
             section.written.setdefault("directory", self.context.base)
         return section
+
+    def maintenance(self, top: Mapping, jobs: set[str]) -> dict[str, _Read]:
+        found = {}
+        for name, item in self.named(self.part(top, "maintenance"), "a maintenance window"):
+            section = read(MAINTENANCE, item, self.context)
+            if section is not BAD:
+                checks.check_window(item, section, jobs, self.report)
+                found[name] = _Read(item, section)
+        return found
+
+    @staticmethod
+    def windows_of(job: str, windows: dict[str, _Read]) -> list[Window]:
+        """Those that hold for *job*."""
+        mine = [
+            (name, window.section) for name, window in windows.items() if window.section["jobs"] is None or job in window.section["jobs"]
+        ]
+        return [build.window(name, section) for name, section in mine]
 
     def jobs(self, top: Mapping, receivers: set[str]) -> dict[str, _Read]:
         defaults = self.part(top, "defaults")
@@ -236,8 +256,9 @@ class _Reader:
         used: set[str] = set()
         for job in jobs.values():
             alerts: Any = job.section["alerts"]
-            if isinstance(alerts, Section) and alerts.is_sure("to"):
-                used.update(alerts["to"])
+            for section in (alerts, alerts["escalate"]) if isinstance(alerts, Section) else ():
+                if isinstance(section, Section) and section.is_sure("to"):
+                    used.update(section["to"])
         part = top.items.get("receivers")
         for name in receivers:
             if name not in used and isinstance(part, Mapping):

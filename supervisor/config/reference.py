@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from supervisor.config.kinds import Kind, Nullable, Refused
-from supervisor.config.schema import JOB, NAME_FORM, RECEIVERS, SUPERVISOR, ScheduleKind
+from supervisor.config.schema import JOB, MAINTENANCE, NAME_FORM, RECEIVERS, SUPERVISOR, ScheduleKind
 from supervisor.config.shape import Key, Shape
 
 _HEAD = ["| key | value | default | meaning |", "|---|---|---|---|"]
@@ -22,6 +22,7 @@ def reference() -> str:
     lines += ["", *_table(JOB), ""]
     for name, shape in RECEIVERS.items():
         lines += [f"## `receivers.NAME` of type `{name}`", "", *_table(shape), ""]
+    lines += ["## `maintenance.NAME`", "", *_table(MAINTENANCE), ""]
     return "\n".join(lines)
 
 
@@ -36,7 +37,7 @@ def _rows(shape: Shape, prefix: str) -> Iterator[str]:
         if isinstance(key.kind, Refused):
             value, default = "not available", ""
         else:
-            value, default = "map" if inner is key.kind else key.kind.form, _default(key)
+            value, default = "map" if isinstance(key.kind, Shape) else key.kind.form, _default(key)
         yield f"| `{prefix}{key.name}` | {_cell(value)} | {_cell(default)} | {_cell(key.doc)} |"
         if inner:
             yield from _rows(inner, f"{prefix}{key.name}.")
@@ -45,6 +46,8 @@ def _rows(shape: Shape, prefix: str) -> Iterator[str]:
 def _inner(kind: Kind) -> Shape | None:
     if isinstance(kind, ScheduleKind):
         return kind.shape
+    if isinstance(kind, Nullable):
+        return _inner(kind.kind)
     return kind if isinstance(kind, Shape) else None
 
 

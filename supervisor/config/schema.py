@@ -277,6 +277,18 @@ EXPECT = Shape(
     ]
 )
 
+ESCALATE = Shape(
+    [
+        Key(
+            "after",
+            Duration(1.0, 30 * 86400.0),
+            "How long after the first alert; `mainstay incident ID --ack` before that keeps it from happening.",
+            required=True,
+        ),
+        Key("to", ListOf(_RECEIVER_NAME, tuple, "[boss]", least=1), "Receivers, by name; they hear of the end, too.", required=True),
+    ]
+)
+
 ALERTS = Shape(
     [
         Key("to", ListOf(_RECEIVER_NAME, tuple, "[ops]"), "Receivers of this job's alerts, by name.", _alerts.to),
@@ -289,6 +301,12 @@ ALERTS = Shape(
             default_note="null: never",
         ),
         Key("severity", Word(("critical", "warning", "info"), {"error": "write critical"}), "How loud.", _alerts.severity),
+        Key(
+            "escalate",
+            Nullable(ESCALATE),
+            "Whom to tell as well when nobody has acknowledged the incident in time, e.g. `{after: 30m, to: [boss]}`.",
+            default_note="null: nobody",
+        ),
     ]
 )
 
@@ -419,6 +437,22 @@ SUPERVISOR = Shape(
         ),
         Key("history", Duration(3600.0), "How long runs and incidents are remembered.", Settings(state_dir="").history_days * 86400),
     ]
+)
+
+MAINTENANCE = Shape(
+    [
+        Key("every", Duration(60.0), "A window opens at this interval, as `schedule.every`. Either this or `cron`."),
+        Key("cron", CronExpression(), "A window opens at these times, as `schedule.cron`."),
+        Key("timezone", Timezone(), "The time zone of `cron`.", _cron.timezone),
+        Key("for", Duration(60.0, 31 * 86400.0), "How long it stays open.", required=True),
+        Key(
+            "jobs",
+            Nullable(ListOf(Text(form="the name of a job", pattern=NAME), tuple, "[nightly]", least=1)),
+            "The jobs that it holds for.",
+            default_note="null: all",
+        ),
+    ],
+    hints={"duration": "write for", "tz": "write timezone"},
 )
 
 _TYPE = "The type of the receiver."

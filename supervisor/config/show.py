@@ -11,7 +11,7 @@ from typing import Any, cast
 from supervisor.config.document import NULLS
 from supervisor.config.kinds import MASK, Kind, Nullable
 from supervisor.config.process import Mask
-from supervisor.config.schema import JOB, SCHEDULE_MAP
+from supervisor.config.schema import JOB, MAINTENANCE, SCHEDULE_MAP
 from supervisor.config.shape import Key, Section
 from supervisor.core.settings import Config
 from supervisor.core.units import quoted
@@ -28,7 +28,7 @@ def show(config: Config) -> str:
         raise ValueError("this config was not read from a file, so there is nothing to show")
     lines = [f"# The effective configuration: {quoted(config.path, 4096)}, its defaults, and Mainstay's own defaults."]
     lines += ["supervisor:", *_section(sections["supervisor"], 1)]
-    for part in ("jobs", "receivers"):
+    for part in ("jobs", "receivers", "maintenance"):
         if sections[part]:
             lines += ["", f"{part}:"]
         for name, section in sections[part].items():
@@ -48,7 +48,7 @@ def _is_shown(section: Section, key: Key) -> bool:
         return True
     if section.shape is JOB and key.name in ("command", "shell", "success_exit_codes", "heal", "io_class"):
         return False
-    if section.shape is SCHEDULE_MAP and key.name in ("every", "cron", "timezone"):
+    if section.shape in (SCHEDULE_MAP, MAINTENANCE) and key.name in ("every", "cron", "timezone"):
         return key.name == "timezone" and "cron" in section.written
     return not (key.name in ("url", "urls") and key.default is None)
 

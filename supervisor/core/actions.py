@@ -75,7 +75,8 @@ class TellSlotMissed:
 
 @dataclass(frozen=True, slots=True)
 class TellIncident:
-    """An incident changed; ``what`` is opened, seen, reminded, acknowledged or closed. ``notified`` counts the notifications queued."""
+    """An incident changed; ``what`` is opened, seen, reminded, told_late, escalated, acknowledged or closed. ``notified`` counts the
+    notifications queued."""
 
     incident: Incident
     what: str
@@ -90,10 +91,29 @@ class TellParked:
 
 
 @dataclass(frozen=True, slots=True)
+class TellSilenced:
+    """Nobody is alerted about a job until then; ``until`` None: an operator ended that."""
+
+    job: str
+    until: Wall | None
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Everything is stopped; the daemon may go."""
 
 
 Action = (
-    Record | StartAttempt | AskToStop | KillTree | TellAttemptEnded | TellRunEnded | TellSlotMissed | TellIncident | TellParked | Finished
+    Record
+    | StartAttempt
+    | AskToStop
+    | KillTree
+    | TellAttemptEnded
+    | TellRunEnded
+    | TellSlotMissed
+    | TellIncident
+    | TellParked
+    | TellSilenced
+    | Finished
 )

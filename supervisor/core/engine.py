@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from supervisor.core import incidents, lifecycle, overdue, timetable
-from supervisor.core.actions import Action, Finished, KillTree, TellIncident
+from supervisor.core import incidents, lifecycle, overdue, silences, timetable
+from supervisor.core.actions import Action, Finished, KillTree, TellIncident, TellSilenced
 from supervisor.core.events import (
     AttemptEnded,
     AttemptLost,
@@ -21,6 +21,7 @@ from supervisor.core.events import (
     IncidentWish,
     Reconfigured,
     ShutdownAsked,
+    SilenceWish,
     Verb,
     Wish,
 )
@@ -72,13 +73,15 @@ def step(state: EngineState, event: Event, now: Now) -> Step:
             return _reconfigure(state, jobs, now)
         case IncidentWish():
             return _incident_wish(state, event, now)
-        case AttemptStarted() | AttemptEnded() | AttemptLost() | Breached() | Due() | Wish():
+        case AttemptStarted() | AttemptEnded() | AttemptLost() | Breached() | Due() | Wish() | SilenceWish():
             return _step_job(state, event, now)
         case _:
             assert_never(event)
 
 
-def _step_job(state: EngineState, event: AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish, now: Now) -> Step:
+def _step_job(
+    state: EngineState, event: AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | SilenceWish, now: Now
+) -> Step:
     job = state.jobs.get(event.job)
     if job is None:
         return Step(state, (), Answer(ok=False, text=f"there is no job {event.job!r}; `mainstay status` lists them"))
@@ -95,6 +98,8 @@ def _step_job(state: EngineState, event: AttemptStarted | AttemptEnded | Attempt
             lifecycle.breached(turn, event)
         case Due():
             _due(turn)
+        case SilenceWish():
+            answer = _silence(turn, event)
         case Wish():
             answer = _WISHES[event.verb](turn, event) if not state.closing else Answer(ok=False, text="Mainstay is stopping")
         case _:
@@ -130,9 +135,10 @@ def _due(turn: Turn) -> None:
     _overdue(turn)
     changed, notifications = incidents.remind(turn.state.incidents, turn.state.job, turn.now.wall)
     if changed:
-        turn.incidents(changed, notifications)
-        for incident in changed:
-            turn.tell(TellIncident(incident, "reminded", len(notifications)))
+        sent = turn.incidents(changed, notifications)
+        for incident in changed if sent else ():
+            turn.tell(TellIncident(incident, "reminded", len(sent)))
+    turn.dispatch_due()
 
 
 def _overdue(turn: Turn) -> None:
@@ -146,9 +152,9 @@ def _overdue(turn: Turn) -> None:
     changed, notifications, turn.next_incident = incidents.observe(
         turn.state.incidents, job, verdict, run, max(memo.failures_in_row, job.alerts.after), now, turn.next_incident
     )
-    turn.incidents(changed, notifications)
+    sent = turn.incidents(changed, notifications)
     for incident in changed:
-        turn.tell(TellIncident(incident, "opened", len(notifications)))
+        turn.tell(TellIncident(incident, "opened", len(sent)))
 
 
 # ---------------------------------------------------------------- an operator's wishes
@@ -241,6 +247,28 @@ _WISHES: Final[Mapping[Verb, Callable[[Turn, Wish], Answer]]] = {
 }
 
 
+def _silence(turn: Turn, wish: SilenceWish) -> Answer:
+    """A silence begins, or all of the job's end. What was held back goes out at once if nothing else holds it."""
+    name, desk, now = turn.state.name, turn.state.memo.desk, turn.now.wall
+    if wish.for_s is None:
+        if not silences.standing(desk.silences, now):
+            return Answer(ok=False, text=f"{name} is not silenced")
+        turn.state = turn.state.remember(desk=replace(desk, silences=silences.expired(desk.silences, now)))
+        turn.tell(TellSilenced(name, None))
+        turn.dispatch_due()
+        left = silences.quiet(turn.state.job, turn.state.memo.desk.silences, now)
+        return Answer(ok=True, text=f"{name} is no longer silenced{f', but quiet still: {left.why}' if left else ''}")
+    try:
+        made = silences.added(desk.silences, now, wish.for_s, wish.comment)
+    except ValueError as err:
+        return Answer(ok=False, text=f"{name}: {err}")
+    turn.state = turn.state.remember(desk=replace(desk, silences=made))
+    turn.tell(TellSilenced(name, made[-1].ends_at, made[-1].comment))
+    turn.dispatch_due()
+    until = f"{made[-1].ends_at:%Y-%m-%d %H:%M:%S} UTC"
+    return Answer(ok=True, text=f"nobody is alerted about {name} until {until}; `mainstay silence {name} --expire` ends it")
+
+
 def _incident_wish(state: EngineState, wish: IncidentWish, now: Now) -> Step:
     for job in state.jobs.values():
         incident = next((one for one in job.incidents if one.id == wish.incident), None)
@@ -251,10 +279,10 @@ def _incident_wish(state: EngineState, wish: IncidentWish, now: Now) -> Step:
             changed, notifications = incidents.resolve(incident, job.job, now.wall)
         else:
             changed, notifications = incidents.acknowledge(incident, job.job, now.wall)
-        turn.incidents(changed, notifications)
+        sent = turn.incidents(changed, notifications)
         what = "closed" if wish.resolve else "acknowledged"
         for one in changed:
-            turn.tell(TellIncident(one, what, len(notifications)))
+            turn.tell(TellIncident(one, what, len(sent)))
         return _close(state, turn, Answer(ok=True, text=f"incident {incident.id} ({job.name}) is {what}"))
     return Step(state, (), Answer(ok=False, text=f"there is no open incident {wish.incident}; `mainstay incidents` lists them"))
 
@@ -343,6 +371,7 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
             lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=not turn.state.memo.paused)
     else:
         start_if_service(turn, fresh=was_off or not old.schedule.is_service)
+    turn.dispatch_due()  # a window may have gone
 
 
 def start_if_service(turn: Turn, *, fresh: bool = False) -> None:

@@ -99,6 +99,15 @@ class IncidentWish:
 
 
 @dataclass(frozen=True, slots=True)
+class SilenceWish:
+    """An operator wants nobody to be alerted about a job for so long; ``for_s`` None ends all its silences."""
+
+    job: str
+    for_s: float | None
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reconfigured:
     """A new config is in force, with these jobs."""
 
@@ -110,4 +119,4 @@ class ShutdownAsked:
     """Stop everything in order, then finish."""
 
 
-Event = AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | IncidentWish | Reconfigured | ShutdownAsked
+Event = AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | SilenceWish | IncidentWish | Reconfigured | ShutdownAsked

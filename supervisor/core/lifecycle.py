@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from supervisor.core import dossier, incidents, outcome, restart
+from supervisor.core import dossier, incidents, outcome, restart, silences
 from supervisor.core.actions import (
     AskToStop,
     KillTree,
@@ -163,9 +163,9 @@ def attempt_ended(turn: Turn, event: AttemptEnded) -> None:
 def recover(turn: Turn, because: str) -> None:
     """The job is well again: its incidents close."""
     changed, notifications = incidents.recover(turn.state.incidents, turn.state.job, turn.now.wall, because)
-    turn.incidents(changed, notifications)
+    sent = turn.incidents(changed, notifications)
     for incident in changed:
-        turn.tell(TellIncident(incident, "closed", len(notifications)))
+        turn.tell(TellIncident(incident, "closed", len(sent)))
 
 
 # ---------------------------------------------------------------- the end of an attempt
@@ -266,13 +266,16 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[st
     changed, notifications, turn.next_incident = incidents.observe(
         turn.state.incidents, job, verdict, run.id, failures, now, turn.next_incident, will=will
     )
-    turn.incidents(changed, notifications)
+    sent = turn.incidents(changed, notifications)
     for incident in changed:
-        turn.tell(TellIncident(incident, "seen" if incident.id in known else "opened", len(notifications)))
+        turn.tell(TellIncident(incident, "seen" if incident.id in known else "opened", len(sent)))
     if not changed:
         return None, []
     word = "added it to" if changed[0].id in known else "opened"
-    told = f"; an alert goes to {', '.join(dict.fromkeys(one.receiver for one in notifications))}" if notifications else ""
+    told = f"; an alert goes to {', '.join(dict.fromkeys(one.receiver for one in sent))}" if sent else ""
+    if notifications and not sent:
+        reason = silences.quiet(job, turn.state.memo.desk.silences, now)
+        told = f"; nobody is alerted{f' until {reason.until:%Y-%m-%d %H:%M} UTC: {reason.why}' if reason else ''}"
     return changed[0], [f"{word} incident {changed[0].id}{told}"]
 
 

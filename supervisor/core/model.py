@@ -233,6 +233,14 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
+class Escalation:
+    """Who hears of an incident that nobody has acknowledged ``after_s`` seconds after people were told of it."""
+
+    after_s: float
+    to: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AlertPolicy:
     """Who hears of an incident (receiver names), after how many failed attempts in sequence, and how loud."""
 
@@ -240,6 +248,16 @@ class AlertPolicy:
     after: int = 1
     remind_s: float | None = None
     severity: str = "critical"
+    escalate: Escalation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A maintenance window: from each fire time of ``when`` on, nobody is alerted for ``for_s`` seconds. ``name`` is its key in the config."""
+
+    name: str
+    when: Every | Cron
+    for_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +294,11 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A thing to run, as configured, with every default filled in."""
+    """A thing to run, as configured, with every default filled in.
+
+    ``maintenance``: the windows that hold for it. ``drill``: a stand-in whose alerts are marked as a drill. ``multiprocess_metrics``: it gets
+    a ``$PROMETHEUS_MULTIPROC_DIR`` of its own for each attempt.
+    """
 
     name: str
     launch: Launch
@@ -290,6 +312,9 @@ class Job:
     dossier: DossierPolicy = DossierPolicy()
     enabled: bool = True
     description: str = ""
+    maintenance: tuple[Window, ...] = ()
+    drill: bool = False
+    multiprocess_metrics: bool = False
 
 
 # ---------------------------------------------------------------- evidence

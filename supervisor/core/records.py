@@ -102,8 +102,12 @@ class GoodRow:
 
 
 class NotificationKind(StrEnum):
+    """What a notification is about. ``escalated``: its opening, told to those who hear of it because nobody acknowledged it."""
+
     OPENED = "opened"
     REMINDER = "reminder"
+    ESCALATED = "escalated"
+    ACKNOWLEDGED = "acknowledged"
     CLOSED = "closed"
 
 

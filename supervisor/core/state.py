@@ -8,8 +8,8 @@ from typing import Final, Self
 
 import msgspec
 
+from supervisor.core import dispatch, overdue, schedule
 from supervisor.core import incidents as incident_rules
-from supervisor.core import overdue, schedule
 from supervisor.core.lived import Stretch
 from supervisor.core.model import Every, Incident, Job, Mono, Outcome, RunId, State, Trigger, Wall
 
@@ -74,7 +74,7 @@ class Memo:
 
     ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``), ``settled_at`` since when the wall
     clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end. ``expected_since``: successes are
-    expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``.
+    expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``. ``desk``: silences, and what was said of the open incidents (see ``core.dispatch``).
     """
 
     configured_at: Wall
@@ -95,6 +95,7 @@ class Memo:
     last_success_at: Wall | None = None
     last_failure_at: Wall | None = None
     expected_since: Wall | None = None
+    desk: dispatch.Desk = dispatch.NOTHING
 
     def encode(self) -> str:
         """As JSON text."""
@@ -209,6 +210,7 @@ class JobState:
     def wall_deadline(self, *, closing: bool) -> Wall | None:
         """The next moment on the wall clock at which something is due; while Mainstay is *closing* nothing begins any more."""
         moments = [incident_rules.next_reminder(incident, self.job.alerts) for incident in self.incidents]
+        moments += [dispatch.next_look(self.memo.desk, self.job, self.incidents)]
         if not (closing or self.removed):
             moments += [self.next_start, self.memo.paused_until if self.memo.paused else None, self.overdue_at]
             moments += [self.memo.configured_at] if self.awaits_first_run else []

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from supervisor.core.actions import Action, Record
+from supervisor.core import dispatch
+from supervisor.core.actions import Action, Record, TellIncident
 from supervisor.core.model import Incident, Now
 from supervisor.core.records import JobMemo, Notification, Row
 from supervisor.core.state import EngineState, JobState, LiveRun
@@ -41,12 +42,27 @@ class Turn:
         """The run as it is now."""
         self.state = self.state.with_run(run)
 
-    def incidents(self, changed: tuple[Incident, ...], notifications: tuple[Notification, ...]) -> None:
-        """Incidents that changed, and what is to be sent about them."""
+    def incidents(self, changed: tuple[Incident, ...], notifications: tuple[Notification, ...]) -> tuple[Notification, ...]:
+        """Incidents that changed, and what is to be said about them; what of it goes out now (see ``dispatch``)."""
         by_id = {incident.id: incident for incident in self.state.incidents} | {incident.id: incident for incident in changed}
         self.state = replace(self.state, incidents=tuple(one for one in by_id.values() if one.closed_at is None))
+        desk, sent = dispatch.route(self.state.memo.desk, self.state.job, changed, notifications, self.now.wall)
+        self._settle(desk)
         self._rows += changed
-        self._rows += notifications
+        self._rows += sent
+        return sent
+
+    def dispatch_due(self) -> None:
+        """What is said by itself: the first word after a silence, an escalation."""
+        desk, sent, words = dispatch.due(self.state.memo.desk, self.state.job, self.state.incidents, self.now.wall)
+        self._settle(desk)
+        self._rows += sent
+        for word in words:
+            self.tell(TellIncident(word.incident, word.what, word.count))
+
+    def _settle(self, desk: dispatch.Desk) -> None:
+        if desk != self.state.memo.desk:
+            self.state = self.state.remember(desk=desk)
 
     def finish(self) -> list[Action]:
         """The actions in order: one record, then the orders, then what is told."""

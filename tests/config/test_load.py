@@ -17,6 +17,7 @@ from supervisor.core.model import (
     Budget,
     CatchUp,
     Cron,
+    Escalation,
     Every,
     Expect,
     Job,
@@ -32,6 +33,7 @@ from supervisor.core.model import (
     Schedule,
     Service,
     StopPolicy,
+    Window,
 )
 from supervisor.core.settings import (
     AlertmanagerReceiver,
@@ -108,11 +110,14 @@ def test_every_key_arrives_in_its_field(write, folder):
         ),
         stop=StopPolicy("INT", 0.0),
         expect=Expect(86400.0, 100, frozenset({0, 3})),
-        alerts=AlertPolicy(("ops", "hook"), 3, 86400.0, "info"),
+        alerts=AlertPolicy(("ops", "hook"), 3, 86400.0, "info", Escalation(1800.0, ("mail",))),
         logs=LogPolicy(65536, 3),
         enabled=False,
         description='Every key: says what it does | with signs, ünïcode and "quotes"',
+        maintenance=(Window("backups", Every(86400.0), 1800.0),),
     )
+    patching = Window("patching", Cron("0 3 * * 0", "Europe/Berlin"), 7200.0)
+    assert config.jobs["cron"].maintenance == (patching, Window("backups", Every(86400.0), 1800.0))
     assert config.jobs["cron"].launch.argv == ("/bin/sh", "-c", "a | b && c # not a comment")
     assert config.jobs["cron"].schedule == Schedule(Cron("0 0 * * *", "Europe/London"), overlap=Overlap.ALLOW)
     assert config.jobs["cron"].expect.success_exit_codes == {0, 99}

@@ -150,7 +150,8 @@ def test_a_service_that_lived_long_starts_its_back_off_afresh():
 
 def test_an_operator_acknowledges_and_resolves():
     play = Play(job(budget=(9, 600), alerts=AlertPolicy(to=("ops",), remind_s=3600))).at(1).when(started(), ended(code=1))
-    play.at(2).when(IncidentWish(1, resolve=False)).expect("incident 1 acknowledged").says("incident 1 (job) is acknowledged")
+    play.at(2).when(IncidentWish(1, resolve=False)).expect("notify acknowledged ops", "incident 1 acknowledged")
+    play.says("incident 1 (job) is acknowledged")
     play.at(3).when(IncidentWish(1, resolve=True)).expect("notify closed ops", "incident 1 closed").says("incident 1 (job) is closed")
     play.at(4).when(IncidentWish(1, resolve=True)).expect().says("there is no open incident 1; `mainstay incidents` lists them", ok=False)
 

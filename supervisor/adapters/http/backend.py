@@ -45,6 +45,7 @@ class Backend(Protocol):
     def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, JsonObject]:
         """Asks for a change and waits for the answer: HTTP status and body.
 
-        Verbs on a job (target: its name): start, stop, restart, trigger, pause, resume; on an incident (target: its number): ack,
+        Verbs on a job (target: its name): start, stop, restart, trigger, pause (``for``), resume, silence (``for``, ``comment``),
+        unsilence; on an incident (target: its number): ack,
         resolve; on the configuration (target ""): reload, with ``plan``: True for only looking.
         """

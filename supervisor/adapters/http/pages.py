@@ -30,7 +30,7 @@ ASK_DEADLINE_S = 60.0  # for the backend to make a change, unless the request sa
 MAX_ASK_DEADLINE_S = 600.0
 PAGE_AGE_S = 1.0  # two Prometheus servers and a person share one rendering
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-JOB_VERBS = frozenset({"start", "stop", "restart", "trigger", "pause", "resume"})
+JOB_VERBS = frozenset({"start", "stop", "restart", "trigger", "pause", "resume", "silence", "unsilence"})
 INCIDENT_VERBS = frozenset({"ack", "resolve"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
