@@ -18,14 +18,16 @@ from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Reader, Store
 from supervisor.core import silences
+from supervisor.core.drill import CAP_S
 from supervisor.core.events import IncidentWish, SilenceWish, Verb, Wish
-from supervisor.core.model import Cron, Every, Incident, Job, Manual
+from supervisor.core.model import Cron, Every, Fault, Incident, Job, Manual
 from supervisor.core.plan import PlanKind, PlannedChange, plan
 from supervisor.core.records import RunRow, SlotRow
 from supervisor.core.settings import Config
 from supervisor.core.state import JobState
 from supervisor.core.units import format_duration, parse_duration
 from supervisor.daemon import Daemon
+from supervisor.drill.drills import Drills
 from supervisor.errors import ConfigError
 from supervisor.ports import Clock
 from supervisor.wire import attempt_key
@@ -53,6 +55,7 @@ class Backend:
         started_at: datetime,
         read_config: Callable[[], Config],
         queue_lengths: Callable[[], None],
+        drills: Drills,
     ) -> None:
         self._daemon = daemon
         self._store = store
@@ -64,6 +67,7 @@ class Backend:
         self._started_at = started_at
         self._read_config = read_config
         self._queue_lengths = queue_lengths
+        self._drills = drills
         self._local = threading.local()
 
     # ---------------------------------------------------------------- pages
@@ -245,6 +249,29 @@ class Backend:
             "live": self._daemon.watch.subject(key) is not None,
         }
 
+    # ---------------------------------------------------------------- drills
+
+    def drill(self, number: int) -> Json | None:
+        found = self._drills.result(number)
+        return None if found is None else found.as_json()
+
+    def drills(self, job: str) -> list[Json]:
+        return self._drills.last(self._reader(), job)
+
+    def _drill(self, job: str, arguments: Mapping[str, Any]) -> tuple[int, Json]:
+        from supervisor.drill.prometheus import Prometheus
+
+        try:
+            fault = Fault(str(arguments.get("fault", "")))
+            cap_s = parse_duration(str(arguments["cap"])) if arguments.get("cap") is not None else CAP_S
+            prometheus = Prometheus(str(arguments["prometheus"])) if arguments.get("prometheus") is not None else None
+        except ValueError as err:
+            return 400, {"error": str(err), "mend": f"faults are {', '.join(Fault)}"}
+        started = self._drills.start(self._daemon.config.jobs[job], fault, cap_s=cap_s, prometheus=prometheus)
+        if started is None:
+            return 409, {"error": "another drill is going on", "mend": "wait for its end"}
+        return 200, {"ok": True, **started.as_json()}
+
     # ---------------------------------------------------------------- wishes
 
     def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, Json]:
@@ -254,6 +281,12 @@ class Backend:
             return self._wish(IncidentWish(int(target), resolve=verb == "resolve"), timeout_s, missing=404)
         if target not in self._daemon.state.jobs:
             return 404, {"error": f"there is no job {target!r}", "mend": "`mainstay status` lists the jobs"}
+        if verb == "drill":
+            return (
+                self._drill(target, arguments)
+                if target in self._daemon.config.jobs
+                else (404, {"error": f"{target} is no job of the config"})
+            )
         for_s = None
         if verb in (Verb.PAUSE, "silence") and arguments.get("for") is not None:
             try:

@@ -30,6 +30,7 @@ from supervisor.core.model import Incident, Mono, Now
 from supervisor.core.settings import Config, LogFormat
 from supervisor.core.state import EngineState, Memo
 from supervisor.daemon import Daemon
+from supervisor.drill.drills import Drills
 from supervisor.errors import ConfigError, StoreError, SupervisorError, WireError
 from supervisor.evidence import Gatherer
 
@@ -111,7 +112,12 @@ class _Brain:
         daemon = self._daemon(restored.state, containment)
         self._first_metrics(daemon, containment)
         daemon.begin(self.hello)
-        backend = self._backend(daemon)
+        drills = Drills(
+            daemon, self.store, self.places, self.metrics, clock=self.clock, page=lambda: self.metrics.render(self.job_metrics.lines())
+        )
+        drills.restore_metrics(self.config.jobs)
+        daemon.drills_due = drills.tick
+        backend = self._backend(daemon, drills)
         http = HttpServer(backend, self.config.settings.listen, self.places.socket)
         http.start()
         self.outbox.start()
@@ -201,7 +207,7 @@ class _Brain:
             hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 
-    def _backend(self, daemon: Daemon) -> Backend:
+    def _backend(self, daemon: Daemon, drills: Drills) -> Backend:
         return Backend(
             daemon,
             self.store,
@@ -213,6 +219,7 @@ class _Brain:
             started_at=self.now.wall,
             read_config=lambda: load(self.config_path),
             queue_lengths=self._queue_lengths,
+            drills=drills,
         )
 
     def _prune(self) -> None:

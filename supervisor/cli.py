@@ -156,6 +156,17 @@ def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     brain.set_defaults(command=_brain)
 
 
+_FAULTS = (
+    "recursion",
+    "memory",
+    "hang",
+    "crash",
+    "exit",
+    "stall",
+    "silence",
+)  # core.model.Fault, which would have to be loaded for every command
+
+
 def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     for name, text in (
         ("start", "let the job run again: a service starts, a schedule goes on"),
@@ -186,6 +197,21 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     what.add_argument("--expire", action="store_true", help="end all silences of the job")
     silence.add_argument("--comment", default="", metavar="TEXT", help="why, for the others")
     silence.add_argument("--json", action="store_true", help="print the answer as JSON")
+    drill = _add(
+        commands,
+        "drill",
+        _drill,
+        "commit a fault in a stand-in with the job's limits and alert route, and time what follows",
+        "mainstay drill user-metrics --fault memory",
+    )
+    drill.add_argument("job", metavar="JOB")
+    drill.add_argument("--fault", choices=_FAULTS, metavar="FAULT", help=f"what to do on purpose: {', '.join(_FAULTS)}")
+    drill.add_argument("--last", action="store_true", help="do nothing; show the last result of each fault")
+    drill.add_argument("--cap", metavar="D", help="lower limits on time to this, and wait no longer for a receiver (default 1m)")
+    drill.add_argument(
+        "--prometheus", metavar="URL", help="also follow it through the alert rules of this Prometheus, e.g. http://127.0.0.1:9090"
+    )
+    drill.add_argument("--json", action="store_true", help="print the result as JSON")
     reload = _add(commands, "reload", _reload, "take the config anew, whole or not at all", "mainstay reload --plan")
     reload.add_argument("--plan", action="store_true", help="only show what would change, restart or vanish")
     reload.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -318,6 +344,18 @@ def _silence(options: argparse.Namespace) -> int:
         return EXIT_USAGE
     body = {"for": options.duration, "comment": options.comment} if options.duration else {}
     return talk.silence(options.config, options.job, body, as_json=options.json)
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from supervisor import talk
+
+    if options.last:
+        return talk.last_drills(options.config, options.job, as_json=options.json)
+    if options.fault is None:
+        _say(f"mainstay drill: no fault; write --fault with one of {', '.join(_FAULTS)}, or --last")
+        return EXIT_USAGE
+    given = {"fault": options.fault, "cap": options.cap, "prometheus": options.prometheus}
+    return talk.drill(options.config, options.job, {key: value for key, value in given.items() if value is not None}, as_json=options.json)
 
 
 def _reload(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
 from supervisor.core import engine
-from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt
+from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
 from supervisor.core.engine import Answer
 from supervisor.core.events import AttemptEnded, AttemptStarted, Breached, Due, Event, Reconfigured, ShutdownAsked
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
@@ -72,6 +72,10 @@ class Live:
     def told(self) -> tuple[float, ...]:
         """What the counters hold of it."""
         return (self.output_told, self.dropped_told, self.cpu_told_s)
+
+
+Witness = Callable[[str, Mono, object], None]
+"""Told in the loop what becomes of a drill's stand-in: the kind of fact, when it was on the monotonic clock, and the fact itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,9 @@ class Daemon:
         self._restored = counters or {}
         self._begun = False
         self._metric_files: dict[str, int] = {}
+        self.drills_due: Callable[[Mapping[str, Job], Wall], None] = lambda _jobs, _now: None
+        self._lent: dict[str, Job] = {}  # stand-ins of drills: jobs beside the config's
+        self._witness: Witness | None = None
 
     # ---------------------------------------------------------------- the loop
 
@@ -279,6 +286,8 @@ class Daemon:
         try:
             for action in result.actions:
                 self._apply(action)
+                if self._witness is not None:
+                    self._let_witness(action, now.mono)
                 with self._guarded("telling", action=type(action).__name__):
                     self._teller.tell(action, now)
                 if self._clock.mono() >= until:
@@ -421,6 +430,7 @@ class Daemon:
             self._observe(attempt["key"], live, attempt)
         self._events.append(AttemptStarted(live.job, live.run, live.attempt, attempt["pid"], Mono(attempt["started_mono"])))
         log.info("attempt_started", job=live.job, run=live.run, attempt=live.attempt, pid=attempt["pid"])
+        self._saw(live.job, "started", Mono(attempt["started_mono"]), live)
 
     def _observe(self, key: str, live: Live, attempt: Mapping[str, Any]) -> None:
         live.pid, live.cgroup = attempt["pid"], attempt["cgroup"]
@@ -471,6 +481,7 @@ class Daemon:
             self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
             self._count_cpu(live, evidence.exit.cpu_s)
         self._take_job_metrics(live.job, live.run)
+        self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
         return self._step(AttemptEnded(live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment)) is None
 
@@ -563,6 +574,7 @@ class Daemon:
             measured=breach.measured,
             line=breach.line,
         )
+        self._saw(live.job, "breached", self._clock.mono(), breach)
         event = Breached(live.job, live.run, live.attempt, breach)
         if self._is_applying:  # amid the actions of another step; the tree is stopped already
             self._events.append(event)
@@ -607,6 +619,7 @@ class Daemon:
         self.config = config
         self._configured(config)
         self.mark_config_taken()
+        self._lent = {}
         self._step(Reconfigured(config.jobs))
         for job_state in self.state.jobs.values():
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
@@ -614,6 +627,42 @@ class Daemon:
         log.info("config_reloaded", path=config.path, jobs=len(config.jobs))
         notes = [] if old.settings == config.settings else ["supervisor: settings (state_dir, listen, log) take effect at the next start"]
         return Answer(ok=True, text="\n".join([f"{config.path} is in force: {len(config.jobs)} jobs", *notes]))
+
+    # ---------------------------------------------------------------- drills
+
+    def lend(self, job: Job, witness: Witness) -> None:
+        """In the loop: take in a stand-in beside the jobs of the config, and tell *witness* what becomes of it. A reload ends it."""
+        self._lent = {job.name: job}
+        self._witness = witness
+        self._step(Reconfigured({**self.config.jobs, **self._lent}))
+        lent = self.state.jobs[job.name]
+        self._metrics.add_job(lent.job, lent.memo.configured_at)
+        self._after(job.name)
+
+    def give_back(self) -> None:
+        """In the loop: the stand-in leaves, and its open incidents close."""
+        self._witness = None
+        if self._lent:
+            self._lent = {}
+            self._step(Reconfigured(self.config.jobs))
+
+    @property
+    def lent(self) -> frozenset[str]:
+        """The names of stand-ins."""
+        return frozenset(self._lent)
+
+    def _let_witness(self, action: Action, at: Mono) -> None:
+        match action:
+            case TellAttemptEnded():
+                self._saw(action.job, "judged", at, action.verdict)
+            case TellIncident():
+                self._saw(action.incident.job, f"incident {action.what}", at, action.incident)
+            case _:
+                pass
+
+    def _saw(self, job: str, what: str, at: Mono, fact: object) -> None:
+        if self._witness is not None and job in self._lent:
+            self._witness(what, at, fact)
 
     def mark_config_taken(self) -> None:
         """The metrics of a config that was taken."""
@@ -632,6 +681,8 @@ class Daemon:
         self._notice_jump(now.wall.timestamp() - now.mono)
         self.watch.find_strays(self._keeper_pid, (os.getpid(),))
         self._take_metrics_in_turn(tuple(self._live.values()))
+        with self._guarded("drilling"):
+            self.drills_due(self.config.jobs, now.wall)
         if now.mono - self._save_at >= SAVE_S:
             self._save_at = now.mono
             if self._unwritten:

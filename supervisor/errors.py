@@ -29,6 +29,10 @@ class WireError(SupervisorError):
     """Two processes of ours do not understand each other."""
 
 
+class RulesError(SupervisorError):
+    """A Prometheus cannot be asked, or does not answer as one does."""
+
+
 class LayoutError(SupervisorError):
     """A live interpreter cannot be read from outside; the text says why."""
 

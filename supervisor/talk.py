@@ -125,6 +125,47 @@ def reload(config: str | None, *, plan: bool, as_json: bool) -> int:
     return 0
 
 
+def drill(config: str | None, job: str, body: Mapping[str, object], *, as_json: bool) -> int:
+    """Begin a drill and show each link as it holds; 1 when one is broken."""
+    from supervisor.core.drill import head_lines, link_line, verdict_line
+
+    daemon = _client(config)
+    found = daemon.post(job_route(job, "drill"), body)
+    if not as_json:
+        sys.stdout.write(tables.printable(head_lines(found)))
+    told = 0
+    while True:
+        if not as_json:
+            for link in found["links"][told:]:
+                sys.stdout.write(tables.printable(link_line(link)) + "\n")
+                told += 1
+            sys.stdout.flush()
+        if found["done"]:
+            break
+        time.sleep(WAIT_S)
+        found = daemon.get(f"/drills/{found['drill']}")
+    if as_json:
+        _print(found)
+    else:
+        sys.stdout.write(tables.printable(verdict_line(found)) + "\n")
+    return 0 if found["passed"] else 1
+
+
+def last_drills(config: str | None, job: str, *, as_json: bool) -> int:
+    """The last result of each fault that the job was drilled for; 1 when one of them is broken."""
+    from supervisor.core.drill import screen
+
+    found = _client(config).get(job_route(job, "drills"))["drills"]
+    if as_json:
+        _print(found)
+    elif not found:
+        sys.stdout.write(f"{job} was never drilled; try `mainstay drill {job} --fault memory`\n")
+    for one in () if as_json else found:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one["at"]))
+        sys.stdout.write(tables.printable(f"{at} UTC\n{screen(one)}\n"))
+    return 0 if all(one["passed"] for one in found) else 1
+
+
 def status(config: str | None, job: str | None, *, watch: bool, as_json: bool) -> int:
     """All jobs, or one."""
     daemon = _client(config)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from supervisor.adapters.exposition import MetricType, RejectReason
-from supervisor.core.model import CycleKind, LimitName, Outcome, State
+from supervisor.core.drill import Link
+from supervisor.core.model import CycleKind, Fault, LimitName, Outcome, State
 from supervisor.core.records import SkipReason
 
 _COUNTER, _GAUGE, _HISTOGRAM = MetricType.COUNTER, MetricType.GAUGE, MetricType.HISTOGRAM
@@ -59,6 +60,7 @@ def _closed(name: str, values: Iterable[str]) -> Label:
 
 _OUTCOME = _closed("outcome", Outcome)
 _STATE = _closed("state", State)
+_FAULT = _closed("fault", Fault)
 _MECHANISMS = ("cgroup", "rlimit", "poll", "none")
 RESTART_REASONS = (*(str(outcome) for outcome in Outcome), "request")
 
@@ -325,6 +327,37 @@ _THRESHOLDS = (
     Declaration("mainstay_job_failure_threshold", _GAUGE, Scope.JOB, "Bad ends in sequence before a person is told (alerts.after)."),
 )
 
+_DRILLS = (
+    Declaration(
+        "mainstay_drills_total",
+        _COUNTER,
+        Scope.DAEMON,
+        "Drills by result: every link held, one was broken, or the job has nothing that would have noticed the fault.",
+        (_closed("result", ("passed", "broken", "refused")),),
+    ),
+    Declaration(
+        "mainstay_drill_passed",
+        _GAUGE,
+        Scope.JOB,
+        "1 if the last drill of that fault held in every link, else 0; absent before the first.",
+        (_FAULT,),
+    ),
+    Declaration(
+        "mainstay_drill_last_run_timestamp_seconds",
+        _GAUGE,
+        Scope.JOB,
+        "When that fault was last drilled, Unix time; absent before the first.",
+        (_FAULT,),
+    ),
+    Declaration(
+        "mainstay_drill_link_seconds",
+        _GAUGE,
+        Scope.JOB,
+        "How long after the fault began each link held in the last drill; of several receivers the slowest.",
+        (_FAULT, _closed("link", Link)),
+    ),
+)
+
 _PROCESS = (
     Declaration("process_cpu_seconds_total", _COUNTER, Scope.DAEMON, "CPU time of the supervisor's own process."),
     Declaration("process_max_fds", _GAUGE, Scope.DAEMON, "How many files the supervisor may have open."),
@@ -340,6 +373,7 @@ SECTIONS: tuple[tuple[str, tuple[Declaration, ...]], ...] = (
     ("Incidents and notifications", _INCIDENTS),
     ("Each job", _JOB),
     ("Each job's thresholds", _THRESHOLDS),
+    ("Drills", _DRILLS),
     ("The supervisor's process", _PROCESS),
 )
 """The table in the order of the page and of the docs."""

@@ -23,6 +23,7 @@ def check_job(node: Node, job: Section, receivers: set[str], report: Report) -> 
     _check_people(job, report)
     _check_environment_file(job, report)
     _check_directory(job, report)
+    _check_drill(job, report)
 
 
 def check_receiver(node: Node, receiver: Section, report: Report) -> None:
@@ -71,6 +72,20 @@ def _check_schedule(node: Node, job: Section, report: Report) -> None:
     ):
         finding = f"is not more than the interval of the schedule ({format_duration(every)}), so it will alert between any two runs"
         report.warn(_nearest(expect, "success_every", otherwise=node), f"{finding}; write at least {format_duration(2 * every)}")
+
+
+def _check_drill(job: Section, report: Report) -> None:
+    drill = job["drill"]
+    if not isinstance(drill, Section) or not drill.is_sure("faults", "schedule"):
+        return
+    schedule = drill["schedule"]
+    is_timed = isinstance(schedule, Section)
+    if is_timed and ("every" in schedule.written) == ("cron" in schedule.written):
+        report.problem(drill.nodes["schedule"], 'needs either every or cron; write {cron: "0 10 * * MON"}')
+    elif is_timed and not drill["faults"]:
+        report.problem(job.nodes["drill"], "names no fault; write faults: [memory], or remove the schedule")
+    elif drill["faults"] and not is_timed:
+        report.problem(job.nodes["drill"], 'says no time; write schedule: {cron: "0 10 * * MON"}; `mainstay drill` needs no key here')
 
 
 def _check_limits(node: Node, job: Section, report: Report) -> None:

@@ -14,6 +14,7 @@ from supervisor.config.process import as_words
 from supervisor.config.schema import JOB, MAINTENANCE, NAME, NAME_FORM, RECEIVERS, SUPERVISOR
 from supervisor.config.shape import Section, Shape, is_inherited, merged
 from supervisor.config.source import Trust, read_text
+from supervisor.core.drill import PREFIX, is_stand_in
 from supervisor.core.model import SERVICE_TIME_S, Service, Window
 from supervisor.core.settings import Config
 from supervisor.core.units import quoted
@@ -248,6 +249,10 @@ class _Reader:
         for name, item in node.items.items():
             if not re.fullmatch(NAME, name) or name in (".", ".."):
                 self.report.problem(node.keys[name], f"{quoted(name)} cannot be the name of {what}; write {NAME_FORM}")
+            elif is_stand_in(name):
+                self.report.problem(
+                    node.keys[name], f"{quoted(name)} begins as only the stand-ins of drills do; write a name without {PREFIX}"
+                )
             else:
                 good.append((name, item))
         return good

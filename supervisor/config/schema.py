@@ -34,7 +34,9 @@ from supervisor.core.model import (
     CatchUp,
     Cron,
     DossierPolicy,
+    DrillPolicy,
     Expect,
+    Fault,
     Limits,
     LogPolicy,
     Manual,
@@ -72,6 +74,7 @@ _BAD_OUTCOMES = tuple(str(outcome) for outcome in Outcome if outcome.is_bad)
 
 _limits, _restart, _stop, _expect, _alerts, _logs = Limits(), RestartPolicy(), StopPolicy(), Expect(), AlertPolicy(), LogPolicy()
 _dossier = DossierPolicy()
+_drill = DrillPolicy()
 _schedule, _cron = Schedule(), Cron("* * * * *")
 
 SCHEDULE_MAP = Shape(
@@ -335,6 +338,22 @@ DOSSIER = Shape(
     hints={"stdout": "write output", "exceptions": "write messages"},
 )
 
+_FAULTS = ListOf(Word(Fault), tuple, "[memory, recursion]")
+
+DRILL = Shape(
+    [
+        Key("faults", _FAULTS, "Faults that are drilled, one after the other.", _drill.faults),
+        Key(
+            "schedule",
+            ScheduleKind(),
+            "When: `{every: 1w}` or `{cron: ...}`.",
+            _drill.schedule.when,
+            default_note="`manual`: only by `mainstay drill`",
+        ),
+    ],
+    hints={"fault": "write faults, a list"},
+)
+
 JOB = Shape(
     [
         Key("description", Text(form="text", empty_ok=True), "What the job is for; alerts and pages show it.", ""),
@@ -383,6 +402,7 @@ JOB = Shape(
         Key("alerts", ALERTS, "Who is told."),
         Key("logs", LOGS, "The captured output."),
         Key("dossier", DOSSIER, "What of the job's own data its dossiers may hold. Secrets are taken out of them in any case."),
+        Key("drill", DRILL, "Faults on purpose, in a stand-in with this job's limits and alert route, to prove that the alert arrives."),
         Key("heal", Refused("not available in this version; remove it"), "Not available in this version."),
         Key("io_class", Refused("not supported yet; remove it"), "Not supported yet."),
     ],

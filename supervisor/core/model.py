@@ -292,6 +292,26 @@ class Launch:
     guard: bool = True
 
 
+class Fault(StrEnum):
+    """What a drill does on purpose; the label values of ``fault`` in ``mainstay_drill_*``."""
+
+    RECURSION = "recursion"
+    MEMORY = "memory"
+    HANG = "hang"
+    CRASH = "crash"
+    EXIT = "exit"
+    STALL = "stall"
+    SILENCE = "silence"
+
+
+@dataclass(frozen=True, slots=True)
+class DrillPolicy:
+    """Which faults are drilled by themselves, and when: one after the other at each fire time. Without faults: never."""
+
+    faults: tuple[Fault, ...] = ()
+    schedule: Schedule = Schedule(Manual())
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A thing to run, as configured, with every default filled in.
@@ -310,6 +330,7 @@ class Job:
     alerts: AlertPolicy = AlertPolicy()
     logs: LogPolicy = LogPolicy()
     dossier: DossierPolicy = DossierPolicy()
+    drills: DrillPolicy = DrillPolicy()
     enabled: bool = True
     description: str = ""
     maintenance: tuple[Window, ...] = ()

@@ -126,4 +126,16 @@ class Notification:
     body: str
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a notification: ``state`` is "due" (tried ``tries`` times so far), "sent" or "dropped"; ``done_at`` is when it left the queue."""
+
+    receiver: str
+    kind: NotificationKind
+    state: str
+    tries: int
+    done_at: Wall | None
+    last_error: str
+
+
 Row = RunRow | AttemptRow | SlotRow | JobMemo | GoodRow | Incident | Notification

@@ -13,6 +13,10 @@ from supervisor.config.shape import Shape
 BEYOND_THE_SCHEMA = {
     "backoff_first_over_max",
     "command_absent",
+    "drill_both_times",
+    "drill_without_fault",
+    "drill_without_time",
+    "job_name_of_a_drill",
     "command_empty_program",
     "cron_fields",
     "cron_impossible_date",

@@ -42,10 +42,16 @@ class Backend(Protocol):
     def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> JsonObject | None:
         """A piece of captured output: at least ``text`` and ``offset``, where the next piece begins. None without job, run or attempt."""
 
+    def drill(self, number: int) -> JsonObject | None:
+        """A drill as it stands; None if there is none of that number in this life of the brain."""
+
+    def drills(self, job: str) -> list[JsonObject]:
+        """The last result of each fault that the job was ever drilled for."""
+
     def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, JsonObject]:
         """Asks for a change and waits for the answer: HTTP status and body.
 
         Verbs on a job (target: its name): start, stop, restart, trigger, pause (``for``), resume, silence (``for``, ``comment``),
-        unsilence; on an incident (target: its number): ack,
+        unsilence, drill (``fault``, ``cap``, ``prometheus``); on an incident (target: its number): ack,
         resolve; on the configuration (target ""): reload, with ``plan``: True for only looking.
         """

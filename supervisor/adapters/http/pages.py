@@ -30,7 +30,7 @@ ASK_DEADLINE_S = 60.0  # for the backend to make a change, unless the request sa
 MAX_ASK_DEADLINE_S = 600.0
 PAGE_AGE_S = 1.0  # two Prometheus servers and a person share one rendering
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-JOB_VERBS = frozenset({"start", "stop", "restart", "trigger", "pause", "resume", "silence", "unsilence"})
+JOB_VERBS = frozenset({"start", "stop", "restart", "trigger", "pause", "resume", "silence", "unsilence", "drill"})
 INCIDENT_VERBS = frozenset({"ack", "resolve"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -48,6 +48,8 @@ _INDEX = """Mainstay
 /api/v1/why                       the last bad end, explained (?job= or ?run=)
 /api/v1/incidents                 incidents (?open=1&limit=)
 /api/v1/incidents/ID              one incident
+/api/v1/drills/ID                 one drill, as it stands
+/api/v1/jobs/NAME/drills          the last drill of each fault
 
 Changes are taken on the unix socket only; use the mainstay command.
 """
@@ -77,7 +79,9 @@ class Pages:
             "/api/v1/why": self._why,
             "/api/v1/incidents": self._incidents,
             "/api/v1/incidents/{number}": self._incident,
+            "/api/v1/drills/{number}": self._drill,
             "/api/v1/jobs/{name}": self._job,
+            "/api/v1/jobs/{name}/drills": self._drills,
             "/api/v1/jobs/{name}/logs": self._logs,
         }
         changes: dict[str, _Handler] = {
@@ -163,6 +167,16 @@ class Pages:
         _query(request)
         number = _number(request.path_params["number"])
         return _found(await self._read(self._backend.incident, number), _no_incident(number))
+
+    async def _drill(self, request: Request) -> Answer:
+        _query(request)
+        number = _number(request.path_params["number"])
+        missing = Refusal(404, f"there is no drill {number}", "GET /api/v1/jobs/NAME/drills has the last results")
+        return _found(await self._read(self._backend.drill, number), missing)
+
+    async def _drills(self, request: Request) -> Answer:
+        _query(request)
+        return json_answer({"drills": await self._read(self._backend.drills, _job_name(request.path_params["name"]))})
 
     async def _logs(self, request: Request) -> Answer:
         query = _query(request, "run", "attempt", "n", "offset")

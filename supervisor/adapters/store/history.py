@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from supervisor.adapters.store.connection import Link
-from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, RUNS, SLOTS, R, Table, Value
+from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, RUNS, SLOTS, R, Table, Value, from_micros
 from supervisor.core.model import Incident, Outcome, RunId
-from supervisor.core.records import AttemptRow, RunRow, SlotRow
+from supervisor.core.records import AttemptRow, Delivery, NotificationKind, RunRow, SlotRow
 
 T = TypeVar("T")
 
@@ -71,6 +71,20 @@ class Reads:
 
     def incident(self, incident: int) -> Incident | None:
         return _first(self._rows(INCIDENTS, "WHERE id = ?", incident))
+
+    def deliveries(self, incident: int) -> list[Delivery]:
+        """What became of each notification about an incident, in the order in which they were asked for."""
+        sql = "SELECT receiver, kind, state, tries, done_at, last_error FROM outbox WHERE incident = ? ORDER BY seq"
+        rows = self._ask("reading the outbox", lambda connection: connection.execute(sql, (incident,)).fetchall())
+        return [
+            Delivery(receiver, NotificationKind(kind), state, tries, None if done is None else from_micros(done), error or "")
+            for receiver, kind, state, tries, done, error in rows
+        ]
+
+    def meta_beginning_with(self, prefix: str) -> dict[str, str]:
+        """All small facts whose key begins with *prefix*, which holds none of LIKE's wildcards."""
+        sql = "SELECT key, value FROM meta WHERE key LIKE ? ORDER BY key"
+        return dict(self._ask("reading meta", lambda connection: connection.execute(sql, (prefix + "%",)).fetchall()))
 
     def meta(self, key: str) -> str | None:
         """A small fact kept with ``Store.set_meta``."""

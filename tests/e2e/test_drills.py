@@ -1,0 +1,137 @@
+"""Drills against the installed daemon: each fault, followed to a real Alertmanager and a real web hook, and what breaks the chain."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from harness import Mainstay
+from receivers import Web, free_port
+from test_alerting import alertmanager, needs_alertmanager
+
+__all__ = ["alertmanager"]
+
+LIMITS = "limits: {memory: 64MiB, recursion: 200, time: 10s, stall: 2s, cpu: 20s}"
+
+
+@pytest.fixture(scope="module")
+def hook() -> Iterator[Web]:
+    with Web() as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def mainstay(tmp_path_factory: pytest.TempPathFactory, alertmanager: int, hook: Web) -> Iterator[Mainstay]:
+    text = f"""
+defaults: {{schedule: manual, alerts: {{to: [am, hook]}}}}
+jobs:
+  nightly: {{command: ['true'], {LIMITS}, expect: {{success_every: 2h}}}}
+  plain: {{command: ['true']}}
+  deaf: {{command: ['true'], alerts: {{to: [nobody]}}}}
+receivers:
+  am: {{type: alertmanager, url: 'http://127.0.0.1:{alertmanager}'}}
+  hook: {{type: webhook, url: '{hook.url}'}}
+  nobody: {{type: webhook, url: 'http://127.0.0.1:{free_port()}', timeout: 1s}}
+"""
+    daemon = Mainstay(tmp_path_factory.mktemp("drill"), text)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.close()
+
+
+FAULTS = {
+    "recursion": "recursion",
+    "memory": "memory",
+    "hang": "stalled",
+    "stall": "stalled",
+    "crash": "crashed",
+    "exit": "failed",
+    "silence": "unmet",
+}
+
+
+@needs_alertmanager
+@pytest.mark.real
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_followed_from_its_beginning_to_the_last_all_clear(mainstay: Mainstay, hook: Web, fault: str) -> None:
+    done = mainstay.cli("drill", "nightly", "--fault", fault, "--cap", "3s", "--json", patience_s=120)
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["passed"], result["broken"]) == (0, True, None), (result, mainstay.log()[-3000:])
+    links = {(one["link"], one["receiver"]): one for one in result["links"]}
+    assert all(one["holds"] for one in links.values())
+    wanted = {"armed", "fault", "detected", "verdict", "delivered", "resolved"} | ({"metric", "incident"} if fault != "silence" else set())
+    assert wanted <= {link for link, _ in links}
+    assert links[("verdict", None)]["detail"].startswith(f"{FAULTS[fault]}: ")
+    for receiver in ("am", "hook"):
+        assert links[("delivered", receiver)]["seconds"] >= links[("detected", None)]["seconds"]
+    told = [json.loads(request.body) for request in hook.got.all]
+    mine = [one for one in told if one["outcome"] == FAULTS[fault]]
+    assert {one["kind"] for one in mine} == {"opened", "closed"}
+    assert all(one["drill"] is True and one["job"] == "drill.nightly" for one in mine)
+    mainstay.wait_for_metric(f'mainstay_drill_passed{{fault="{fault}",job_name="nightly"}}', 1)
+
+
+def test_a_drill_leaves_the_job_itself_untouched(mainstay: Mainstay) -> None:
+    assert mainstay.cli("drill", "nightly", "--fault", "exit", patience_s=120).returncode in (0, 1)
+    assert [job["name"] for job in mainstay.status()["jobs"]] == ["nightly", "plain", "deaf"]
+    assert (mainstay.runs("nightly"), mainstay.job("nightly")["failures_in_row"]) == ([], 0)
+    assert not [name for name in mainstay.metrics() if "drill.nightly" in name]
+    assert mainstay.metrics()['mainstay_job_runs_total{job_name="nightly",outcome="failed"}'] == 0
+
+
+def test_a_receiver_that_does_not_answer_is_the_broken_link(mainstay: Mainstay) -> None:
+    done = mainstay.cli("drill", "deaf", "--fault", "exit", "--cap", "3s", patience_s=120)
+    assert done.returncode == 1
+    assert re.search(r"^  BROKEN +delivered nobody +not delivered within 3s, \d+ tr(y|ies): .*refused", done.stdout, re.MULTILINE), (
+        done.stdout
+    )
+    assert done.stdout.endswith("The chain is broken at: delivered.\n")
+    mainstay.wait_for_metric('mainstay_drill_passed{fault="exit",job_name="deaf"}', 0)
+    assert mainstay.log_events("drill_ended")[-1]["link"] == "delivered"
+
+
+def test_a_fault_that_nobody_would_notice_is_refused_with_the_mend(mainstay: Mainstay) -> None:
+    done = mainstay.cli("drill", "plain", "--fault", "silence")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        "Not drilled: plain has no expect.success_every: nobody would miss it; write expect: {success_every: 2h}, somewhat longer than its schedule."
+    )
+
+
+def test_the_last_results_outlive_the_brain(mainstay: Mainstay) -> None:
+    mainstay.cli("drill", "plain", "--fault", "stall")
+    before = mainstay.cli("drill", "plain", "--last", "--json")
+    assert before.returncode == 1
+    mainstay.stop()
+    mainstay.start()
+    after = mainstay.cli("drill", "plain", "--last", "--json")
+    assert json.loads(after.stdout) == json.loads(before.stdout)
+    assert {one["fault"] for one in json.loads(after.stdout)} >= {"stall"}
+
+
+def test_bad_words_are_told_in_one_line(mainstay: Mainstay) -> None:
+    for words, code, text in (
+        (("drill", "nobody", "--fault", "exit"), 1, "there is no job 'nobody'"),
+        (("drill", "nightly", "--fault", "boredom"), 2, "invalid choice"),
+        (("drill", "nightly"), 2, "no fault; write --fault with one of recursion, memory"),
+        (("drill", "nightly", "--fault", "exit", "--cap", "soon"), 1, '"soon"'),
+        (("drill", "nightly", "--fault", "exit", "--prometheus", "ftp://x"), 1, "is not the address of a Prometheus"),
+    ):
+        done = mainstay.cli(*words)
+        assert done.returncode == code, done
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_faults_are_drilled_by_themselves_when_the_config_says_when(make) -> None:
+    daemon = make(
+        """
+jobs:
+  nightly: {command: ['true'], schedule: manual, alerts: {to: [hook]}, drill: {faults: [exit, crash], schedule: {every: 2s}}}
+receivers:
+  hook: {type: command, command: ['true']}
+"""
+    ).start()
+    for fault in ("exit", "crash"):
+        daemon.wait_for_metric(f'mainstay_drill_passed{{fault="{fault}",job_name="nightly"}}', 1)
