@@ -47,6 +47,7 @@ bench: venv ## measure what we promise; the figures go to the terminal
 
 docs: venv ## write anew the pages that are generated from the code
 	@$(PY) scripts/docs.py
+	@$(PY) scripts/monitoring.py
 
 lock: venv ## newest versions that pyproject.toml allows, with hashes, into requirements*.lock
 	$(PY) scripts/lock.py

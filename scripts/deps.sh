@@ -2,6 +2,7 @@
 # Debian's packages behind the tests marked "real". Never fails and never starts a daemon: what is missing makes its tests skip, with the reason.
 set -u
 
+sh "$(dirname "$0")/newer.sh"
 missing=
 unable=
 need() { # PROGRAM PACKAGE TESTS

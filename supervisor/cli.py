@@ -152,6 +152,7 @@ def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     shown.add_argument("--show", action="store_true", help="print the effective config, and where each value came from")
     shown.add_argument("--schema", action="store_true", help="print the JSON Schema of config.yaml, for editors")
     _exec_command(commands)
+    _export_command(commands)
     brain = commands.add_parser("brain", formatter_class=_Help)  # started by the keeper, not by people: no help, so it is not listed
     brain.set_defaults(command=_brain)
 
@@ -165,6 +166,27 @@ _FAULTS = (
     "stall",
     "silence",
 )  # core.model.Fault, which would have to be loaded for every command
+
+
+def _export_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    export = _add(
+        commands,
+        "export",
+        _export,
+        "write alert rules with their tests, routes, dashboards or a unit, from this config",
+        "mainstay export prometheus --output monitoring",
+    )
+    export.add_argument("kind", choices=("prometheus", "alertmanager", "systemd"), help="for which program")
+    export.add_argument(
+        "--output", metavar="DIR", default="monitoring", help="the folder to write to (default monitoring); files of other hands stay"
+    )
+    export.add_argument("--stdout", action="store_true", help="print the files instead")
+    export.add_argument(
+        "--selector", metavar="MATCHERS", default='job="mainstay"', help='finds Mainstay\'s targets in Prometheus (default job="mainstay")'
+    )
+    export.add_argument("--runbook-url", metavar="URL", help="the folder of the runbooks; each alert links to URL/NAME.md")
+    export.add_argument("--webhook", metavar="URL", help="of alertmanager: where alerts of every severity are posted")
+    export.add_argument("--deadman", metavar="URL", help="of alertmanager: what is called once a minute while the whole way works")
 
 
 def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -266,6 +288,12 @@ def _check(options: argparse.Namespace) -> int:
     if options.schema:
         return checking.print_schema()
     return checking.check(options.config, show=options.show)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from supervisor.export import export
+
+    return export.run(options)
 
 
 def _exec(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from supervisor.config.load import load
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("README.md", "CHANGELOG.md", "docs/**/*.md", "systemd/*.md", "bench/*.md", "tests/*.md")
+    for pattern in ("README.md", "CHANGELOG.md", "docs/**/*.md", "systemd/*.md", "monitoring/*.md", "bench/*.md", "tests/*.md")
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
