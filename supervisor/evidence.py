@@ -71,6 +71,7 @@ class Gatherer:
             memory_curve=_curve(subject),
             progress=_progress(page) if page is not None and page.says_anything else None,
             processes_peak=seen.processes_peak if seen else 0,
+            study=subject.study() if subject is not None else None,
         )
 
     @staticmethod

@@ -15,7 +15,8 @@ from typing import Final
 from supervisor import page as shared_page
 from supervisor import procfs, proctree
 from supervisor.core import limits as rules
-from supervisor.core.model import Breach, LimitName, Limits, Look, Mono
+from supervisor.core import study
+from supervisor.core.model import Breach, LimitName, Limits, Look, Mono, Study, Waiting
 from supervisor.ports import Clock, Sampler
 
 LOOKS_PER_S: Final = 250.0  # what all looks at quiet jobs together may cost
@@ -27,6 +28,8 @@ STRAYS_S: Final = 1.0
 AGAIN_S: Final = 0.5  # until a breach is told again that nobody took up
 PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
+PROCESSES_STUDIED: Final = 4
+THREADS_TOLD: Final = 64
 CORES: Final = os.cpu_count() or 1
 
 
@@ -54,11 +57,16 @@ class Subject:
     untold: Breach | None = None  # told already, and not taken up
     page_read_at: float = 0.0
     heartbeat: float | None = None  # CLOCK_MONOTONIC seconds of the job's last sign of life
+    glimpses: tuple[study.Glimpse, ...] = ()
 
     @property
     def is_settled(self) -> bool:
         """Nothing more to look for: it is gone, or its end is on the way."""
         return self.gone or self.breach is not None
+
+    def study(self) -> Study | None:
+        """What the looks before the line say together."""
+        return study.summarize(self.glimpses, self.limits, self.breach.limit if self.breach is not None else None)
 
 
 class Watch:
@@ -189,8 +197,9 @@ class Watch:
         trust_s = TRUST_S if subject.limits.stall_s is None else subject.limits.stall_s / 8  # a page can change without a tick of CPU
         quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < trust_s
         if quiet and (deadline is None or now < deadline):
+            self._glimpse(subject, now)
             later = _together(now + dmax)
-            self._push(subject, Mono(later if deadline is None else min(later, deadline)))
+            self._push(subject, Mono(min(at for at in (later, deadline, self._next_glimpse(subject)) if at is not None)))
             return
         subject.signature = signature
         sample = subject.sampler.sample(now, subject.output_bytes, self._progress(subject, now))
@@ -206,10 +215,32 @@ class Watch:
         for breach in judged.breaches:
             if breach.limit is LimitName.MEMORY_SOFT:
                 self._soft(subject)
+        self._glimpse(subject, now)
         if judged.hard is not None:
             self._hard(subject, judged.hard)
             return
-        self._push(subject, Mono(now + judged.next_look_s))
+        self._push(subject, Mono(self._soonest(subject, now, now + judged.next_look_s)))
+
+    # ---------------------------------------------------------------- looks before a line
+
+    def _glimpse(self, subject: Subject, now: Mono) -> None:
+        """One look of a study, if it is time for one."""
+        if not study.is_due(subject.limits, subject.watched, subject.started, now, subject.glimpses):
+            return
+        spots = tuple(spot for pid in _worth_seeing(subject.sampler) for spot in subject.sampler.eye(pid).glimpse())
+        last = subject.watched.last
+        taken = (*subject.glimpses, study.Glimpse(now, last.memory_bytes if last is not None else 0, spots))
+        subject.glimpses = study.lasting(taken, now, is_growing=subject.watched.soft_told)
+
+    def _soonest(self, subject: Subject, now: Mono, at: float) -> float:
+        """The next look: as the limits want it, or sooner for a study."""
+        pause_s = study.cpu_look_s(subject.limits, subject.watched, CORES)
+        wanted = [at, self._next_glimpse(subject), None if pause_s is None else now + max(pause_s, rules.LOOK_MIN_S)]
+        return max(min(each for each in wanted if each is not None), now + rules.LOOK_MIN_S)
+
+    def _next_glimpse(self, subject: Subject) -> Mono | None:
+        last = subject.glimpses[-1].at if subject.glimpses else None
+        return study.next_at(subject.limits, subject.watched, subject.started, last)
 
     def _progress(self, subject: Subject, now: float) -> object:
         """What differs once the job got on: its own signs of life where it gives any, else what it writes."""
@@ -231,14 +262,21 @@ class Watch:
     def _hard(self, subject: Subject, breach: Breach) -> None:
         """Stop the whole tree, look at it, and hand it over to be killed."""
         urgent = breach.limit in (LimitName.MEMORY, LimitName.RECURSION, LimitName.PROCESSES)
-        waiting = (
-            "" if urgent else subject.sampler.eye(subject.sampler.pid).waiting()
-        )  # a stopped process no longer shows what it waited for
+        # A stopped process no longer shows what it waited for.
+        waiting = "" if urgent else subject.sampler.eye(subject.sampler.pid).waiting()
+        threads = () if urgent else self._threads(subject.sampler)
         proctree.freeze(lambda: _roots(subject.sampler))
         subject.breach = breach
         look = self._see(subject)
-        subject.look = replace(look, waiting=waiting) if waiting else look
+        subject.look = replace(look, waiting=waiting or look.waiting, threads=threads)
         self._on_breach(subject.key, breach, subject.look)
+
+    def _threads(self, sampler: Sampler) -> tuple[Waiting, ...]:
+        """What the threads of the tree do, at most THREADS_TOLD of them."""
+        found: list[Waiting] = []
+        for pid in _worth_seeing(sampler):
+            found += sampler.eye(pid).threads()
+        return tuple(found[:THREADS_TOLD])
 
     def _see(self, subject: Subject) -> Look:
         """The deepest interpreter of the tree is the one to ask; without one, the main process."""
@@ -248,6 +286,11 @@ class Watch:
             if seen is not None and seen.frames > depth:
                 deepest, depth = pid, seen.frames
         return subject.sampler.eye(deepest).look()
+
+
+def _worth_seeing(sampler: Sampler) -> tuple[int, ...]:
+    """The processes of a tree that are looked at closely: the main one, the deepest interpreter, and a few more."""
+    return tuple(dict.fromkeys((sampler.pid, sampler.deepest, *sampler.members())))[:PROCESSES_STUDIED]
 
 
 def _together(at: float) -> float:

@@ -4,12 +4,13 @@ It decides nothing and never raises: what cannot be seen is said in ``Look.note`
 ``cpython``, naming the cycle that of ``core.cycle``.
 """
 
-import contextlib
 import os
 from enum import StrEnum
 
+from supervisor.adapters.threads import Threads
 from supervisor.core import cycle, waiting
-from supervisor.core.model import Frame, Look, Stack
+from supervisor.core.model import Frame, Look, Stack, Waiting
+from supervisor.core.study import Spot
 from supervisor.cpython.reader import Depth, Interpreter, RawFrame, RawStack
 from supervisor.errors import GoneError, LayoutError, NotPythonError, NotYetError
 
@@ -18,7 +19,7 @@ MAX_THREADS = 32
 _EAGER_TRIES = 64  # an interpreter is ready some 5 to 20 ms after its start; longer waits are for big machines under load
 _LAZY_EVERY = 32
 _MAX_REFUSALS = 60  # looks that are 2 ms apart and more: a busy machine may take its time between two half-built states of a start
-_MAX_TEXT = 4096
+GLIMPSE_FRAMES = 24  # enough to reach the application's own from the depths of a library
 
 
 class EyeState(StrEnum):
@@ -44,6 +45,7 @@ class Eye:
         self._program = ""
         self._tries = 0
         self._refusals = 0
+        self._threads = Threads(pid, proc)
 
     @property
     def version(self) -> tuple[int, int] | None:
@@ -151,33 +153,43 @@ class Eye:
             note=f"{partial} of {len(raw)} stacks changed while they were read and are cut" if partial else "",
         )
 
-    # ------------------------------------------------------------ waiting
+    # ------------------------------------------------------------ the kernel's side
 
     def waiting(self) -> str:
         """What the threads do, in words, from /proc; "" if nothing is to be seen."""
+        return waiting.process_words([thread.what for thread in self._threads.now()])
+
+    def threads(self) -> tuple[Waiting, ...]:
+        """What each thread does, with the kernel's own names for it."""
+        return tuple(Waiting(self.pid, each.thread, each.what, each.wchan, each.call) for each in self._threads.now())
+
+    def glimpse(self) -> tuple[Spot, ...]:
+        """All threads at this moment, without stopping them: some 0.5 ms for an interpreter with a few threads."""
+        stacks = self._few_frames()
+        spots = []
+        for each in self._threads.now():
+            raw, may_stand = stacks.pop(each.thread, (None, False))
+            spots.append(self._spot(each.thread, each.what, each.cpu_ticks, each.switches, raw, may_stand=may_stand))
+        # In a pid namespace of its own the interpreter knows its threads by other numbers than the kernel tells us.
+        return (*spots, *(self._spot(thread, "", 0, 0, raw, may_stand=may_stand) for thread, (raw, may_stand) in stacks.items()))
+
+    def _few_frames(self) -> dict[int, tuple[RawStack, bool]]:
+        interpreter = self._attached(patient=False)
+        if interpreter is None:
+            return {}
         try:
-            tasks = sorted(os.listdir(f"{self._proc}/{self.pid}/task"), key=lambda name: (name != str(self.pid), int(name)))
-        except (OSError, ValueError):
-            return ""
-        return waiting.process_words([self._thread_words(task) for task in tasks[:MAX_THREADS]])
+            stacks = interpreter.stacks(GLIMPSE_FRAMES, MAX_THREADS)
+            return {stack.thread: (stack, bool(stack.frames) and not interpreter.is_jump(stack.frames[0])) for stack in stacks}
+        except LayoutError as err:
+            self._lost(err)
+            return {}
 
-    def _thread_words(self, task: str) -> str:
-        folder = f"{self._proc}/{self.pid}/task/{task}"
-        call = waiting.parse_call(_text(f"{folder}/syscall"), os.uname().machine)
-        described = ""
-        if call is not None and call.fd is not None:
-            with contextlib.suppress(OSError):  # closed meanwhile, or not ours to see: the number alone is said
-                described = waiting.describe_link(os.readlink(f"{self._proc}/{self.pid}/fd/{call.fd}"))
-        return waiting.thread_words(waiting.parse_state(_text(f"{folder}/stat")), call, described, _text(f"{folder}/wchan").strip())
-
-
-def _text(path: str) -> str:
-    """The start of a small file of /proc, "" if it cannot be read (the thread ended, or we may not)."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_TEXT).decode(errors="replace")
-    except OSError:
-        return ""
+    def _spot(self, thread: int, what: str, cpu_ticks: int, switches: int, raw: RawStack | None, *, may_stand: bool) -> Spot:
+        if raw is None or not raw.frames:
+            return Spot(self.pid, thread, what, cpu_ticks, switches)
+        innermost = raw.frames[0]
+        frames = tuple(_frame(frame) for frame in raw.frames)
+        return Spot(self.pid, thread, what, cpu_ticks, switches, frames, (innermost.code, innermost.offset), may_stand, raw.exception)
 
 
 def _depth(stack: RawStack) -> int:

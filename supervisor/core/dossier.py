@@ -202,7 +202,8 @@ def _type(each: MemoryType) -> dict[str, object]:
 
 
 def _waiting(thread: Waiting) -> dict[str, object]:
-    return {"pid": thread.pid, "thread": thread.thread, "what": _cut(thread.what, NAME_MAX)}
+    what, wchan = _cut(thread.what, NAME_MAX), _cut(thread.wchan, NAME_MAX)
+    return {"pid": thread.pid, "thread": thread.thread, "what": what, "wchan": wchan, "call": thread.call}
 
 
 def _busy(line: BusyLine) -> dict[str, object]:

@@ -84,8 +84,8 @@ FIELDS: Final[Mapping[str, tuple[Json, str]]] = {
         "The largest types of objects at the soft memory line, estimated from a sample.",
     ),
     "waiting": (
-        {"type": "array", "items": _object({"pid": _WHOLE, "thread": _WHOLE, "what": _TEXT})},
-        "What each thread did when it was looked at.",
+        {"type": "array", "items": _object({"pid": _WHOLE, "thread": _WHOLE, "what": _TEXT, "wchan": _TEXT, "call": _WHOLE_OR_NULL})},
+        "What each thread did when it was looked at; `wchan` is the kernel's wait channel, `call` the number of the system call (null: in none).",
     ),
     "busy_lines": (
         {
@@ -94,7 +94,7 @@ FIELDS: Final[Mapping[str, tuple[Json, str]]] = {
                 {"function": _TEXT, "file": _TEXT, "line": _WHOLE, "samples": _WHOLE, "of": _WHOLE, "in_c": {"type": "boolean"}}
             ),
         },
-        "Where a busy loop went round: lines of the application that it stood at in `samples` of `of` looks; `in_c`: inside one call into C.",
+        "Where a busy loop went round: lines of the application that it stood at in `samples` of `of` looks; `in_c`: always at the same call into C.",
     ),
     "progress": (
         _object(

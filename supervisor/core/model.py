@@ -407,11 +407,14 @@ class MemoryType:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one thread did when it was last seen, in words from /proc ("waiting for a lock"); ``what`` may be "running"."""
+    """What one thread did when it was last seen: in words ("waiting for a lock", "running"), the kernel's wait channel (wchan), and the number of the
+    system call it was in (None: in none, or not told)."""
 
     pid: int
     thread: int
     what: str
+    wchan: str = ""
+    call: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU
 
+from supervisor.core import testimony
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.fingerprint import fingerprint
 from supervisor.core.limits import SWALLOWED
-from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Outcome, Verdict
+from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Outcome, Stack, Verdict
 from supervisor.core.prose import about_duration, about_size, at, base, clean, counted, own_frames, signal_name, turn_of
 
 DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
@@ -410,8 +411,7 @@ def _limit_sentence(case: Case, limit: LimitName) -> str:
     ended = f"; it was killed {case.after}"
     where = _where(case)
     inside = f", in {where}" if where else ""
-    waiting = case.evidence.look.waiting if case.evidence.look else ""
-    waits = f", waiting: {waiting}" if waiting else ""
+    waits = testimony.doing(case.evidence)
     match limit:
         case LimitName.MEMORY | LimitName.MEMORY_SOFT:
             used = about_size(measured if measured is not None else _peak(case))
@@ -475,12 +475,28 @@ def _workers(case: Case) -> str:
 
 
 def _where(case: Case) -> str:
-    """The innermost of the application's own frames, by the exception, else by the look at its first thread."""
+    """The innermost of the application's own frames, by the exception, else by the looks, else by the last look at its first thread."""
     error, look = case.evidence.words.exception, case.evidence.look
-    if error is not None and error.frames:
-        return at(own_frames(error.frames)[-1])
     stacks = [stack for stack in look.stacks if stack.frames] if look else []
+    if error is not None and error.frames and not _is_cut(error, stacks):
+        return at(own_frames(error.frames)[-1])
+    if (line := testimony.main_line(case.evidence.study)) is not None:
+        return at(line.frame)
     return at(own_frames(stacks[0].frames)[0]) if stacks else ""
+
+
+def _is_cut(error: ExceptionFacts, stacks: Sequence[Stack]) -> bool:
+    """A traceback that could not be allocated to its end: out of memory, the interpreter drops its inner frames."""
+    if not error.type.endswith("MemoryError") or error.where != "main":
+        return False
+    outermost = error.frames[0]
+    return any(
+        stack.depth > error.depth and _same_code(stack.frames[-1], outermost) for stack in stacks if stack.depth == len(stack.frames)
+    )
+
+
+def _same_code(one: Frame, other: Frame) -> bool:
+    return (one.function, one.file) == (other.function, other.file)
 
 
 def _how(case: Case) -> str:
@@ -505,7 +521,7 @@ def _thread_note(case: Case) -> str:
 
 
 def _facts(case: Case) -> list[str]:
-    return [*_our_facts(case), *_kernel_facts(case), *_guard_facts(case), *_outside_facts(case)]
+    return [*_our_facts(case), *_kernel_facts(case), *testimony.facts(case.evidence), *_guard_facts(case), *_outside_facts(case)]
 
 
 def _our_facts(case: Case) -> list[str]:

@@ -31,6 +31,8 @@ _CHECKS = 40
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1, 1 << 31
 _FRAME_OF_C = 3  # owners from here on are no Python frames but the interpreter's own
 _CO_VARARGS, _CO_VARKEYWORDS = 4, 8
+# JUMP_BACKWARD in its specialised and instrumented forms too (Include/opcode.h, opcode_ids.h)
+_JUMPS = {(3, 11): (38, 134, 140), (3, 12): (134, 140, 246), (3, 13): (77, 78, 249)}
 
 _U64 = struct.Struct("<Q")
 _PAIR = struct.Struct("<ii")
@@ -50,13 +52,15 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class RawFrame:
-    """One level: ``function`` is the qualified name, ``code`` the address of its code object (same function, same address)."""
+    """One level: ``function`` is the qualified name, ``code`` the address of its code object (same function, same address), ``offset`` that of its
+    instruction in the bytecode."""
 
     function: str
     file: str
     line: int
     code: int
     arguments: tuple[tuple[str, Value], ...] = ()
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +268,10 @@ class Interpreter:
                 code = codes.get(address)
                 if code is None:
                     code = codes[address] = self._code(address)
-                line = self._line(code, address, _U64.unpack_from(data, at + layout.frame_instruction)[0])
+                offset = _U64.unpack_from(data, at + layout.frame_instruction)[0] - address - layout.code_bytecode
+                line = _line(code, offset)
                 arguments = self._arguments(code, data, at + layout.frame_locals, values)
-                frames.append(RawFrame(code.function, code.file, line, address, arguments))
+                frames.append(RawFrame(code.function, code.file, line, address, arguments, offset))
             previous = _U64.unpack_from(data, at + layout.frame_previous)[0]
             if previous == frame:
                 raise LayoutError("a frame is its own caller")
@@ -325,12 +330,12 @@ class Interpreter:
         count = min(count, _MAX_ARGUMENTS)
         return tuple(self._objects.text(name, 100) for name in struct.unpack(f"<{count}Q", self._memory.read(names + 24, 8 * count)))
 
-    def _line(self, code: _Code, address: int, instruction: int) -> int:
-        offset = instruction - address - self._layout.code_bytecode
-        line = code.lines.get(offset)
-        if line is None:
-            line = code.lines[offset] = line_at(code.table, code.first_line, offset)
-        return line
+    def is_jump(self, frame: RawFrame) -> bool:
+        """Whether *frame* stands at a jump backwards; True also where that is not known. A loop of nothing else never leaves its one instruction."""
+        jumps = _JUMPS.get(self.version)
+        if jumps is None or frame.offset < 0:
+            return True
+        return self._memory.read(frame.code + self._layout.code_bytecode + frame.offset, 1)[0] in jumps
 
     def _arguments(self, code: _Code, data: bytes, at: int, values: dict[int, Value | None]) -> tuple[tuple[str, Value], ...]:
         result = []
@@ -377,6 +382,13 @@ class Interpreter:
             _, limit = _PAIR.unpack_from(block, self._layout.thread_recursion)
             if not _SMALLEST_LIMIT <= limit < _LARGEST_LIMIT:
                 raise LayoutError(f"the recursion limit reads as {limit}: this build has another layout")
+
+
+def _line(code: _Code, offset: int) -> int:
+    line = code.lines.get(offset)
+    if line is None:
+        line = code.lines[offset] = line_at(code.table, code.first_line, offset)
+    return line
 
 
 class _Copy:
