@@ -257,6 +257,7 @@ class Watch:
         """While there is still room: let the next allocations fail in the job itself, and see what it is doing."""
         if subject.can_arm and subject.limits.memory_bytes is not None:
             subject.armed = subject.sampler.arm(subject.limits.memory_bytes)
+        subject.sampler.ask_guard()
         subject.soft_look = self._see(subject)
 
     def _hard(self, subject: Subject, breach: Breach) -> None:

@@ -7,15 +7,17 @@ files are written by the job's own process, so nothing in them is trusted: whate
 import contextlib
 import os
 import re
+import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from supervisor import proctree
 from supervisor.arming import SITE, arm
 from supervisor.core.cycle import find_cycle_in_frames
-from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords
+from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords, MemoryType
 
-__all__ = ["SITE", "arm", "read_last_words", "swallowed"]
+__all__ = ["SITE", "arm", "ask", "read_last_words", "swallowed"]
 
 _HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10}) ppid \d{1,10} depth (\d{1,6}) *\n")
 _HELLO_BYTES = 128
@@ -24,6 +26,8 @@ _SWALLOWED_RECURSION, _SWALLOWED_MEMORY, _ASKED, _FINALIZED = 128, 144, 160, 176
 _FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
 _FULL = {"main": 65536, "thread": 131072}
 _SWALLOWS = (196608, 262144)
+_CENSUS = 327680
+_MAX_TYPES = 15
 _MAX_RECORD_BYTES = 60000
 _MAX_DUMP_BYTES = 1 << 20
 _MAX_PROCESSES = 320
@@ -79,6 +83,24 @@ def swallowed(report_dir: str, pid: int) -> tuple[int, int]:
     return _number(raw[:_CELL_BYTES]), _number(raw[_CELL_BYTES:])
 
 
+def ask(report_dir: str, pid: int) -> bool:
+    """Ask the guard in the live process *pid* for its main thread's stack and the largest types of its objects; True if there is one to ask.
+
+    Both are read when it has ended (``read_stacks``, ``LastWords.memory_types``). SIGURG does nothing to a process without a guard.
+    """
+    try:
+        fd = os.open(f"{report_dir}/{pid}.rep", _FLAGS)
+    except OSError:
+        return False
+    try:
+        hello = _HELLO.fullmatch(os.pread(fd, _HELLO_BYTES, 0)) if _is_plain(fd) else None
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return hello is not None and int(hello[2]) == pid and proctree.signal_process(pid, signal.SIGURG)
+
+
 def read_stacks(report_dir: str, pid: int) -> tuple[tuple[Frame, ...], ...]:
     """The stacks that process *pid* wrote on demand (signal SIGURG), oldest first, each innermost frame first. Never raises."""
     directory = _open_directory(report_dir)
@@ -114,7 +136,8 @@ def _read_tree(directory: int, pid: int) -> LastWords:
     words = nearest if main is None else main.words
     if words.exception is None:
         words = _with_exception_of(others, words)
-    return replace(words, lineage=lineage)
+    types = max((words.memory_types, *(found.words.memory_types for found in others)), key=lambda each: sum(entry.bytes for entry in each))
+    return replace(words, lineage=lineage, memory_types=types)
 
 
 def _with_exception_of(others: list[_Process], words: LastWords) -> LastWords:
@@ -172,7 +195,18 @@ def _words(fd: int, python: str) -> LastWords:
         swallowed_recursion=recursion,
         swallowed_memory=memory,
         lineage=_lineage(_record(fd, _FACTS["lineage"])),
+        memory_types=_types(_record(fd, _CENSUS)),
     )
+
+
+def _types(record: dict[str, object] | None) -> tuple[MemoryType, ...]:
+    types = record.get("types") if record is not None else None
+    found = []
+    for entry in types[:_MAX_TYPES] if isinstance(types, list) else ():
+        match entry:
+            case [str(name), int(count), int(size)] if count >= 0 and 0 <= size < 1 << 50:
+                found.append(MemoryType(_clean(name, _MAX_NAME), count, size))
+    return tuple(found)
 
 
 def _cycle(exception: ExceptionFacts | None, recursion: int, fd: int) -> Cycle | None:

@@ -25,6 +25,8 @@ FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every threa
 STATM_DATA: Final = 5
 CAUGHT_EVERY_S: Final = 0.2
 CAUGHT_PER_S: Final = 100.0
+MAX_ASKED: Final = 64
+ROOM_SHARE: Final = 0.8
 STACK_BYTES: Final = 64 * 2**20
 GONE: Final = -1  # in the place of a descriptor: there is no such process
 SHORT: Final = -2  # in the place of a descriptor: we have no more of them, which says nothing about the process
@@ -34,10 +36,16 @@ class Sampler:
     """The tree below *pid*. Never raises: what is gone measures nothing."""
 
     def __init__(
-        self, pid: int, cgroup: str | None, eye_for: Callable[[int], DepthReader], swallowed: Callable[[int], tuple[int, int]] | None = None
+        self,
+        pid: int,
+        cgroup: str | None,
+        eye_for: Callable[[int], DepthReader],
+        swallowed: Callable[[int], tuple[int, int]] | None = None,
+        ask: Callable[[int], bool] | None = None,
     ) -> None:
         self.pid = pid
         self._swallowed = swallowed
+        self._ask = ask
         self._caught = 0
         self._caught_at = 0.0
         self.strays: tuple[int, ...] = ()
@@ -218,6 +226,19 @@ class Sampler:
             _, hard = resource.prlimit(self.pid, resource.RLIMIT_DATA)
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (data + max(room, 0), hard))
             return True
+        return False
+
+    def ask_guard(self) -> bool:
+        """Have the guard of the largest process write down what fills its memory; False if there is none to ask, or no room on its stack."""
+        if self._ask is None:
+            return False
+        sizes = {pid: _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"") for pid in self._members[:MAX_ASKED]}
+        for pid in sorted(sizes, key=lambda one: -sizes[one]):
+            seen = self.eye(pid).depth()
+            if seen is not None and seen.frames > ROOM_SHARE * seen.limit:
+                continue  # the handler would meet the recursion limit, and the error would be the job's
+            if self._ask(pid):
+                return True
         return False
 
     def _raise_stack(self) -> None:

@@ -419,8 +419,8 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class BusyLine:
-    """A line of the application that a thread stood at in ``samples`` of ``of`` looks. ``in_c``: its bytecode never moved meanwhile,
-    so it was inside one call into C."""
+    """A line of the application that a thread stood at in ``samples`` of ``of`` looks. ``in_c``: always at the same instruction, which is no
+    jump: it was inside C that it had called from there."""
 
     frame: Frame
     samples: int

@@ -23,6 +23,8 @@ DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends betwe
 DUMP_FRAMES = 95  # faulthandler writes 100 at most; a few may be foreign
 SWALLOWED_ERRORS = 16  # counted by the guard
 SWALLOWED_LOOKS = 5  # seen from outside
+MEMORY_ERRORS_SEEN = 2
+OUT_OF_MEMORY_SHARE = 0.85  # of the limit: a MemoryError of a thread far below is about something else than our line
 CPU_HARD_S = 2.0  # RLIMIT_CPU: the kernel kills this much after SIGXCPU
 AT_LIMIT = 0.25  # of the recursion limit: up to 3.11 calls through C count as well and leave no frame in a traceback
 STACK_SIGNALS = frozenset({SIGSEGV, SIGBUS})
@@ -98,8 +100,7 @@ class Case:
 
     @property
     def is_memory_error(self) -> bool:
-        """A MemoryError or a kind of it (numpy has one); not one that speaks of another memory than the job's own."""
-        return self.error_type.endswith("MemoryError") and not self.error_type.startswith("OutOf")
+        return _is_memory_error(self.error_type)
 
     @property
     def swallows(self) -> bool:
@@ -107,6 +108,13 @@ class Case:
         breach = self.evidence.breach
         seen = self.evidence.swallowed_seen >= SWALLOWED_LOOKS or (breach is not None and breach.detail == SWALLOWED)
         return seen or self.evidence.words.swallowed_recursion >= SWALLOWED_ERRORS
+
+    @property
+    def swallows_memory_errors(self) -> bool:
+        """MemoryErrors were raised and caught over and over; up to 3.11 nobody counts them, and a look catches one in flight only by luck."""
+        study = self.evidence.study
+        seen = study is not None and study.memory_errors >= MEMORY_ERRORS_SEEN and 2 * study.at_limit > study.looks
+        return seen or self.evidence.words.swallowed_memory >= SWALLOWED_ERRORS
 
     @property
     def fills_the_stack(self) -> bool:
@@ -186,8 +194,9 @@ def _refined(case: Case, limit: LimitName) -> Finding | None:
     if limit is LimitName.RECURSION or case.runs_away:
         end = "" if limit is LimitName.RECURSION else f"; it came to light at the limit on {limit.value.replace('_soft', '')}"
         return _recursion(case, f"{_depth_words(case)}{end}; it was killed {case.after}", limit)
-    if limit in (LimitName.TIME, LimitName.CPU, LimitName.STALL) and case.evidence.words.swallowed_memory >= SWALLOWED_ERRORS:
-        count = counted(case.evidence.words.swallowed_memory, "MemoryError")
+    if limit in (LimitName.TIME, LimitName.CPU, LimitName.STALL) and case.swallows_memory_errors:
+        caught = case.evidence.words.swallowed_memory
+        count = counted(caught, "MemoryError") if caught else "MemoryErrors (seen from outside)"
         return Finding(Outcome.MEMORY, f"It caught {count} of its own and went on without memory; it was killed {case.after}.", limit)
     if limit in (LimitName.TIME, LimitName.STALL) and case.evidence.exit.oom_kills:
         return Finding(Outcome.WORKER_LOST, f"{_workers(case)}, and the rest never ended; it was killed {case.after}.", LimitName.MEMORY)
@@ -301,16 +310,32 @@ def _recursion_error(case: Case) -> Finding | None:
 
 
 def _memory_error(case: Case) -> Finding | None:
-    if case.error is None or not case.is_memory_error or case.limits.memory_bytes is None or _is_success(case):
+    line = case.limits.memory_bytes
+    if line is None or _is_success(case):
+        return None
+    other = case.evidence.words.exception
+    if case.error is None and other is not None and _is_memory_error(other.type) and _peak(case) >= OUT_OF_MEMORY_SHARE * line:
+        who = "a thread of it" if other.where == "thread" else "a process of its tree" if other.where == "child" else "a part of it"
+        sentence = (
+            f"{other.type.rpartition('.')[2]} in {_where(case)}, in {who}, at {about_size(_peak(case))}; its limit is {about_size(line)}."
+        )
+        return Finding(Outcome.MEMORY, f"{sentence} It ended {case.after} ({_how(case)}).", LimitName.MEMORY)
+    if not case.is_memory_error:
         return None
     where = _where(case)
     place = f" in {where}" if where else ""
     peak = f" at {about_size(_peak(case))}" if _peak(case) else ""
     return Finding(
         Outcome.MEMORY,
-        f"{case.error_type}{place}{peak}; its limit is {about_size(case.limits.memory_bytes)}. It ended {case.after}.",
+        f"{case.error_type}{place}{peak}; its limit is {about_size(line)}. It ended {case.after}.",
         LimitName.MEMORY,
     )
+
+
+def _is_memory_error(kind: str) -> bool:
+    """A MemoryError or a kind of it (numpy has one); not one that speaks of another memory than the job's own."""
+    name = kind.rpartition(".")[2]
+    return name.endswith("MemoryError") and not name.startswith("OutOf")
 
 
 def _worker_lost(case: Case) -> Finding | None:

@@ -96,4 +96,4 @@ def own_frames(frames: Sequence[Frame]) -> list[Frame]:
     return own or list(frames)
 
 
-FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ")
+FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")

@@ -10,6 +10,7 @@ LINES_TOLD = 4
 TYPES_TOLD = 5
 THREADS_TOLD = 4
 CURVE_TOLD = 5  # points of the curve in a sentence
+MANY_LOOKS = 8
 HEADLINE_SHARE = 0.5  # a line that was found less often than this is not where it was
 
 PACES = {
@@ -40,7 +41,7 @@ def doing(evidence: Evidence) -> str:
         return f", waiting: {waiting}" if waiting and not waiting.startswith("running") else ""
     if study.pace is Pace.BUSY:
         first = study.busy[0] if study.busy else None
-        return f", busy{' inside one call into C' if first is not None and first.in_c else ''}"
+        return f", busy{' inside C' if first is not None and first.in_c else ''}"
     return f", {study.pace.value}{f': {waiting}' if waiting else ''}"
 
 
@@ -86,8 +87,12 @@ def _study(study: Study) -> list[str]:
     found = [f"{span}: {PACES[study.pace]}{used}"]
     if study.pace is not Pace.HANGING:
         for line in study.busy[:LINES_TOLD]:
-            inside = ", inside one call into C (its bytecode never moved)" if line.in_c else ""
+            inside = ", always at the same call: inside C" if line.in_c else ""
             found.append(f"busy: in {at(line.frame)} in {line.samples} of {counted(line.of, 'look')}{inside}")
+    if study.pace is Pace.BUSY and study.at_limit == study.looks >= MANY_LOOKS:
+        found.append(
+            "its memory stood within a tenth of the limit in every look: MemoryErrors that it catches are counted from Python 3.12 on"
+        )
     if study.memory_errors:
         found.append(f"{counted(study.memory_errors, 'look')} found a MemoryError on its way")
     return found
@@ -106,8 +111,10 @@ def _waits(threads: Sequence[Waiting]) -> list[str]:
 
 
 def _curve(curve: Sequence[tuple[float, int]]) -> list[str]:
+    """How it grew up to its peak."""
     if len(curve) < 2:
         return []
+    curve = curve[: max(range(len(curve)), key=lambda i: curve[i][1]) + 1]
     step = (len(curve) - 1) / (CURVE_TOLD - 1)
     chosen = [curve[round(i * step)] for i in range(CURVE_TOLD)] if len(curve) > CURVE_TOLD else list(curve)
     shown = ", ".join(f"{about_size(size)} at {about_duration(at_s)}" for at_s, size in chosen)

@@ -83,8 +83,21 @@ def _catch_signals():
         faulthandler.enable(files.fatal_fd(), all_threads=True)
     # One thread only: walking the others while they run has crashed healthy jobs.
     faulthandler.register(_signal.SIGXCPU, files.fatal_fd(), all_threads=False, chain=True)
-    # SIGURG is ignored by default, so it cannot kill a process that has no guard (any more).
-    faulthandler.register(_signal.SIGURG, files.stacks_fd(), all_threads=False, chain=False)
+    # SIGURG is ignored by default, so it cannot kill a process that has no guard (any more). One signal gives two answers: the stack at once, also
+    # while C code holds the GIL, and the census when bytecode runs again.
+    chain = _signal.getsignal(_signal.SIGURG) in (_signal.SIG_DFL, _signal.SIG_IGN)
+    if chain:
+        _signal.signal(_signal.SIGURG, _take_census)
+    faulthandler.register(_signal.SIGURG, files.stacks_fd(), all_threads=False, chain=chain)
+
+
+def _take_census(number, frame):
+    try:
+        from _mainstay_guard import census
+
+        census.take(_reserve)
+    except Exception:
+        pass
 
 
 def _catch_exceptions(environ):

@@ -1,0 +1,172 @@
+"""What fills the memory: the largest types among a job's objects, from a random sample. Taken once, when memory passes its soft line.
+
+It runs in the signal handler, so in the job's main thread and for some tenths of a second at most: nothing grows there meanwhile, and no second
+thread is about when the job forks. No code of the job's is called: sizes come from C alone. A leaf that several containers refer to counts with
+its share of the references, so what everybody shares is not counted again and again.
+"""
+
+import gc
+import sys
+import time
+
+from _mainstay_guard import files, report
+
+SAMPLE = 20000
+EARLY = 2000  # after so many the first record is written: there may be no time for more
+PATIENCE_S = 0.25  # for the walk and the sample; the list of all objects takes 0.1 s a million before that
+LARGE = 4000  # entries of a container that is looked at for itself
+MOST_LARGE = 50
+FROM_LARGE = 2000  # entries looked at of each
+FROM_SMALL = 400
+TYPES = 15
+GC_HEAD = 16
+
+_object_size = object.__sizeof__
+_method_of_c = type(object.__sizeof__)
+_sizers = {}
+
+
+def take(ours):
+    """Write the record; *ours* is a container that is not the job's. Raises nothing but MemoryError, which the caller drops."""
+    deadline = time.monotonic() + PATIENCE_S
+    objects = gc.get_objects()
+    total = len(objects)
+    large, left_out = _large(objects, deadline)
+    left_out.add(id(ours))
+    counts = {}
+    for container in large:
+        _count_large(counts, container)
+    numbers = _numbers(total)
+    taken = 0
+    sample = {}
+    for number in numbers:
+        thing = objects[number]
+        taken += 1
+        if id(thing) not in left_out:
+            _count(sample, thing)
+        if taken == EARLY:
+            _write(counts, sample, total / taken, total)
+        if taken >= SAMPLE or (taken % 500 == 0 and time.monotonic() > deadline):
+            break
+    del objects, large
+    _write(counts, sample, total / max(taken, 1), total)
+
+
+def _large(objects, deadline):
+    """The largest lists, dicts and sets, and the ids of all that are looked at for themselves."""
+    found = []
+    counter = 0
+    for thing in objects:
+        kind = type(thing)
+        if (kind is list or kind is dict or kind is set) and len(thing) >= LARGE:
+            found.append((len(thing), id(thing), thing))
+        counter += 1
+        if counter % 20000 == 0 and time.monotonic() > deadline:
+            break
+    found.sort(key=lambda entry: entry[:2], reverse=True)
+    del found[MOST_LARGE:]
+    return [entry[2] for entry in found], {entry[1] for entry in found}
+
+
+def _numbers(total):
+    """SAMPLE places in the list in no order: a stride would fall into step with how the job makes its objects. All of a short one."""
+    if total <= SAMPLE:
+        return range(total)
+    state = 0x2545F491
+    numbers = []
+    for _ in range(SAMPLE):
+        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+        numbers.append((state >> 11) % total)
+    return numbers
+
+
+def _count(counts, thing):
+    """A container and its share of the leaves that the collector does not know."""
+    _add(counts, type(thing), 1, _size(thing) + GC_HEAD)
+    for leaf in gc.get_referents(thing)[:FROM_SMALL]:
+        if not gc.is_tracked(leaf):
+            _add_leaf(counts, leaf, 1)
+
+
+def _count_large(counts, container):
+    _add(counts, type(container), 1, _size(container) + GC_HEAD)
+    entries = len(container)
+    seen = 0
+    leaves = []
+    try:
+        if type(container) is list:
+            state = 0x9E3779B9
+            for _ in range(min(FROM_LARGE, entries)):
+                state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+                leaves.append(container[(state >> 11) % entries])
+                seen += 1
+        elif type(container) is dict:
+            for key, value in container.items():
+                leaves += (key, value)
+                seen += 1
+                if seen >= FROM_LARGE:
+                    break
+        else:
+            for value in container:
+                leaves.append(value)
+                seen += 1
+                if seen >= FROM_LARGE:
+                    break
+    except (RuntimeError, IndexError):  # another thread changed it meanwhile
+        pass
+    scale = entries / max(seen, 1)
+    for leaf in leaves:
+        if not gc.is_tracked(leaf):
+            _add_leaf(counts, leaf, scale)
+
+
+def _add_leaf(counts, leaf, scale):
+    kind = type(leaf)
+    if kind is type or leaf is None:
+        return
+    # Ours are: the list it stands in, two names, the argument here and that of getrefcount.
+    share = scale / max(1, sys.getrefcount(leaf) - 4)
+    _add(counts, kind, share, _size(leaf) * share)
+    if kind is tuple or kind is dict:  # those of plain values are leaves too, and hold some
+        for inner in gc.get_referents(leaf)[:FROM_SMALL]:
+            if not gc.is_tracked(inner):
+                part = share / max(1, sys.getrefcount(inner) - 3)
+                _add(counts, type(inner), part, _size(inner) * part)
+
+
+def _add(counts, kind, number, size):
+    entry = counts.get(kind)
+    if entry is None:
+        counts[kind] = [number, size]
+    else:
+        entry[0] += number
+        entry[1] += size
+
+
+def _size(thing):
+    kind = type(thing)
+    sizer = _sizers.get(kind)
+    if sizer is None:
+        sizer = _sizers[kind] = _sizer(kind)
+    try:
+        return sizer(thing)
+    except Exception:
+        return 0
+
+
+def _sizer(kind):
+    """The __sizeof__ of the type if it is written in C, else that of object: a job's own may do anything."""
+    for base in type.__dict__["__mro__"].__get__(kind):
+        method = type.__dict__["__dict__"].__get__(base).get("__sizeof__")
+        if method is not None:
+            return method if type(method) is _method_of_c else _object_size
+    return _object_size
+
+
+def _write(counts, sample, scale, total):
+    whole = {kind: list(entry) for kind, entry in counts.items()}
+    for kind, (number, size) in sample.items():
+        _add(whole, kind, number * scale, size * scale)
+    largest = sorted(whole.items(), key=lambda item: item[1][1], reverse=True)[:TYPES]
+    types = [[report.type_name(kind), int(number + 0.5), int(size)] for kind, (number, size) in largest]
+    files.commit(files.CENSUS, report.dump({"objects": total, "types": types}))
