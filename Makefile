@@ -7,7 +7,7 @@ PY := .venv/bin/python
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-run: venv data ## supervise the example jobs of config.yaml in the foreground
+run: .venv/.run data ## supervise the example jobs of config.yaml in the foreground
 	@cat scripts/welcome.txt
 	@MAINSTAY_LOG_FORMAT=console exec .venv/bin/mainstay run
 
@@ -18,7 +18,10 @@ check: venv lint fast ## the fast checks: format, lint, types, import contracts,
 
 all: check test docs ## check, test and docs
 
-venv: .venv/.done ## the virtual environment in .venv, exactly as locked
+venv: .venv/.done ## the virtual environment in .venv, exactly as locked, with all that checks and tests need
+
+.venv/.run: requirements.lock pyproject.toml scripts/venv.sh
+	@sh scripts/venv.sh run
 
 .venv/.done: requirements-dev.lock pyproject.toml scripts/venv.sh
 	@sh scripts/venv.sh

@@ -1,6 +1,13 @@
 #!/bin/sh
-# Makes .venv exactly as requirements-dev.lock says, with the project itself in it (editable). Called by `make venv`, from the project's root.
+# Makes .venv exactly as a lock says, with the project itself in it (editable). Called by make from the project's root: `venv.sh` for all that the
+# checks and tests need, `venv.sh run` for what Mainstay and its jobs run on, which is a fifth of it.
 set -eu
+kind=${1:-done}
+case $kind in
+run) lock=requirements.lock ;;
+done) lock=requirements-dev.lock ;;
+*) echo "venv.sh: run or nothing, not $kind" >&2; exit 2 ;;
+esac
 
 fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -27,9 +34,10 @@ if ! [ "$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])
     echo "make: .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
 fi
-rm -f .venv/.done
-echo "make: installing the locked packages (about half a minute the first time)"
-.venv/bin/python -m pip install --disable-pip-version-check -qq --require-hashes -r requirements-dev.lock
+rm -f ".venv/.$kind"
+echo "make: installing the packages of $lock"
+.venv/bin/python -m pip install --disable-pip-version-check -qq --require-hashes -r "$lock"
 # "compat": a plain path entry instead of an import hook, which would cost every start of the daemon several milliseconds.
 .venv/bin/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
-touch .venv/.done
+touch ".venv/.$kind"
+[ "$kind" = run ] || touch .venv/.run # the larger lock holds the smaller one

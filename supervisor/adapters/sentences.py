@@ -20,8 +20,15 @@ def _ended(event: _Event) -> str:
 
 
 def _opened(event: _Event) -> str:
-    told = f"; {event['notifications']} notifications are on their way" if event["notifications"] else "; nobody is told"
+    count = event["notifications"]
+    told = "; nobody is told" if not count else "; an alert is on its way" if count == 1 else f"; {count} alerts are on their way"
     return f"{event['job']}: incident {event['incident']} is open ({event['outcome']}){told}."
+
+
+def _drilled(event: _Event) -> str:
+    where = f" at {event['link']}" if event["link"] else ""
+    how = "every link held" if event["result"] == "passed" else f"{event['result']}{where}: {event['detail']}"
+    return f"{event['job']}: drill of {event['fault']}: {how}."
 
 
 def _supervising(event: _Event) -> str:
@@ -52,6 +59,7 @@ _SENTENCES: Final[Mapping[str, Callable[[_Event], str]]] = {
     "config_reloaded": lambda e: f"{e['path']} is in force: {e['jobs']} jobs.",
     "config_refused": lambda e: f"The config was refused, the one in force stays: {e['problem']}",
     "config_warning": lambda e: f"{e['warning']}",
+    "drill_ended": _drilled,
     "shutdown_asked": lambda _: "Stopping everything in order.",
     "everything_stopped": lambda _: "Everything is stopped.",
 }

@@ -350,7 +350,7 @@ def _remove(turn: Turn) -> None:
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.RELOAD)
     timetable.drop_backlog(turn, SkipReason.STOPPED)
-    lifecycle.recover(turn, "the job was removed from the config")
+    lifecycle.recover(turn, "the drill is over" if turn.state.job.drill else "the job was removed from the config")
 
 
 def _change(turn: Turn, before: JobState, new: Job) -> None:

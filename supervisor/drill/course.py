@@ -210,16 +210,18 @@ class Course:
                 at_s = delivery.done_at.timestamp() - self._offset_s - self._began
                 self._see(Seen(link, holds=True, at_s=at_s, detail=_tries(delivery), receiver=name))
             else:
-                self._see(Seen(link, holds=False, at_s=None, detail=self._undelivered(delivery), receiver=name))
+                self._see(Seen(link, holds=False, at_s=None, detail=self._undelivered(delivery, reader.last_refusal(name)), receiver=name))
         if not all(name in done and done[name].state == "sent" for name in wanted):
             raise _Stopped  # whoever was told hears the end all the same: the stand-in leaves, and its incident closes
 
-    def _undelivered(self, delivery: Delivery | None) -> str:
+    def _undelivered(self, delivery: Delivery | None, others: str) -> str:
         if delivery is None:
             return "nothing was sent to it"
         if delivery.state == "dropped":
             return f"given up: {delivery.last_error}"
         waited = f"not delivered within {about_duration(self._plan.delivery_s)}"
+        if not delivery.tries and others:
+            return f"{waited}: it waits because earlier ones fail: {others}"
         return f"{waited}, {counted(delivery.tries, 'try', 'tries')}: {delivery.last_error or 'no answer'}"
 
     def _resolve(self, incident: Incident) -> None:

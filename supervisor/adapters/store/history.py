@@ -81,6 +81,11 @@ class Reads:
             for receiver, kind, state, tries, done, error in rows
         ]
 
+    def last_refusal(self, receiver: str) -> str:
+        """Why the newest notification that still waits for *receiver*, and was tried, did not go through; "" when none was."""
+        sql = "SELECT last_error FROM outbox WHERE receiver = ? AND state = 'due' AND last_error IS NOT NULL ORDER BY seq DESC LIMIT 1"
+        return self._ask("reading the outbox", lambda c: next((row[0] for row in c.execute(sql, (receiver,))), ""))
+
     def meta_beginning_with(self, prefix: str) -> dict[str, str]:
         """All small facts whose key begins with *prefix*, which holds none of LIKE's wildcards."""
         sql = "SELECT key, value FROM meta WHERE key LIKE ? ORDER BY key"
