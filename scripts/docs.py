@@ -189,7 +189,8 @@ def _names(call: ast.Call) -> tuple[str, ...]:
         return (first.value,)
     if isinstance(first, ast.JoinedStr) and isinstance(first.values[0], ast.Constant):
         stem = str(first.values[0].value)
-        return tuple(f"{stem}{end}" for end in ("opened", "seen", "reminded", "told_late", "escalated", "acknowledged", "closed"))
+        ends = ("opened", "seen", "reminded", "told_late", "escalated", "acknowledged", "held", "summed_up", "closed")
+        return tuple(f"{stem}{end}" for end in ends)
     return ()
 
 

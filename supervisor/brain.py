@@ -26,6 +26,7 @@ from supervisor.adapters.store import Store
 from supervisor.backend import Backend
 from supervisor.config.load import load
 from supervisor.core import engine
+from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.model import Incident, Mono, Now
 from supervisor.core.settings import Config, LogFormat
 from supervisor.core.state import EngineState, Memo
@@ -160,7 +161,9 @@ class _Brain:
 
     def _restore(self) -> engine.Step:
         memos: dict[str, Memo] = {}
-        for name, text in self.store.memos().items():
+        texts = self.store.memos()
+        crowd = self._crowd(texts.pop(MEMO, None))
+        for name, text in texts.items():
             try:
                 memos[name] = Memo.decode(text)
             except ValueError as err:
@@ -174,7 +177,17 @@ class _Brain:
         keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended, bool(self.hello.get("stopping")))
         next_run, next_incident = self.store.next_ids()
         next_run = max([next_run, *(run + 1 for run, _ in {*live, *ended})])  # a history that was lost knows nothing of these
-        return engine.restore(self.config.jobs, memos, incidents, (next_run, next_incident), keeper, Now(self.now.mono, self.now.wall))
+        now = Now(self.now.mono, self.now.wall)
+        return engine.restore(self.config.jobs, memos, incidents, (next_run, next_incident), keeper, now, crowd)
+
+    @staticmethod
+    def _crowd(text: str | None) -> Crowd:
+        """What receivers were told of lately."""
+        try:
+            return Crowd() if text is None else Crowd.decode(text)
+        except ValueError as err:
+            log.error("memo_unreadable", job=MEMO, error=str(err), consequence="alerts are counted afresh")  # noqa: TRY400
+            return Crowd()
 
     def _containment(self) -> Mapping[str, str]:
         if self.hello["cgroup"] is not None:

@@ -27,7 +27,7 @@ from supervisor.adapters.metrics import Metrics
 from supervisor.core import engine
 from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
 from supervisor.core.engine import Answer
-from supervisor.core.events import AttemptEnded, AttemptStarted, Breached, Due, Event, Reconfigured, ShutdownAsked
+from supervisor.core.events import AttemptEnded, AttemptStarted, Breached, Due, Event, Reconfigured, ShutdownAsked, SummariesDue
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
 from supervisor.core.records import Notification
 from supervisor.core.settings import Config
@@ -680,6 +680,9 @@ class Daemon:
         self._metrics.set("mainstay_loop_last_tick_timestamp_seconds", now.wall.timestamp())
         self._notice_jump(now.wall.timestamp() - now.mono)
         self.watch.find_strays(self._keeper_pid, (os.getpid(),))
+        summary = self.state.crowd.due_at()
+        if summary is not None and summary <= now.wall:
+            self._step(SummariesDue())
         self._take_metrics_in_turn(tuple(self._live.values()))
         with self._guarded("drilling"):
             self.drills_due(self.config.jobs, now.wall)

@@ -7,6 +7,7 @@ from supervisor.core.actions import (
     Action,
     StartAttempt,
     TellAttemptEnded,
+    TellGathered,
     TellIncident,
     TellParked,
     TellRunEnded,
@@ -39,6 +40,8 @@ class Teller:
                 self._metrics.inc("mainstay_job_slots_missed_total", job_name=action.job, reason=action.reason.value)
             case TellIncident():
                 self._incident(action)
+            case TellGathered():
+                self._metrics.inc("mainstay_notifications_total", receiver=action.receiver, result="gathered")
             case TellParked():
                 log.error("job_parked", job=action.job, outcome=action.outcome.value, why=action.why, mend=f"mainstay start {action.job}")
             case TellSilenced(job, until, comment):
@@ -104,7 +107,7 @@ class Teller:
 
     def _incident(self, action: TellIncident) -> None:
         incident = action.incident
-        (log.info if action.what in ("closed", "acknowledged") else log.warning)(
+        (log.info if action.what in ("closed", "acknowledged", "held") else log.warning)(
             f"incident_{action.what}",
             incident=incident.id,
             job=incident.job,

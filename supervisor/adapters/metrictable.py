@@ -149,8 +149,9 @@ _INCIDENTS = (
         "mainstay_notifications_total",
         _COUNTER,
         Scope.RECEIVER,
-        "Notifications by what became of them: sent, failed (one try; it is tried again), dropped (given up for good).",
-        (_closed("result", ("sent", "failed", "dropped")),),
+        "Notifications by what became of them: sent, failed (one try; it is tried again), dropped (given up for good); gathered: an opening that is told "
+        "in a summary only, because too many came at once.",
+        (_closed("result", ("sent", "failed", "dropped", "gathered")),),
     ),
     Declaration(
         "mainstay_notification_queue_length",

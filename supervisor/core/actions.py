@@ -75,12 +75,19 @@ class TellSlotMissed:
 
 @dataclass(frozen=True, slots=True)
 class TellIncident:
-    """An incident changed; ``what`` is opened, seen, reminded, told_late, escalated, acknowledged or closed. ``notified`` counts the
-    notifications queued."""
+    """An incident changed; ``what`` is opened, seen, reminded, told_late, escalated, acknowledged, held (well, but it flaps), summed_up or closed.
+    ``notified`` counts the notifications queued."""
 
     incident: Incident
     what: str
     notified: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellGathered:
+    """The opening of an incident is told to this receiver in a summary only."""
+
+    receiver: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ Action = (
     | TellRunEnded
     | TellSlotMissed
     | TellIncident
+    | TellGathered
     | TellParked
     | TellSilenced
     | Finished

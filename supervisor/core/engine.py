@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Final, assert_never
 
 from supervisor.core import incidents, lifecycle, overdue, silences, timetable
-from supervisor.core.actions import Action, Finished, KillTree, TellIncident, TellSilenced
+from supervisor.core.actions import Action, Finished, KillTree, Record, TellIncident, TellSilenced
+from supervisor.core.crowd import EVERYONE, MEMO, Crowd, receiver_of, summarize
 from supervisor.core.events import (
     AttemptEnded,
     AttemptLost,
@@ -22,14 +23,16 @@ from supervisor.core.events import (
     Reconfigured,
     ShutdownAsked,
     SilenceWish,
+    SummariesDue,
     Verb,
     Wish,
 )
 from supervisor.core.model import Incident, Job, Launch, Mono, Now, Outcome, RestartWhen, RunId, State, Trigger, Wall
 from supervisor.core.plan import restarts_running
-from supervisor.core.records import SkipReason
+from supervisor.core.records import JobMemo, SkipReason
 from supervisor.core.state import EngineState, JobState, LiveRun, Memo, StopReason
 from supervisor.core.turn import Turn
+from supervisor.core.units import format_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ def step(state: EngineState, event: Event, now: Now) -> Step:
             return _reconfigure(state, jobs, now)
         case IncidentWish():
             return _incident_wish(state, event, now)
+        case SummariesDue():
+            return _summaries_due(state, now)
         case AttemptStarted() | AttemptEnded() | AttemptLost() | Breached() | Due() | Wish() | SilenceWish():
             return _step_job(state, event, now)
         case _:
@@ -117,7 +122,9 @@ def _close(state: EngineState, turn: Turn, answer: Answer | None = None) -> Step
         former = MappingProxyType({**former, name: turn.state.memo})
     else:
         jobs[name] = turn.state
-    new = replace(state, jobs=MappingProxyType(jobs), next_run=turn.next_run, next_incident=turn.next_incident, former=former)
+    new = replace(
+        state, jobs=MappingProxyType(jobs), next_run=turn.next_run, next_incident=turn.next_incident, former=former, crowd=turn.crowd
+    )
     if new.closing and new.is_idle:
         actions.append(Finished())
     return Step(new, tuple(actions), answer, (name,))
@@ -133,6 +140,8 @@ def _due(turn: Turn) -> None:
         lifecycle.due(turn, run)
     timetable.due(turn)
     _overdue(turn)
+    if turn.state.calm_at is not None and turn.now.wall >= turn.state.calm_at:
+        lifecycle.recover(turn, f"it has been well for {format_duration(incidents.CALM_S)}", for_good=True)
     changed, notifications = incidents.remind(turn.state.incidents, turn.state.job, turn.now.wall)
     if changed:
         sent = turn.incidents(changed, notifications)
@@ -150,7 +159,7 @@ def _overdue(turn: Turn) -> None:
     verdict = overdue.verdict(job, memo.last_success_at, memo.expected_since or memo.configured_at, now)
     run = memo.last.run if memo.last is not None else 0
     changed, notifications, turn.next_incident = incidents.observe(
-        turn.state.incidents, job, verdict, run, max(memo.failures_in_row, job.alerts.after), now, turn.next_incident
+        turn.state.incidents, job, verdict, run, max(memo.failures_in_row, job.alerts.after), now, turn.next_incident, past=memo.past
     )
     sent = turn.incidents(changed, notifications)
     for incident in changed:
@@ -270,21 +279,72 @@ def _silence(turn: Turn, wish: SilenceWish) -> Answer:
 
 
 def _incident_wish(state: EngineState, wish: IncidentWish, now: Now) -> Step:
+    summary = next((one for one in state.summaries.values() if one.id == wish.incident), None)
+    if summary is not None:
+        return _summary_wish(state, summary, wish, now)
     for job in state.jobs.values():
         incident = next((one for one in job.incidents if one.id == wish.incident), None)
-        if incident is None:
-            continue
-        turn = Turn(state, job, now)
-        if wish.resolve:
-            changed, notifications = incidents.resolve(incident, job.job, now.wall)
-        else:
-            changed, notifications = incidents.acknowledge(incident, job.job, now.wall)
-        sent = turn.incidents(changed, notifications)
-        what = "closed" if wish.resolve else "acknowledged"
-        for one in changed:
-            turn.tell(TellIncident(one, what, len(sent)))
-        return _close(state, turn, Answer(ok=True, text=f"incident {incident.id} ({job.name}) is {what}"))
+        if incident is not None:
+            return _wish_about(state, job, (incident,), wish, now, f"incident {incident.id} ({job.name}) is {_word(wish)}")
     return Step(state, (), Answer(ok=False, text=f"there is no open incident {wish.incident}; `mainstay incidents` lists them"))
+
+
+def _word(wish: IncidentWish) -> str:
+    return "closed" if wish.resolve else "acknowledged"
+
+
+def _wish_about(state: EngineState, job: JobState, found: tuple[Incident, ...], wish: IncidentWish, now: Now, text: str = "") -> Step:
+    """What a person said of incidents of one job."""
+    turn = Turn(state, job, now)
+    for incident in found:
+        if wish.resolve:
+            changed, notifications = incidents.resolve(incident, job.job, now.wall, who=wish.who, note=wish.note, fix=wish.fix)
+        else:
+            changed, notifications = incidents.acknowledge(incident, job.job, now.wall, who=wish.who, note=wish.note)
+        sent = turn.incidents(changed, notifications)
+        for one in changed:
+            turn.tell(TellIncident(one, _word(wish), len(sent)))
+    return _close(state, turn, Answer(ok=True, text=text))
+
+
+# ---------------------------------------------------------------- summaries of many incidents
+
+
+def _summary_wish(state: EngineState, summary: Incident, wish: IncidentWish, now: Now) -> Step:
+    """What a person says of a summary holds for all that is in it."""
+    receiver, count = receiver_of(summary), 0
+    actions: list[Action] = []
+    touched: list[str] = []
+    for name in tuple(state.jobs):
+        found = tuple(one for one in state.jobs[name].incidents if receiver in one.gathered)
+        if found:
+            done = _wish_about(state, state.jobs[name], found, wish, now)
+            state, actions, count = done.state, [*actions, *_unfinished(done)], count + len(found)
+            touched.append(name)
+    if not wish.resolve:
+        known, _ = incidents.acknowledge(summary, Job(EVERYONE, Launch((), "/")), now.wall, who=wish.who, note=wish.note)
+        if known:
+            state = replace(state, summaries=MappingProxyType({**state.summaries, receiver: known[0]}))
+            actions.append(Record(known))
+    text = f"summary {summary.id}: {count} incidents are {_word(wish)}"
+    return Step(state, tuple(actions), Answer(ok=True, text=text), tuple(touched))
+
+
+def _summaries_due(state: EngineState, now: Now) -> Step:
+    due_at = state.crowd.due_at()
+    if due_at is None or due_at > now.wall:
+        return Step(state, ())
+    everything = (incident for job in state.jobs.values() for incident in job.incidents)
+    made = summarize(state.crowd, everything, state.summaries, now.wall, state.next_incident)
+    standing = {**state.summaries, **{receiver_of(one): one for one in made.summaries}}
+    open_ = {receiver: one for receiver, one in standing.items() if one.closed_at is None}
+    new = replace(state, crowd=made.crowd, summaries=MappingProxyType(open_), next_incident=made.next_id)
+    tells: list[Action] = []
+    for one in made.summaries:
+        what = "closed" if one.closed_at is not None else "seen" if receiver_of(one) in state.summaries else "summed_up"
+        tells.append(TellIncident(one, what, sum(each.incident == one.id for each in made.notifications)))
+    record = Record((*made.summaries, *made.notifications, JobMemo(MEMO, made.crowd.encode())))
+    return Step(new, (record, *tells))
 
 
 # ---------------------------------------------------------------- all jobs at once
@@ -350,7 +410,8 @@ def _remove(turn: Turn) -> None:
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.RELOAD)
     timetable.drop_backlog(turn, SkipReason.STOPPED)
-    lifecycle.recover(turn, "the drill is over" if turn.state.job.drill else "the job was removed from the config")
+    because = "the drill is over" if turn.state.job.drill else "the job was removed from the config"
+    lifecycle.recover(turn, because, for_good=True)
 
 
 def _change(turn: Turn, before: JobState, new: Job) -> None:
@@ -397,16 +458,27 @@ def restore(
     next_ids: tuple[int, int],
     keeper: KeeperView,
     now: Now,
+    crowd: Crowd | None = None,
 ) -> Step:
-    """The state that the last brain left behind, held against what the keeper holds.
+    """The state that the last brain left behind, held against what the keeper holds. *crowd* is what ``core.crowd`` remembers.
 
     Each live run of the memos is in exactly one of these positions: its attempt lives (adopted), has ended (the daemon feeds the
     exit record as an event next), was never asked for (asked for now: same run, same attempt), or died unseen with an earlier keeper or
     an earlier boot (lost). Attempts of the keeper that no memo knows (the history was broken) are killed.
     """
     former = {name: memo for name, memo in memos.items() if name not in jobs and not memo.runs}
+    standing = {receiver_of(one): one for one in open_incidents.get(EVERYONE, ())}
+    open_incidents = {name: found for name, found in open_incidents.items() if name != EVERYONE}
     state = EngineState(
-        MappingProxyType({}), next_ids[0], next_ids[1], keeper.boot_id, keeper.epoch, keeper.stopping, MappingProxyType(former)
+        MappingProxyType({}),
+        next_ids[0],
+        next_ids[1],
+        keeper.boot_id,
+        keeper.epoch,
+        keeper.stopping,
+        MappingProxyType(former),
+        crowd or Crowd(),
+        MappingProxyType(standing),
     )
     actions: list[Action] = []
     touched: list[str] = []
@@ -472,4 +544,6 @@ def earliest(state: EngineState) -> tuple[Mono | None, Wall | None]:
     """The next deadline of any job on each of the two clocks; for tests and simulators (the daemon keeps a heap)."""
     monos = [mono for job in state.jobs.values() if (mono := job.mono_deadline()) is not None]
     walls = [wall for job in state.jobs.values() if (wall := job.wall_deadline(closing=state.closing)) is not None]
+    summary = state.crowd.due_at()
+    walls += [summary] if summary is not None else []
     return min(monos, default=None), min(walls, default=None)

@@ -108,6 +108,11 @@ class SilenceWish:
 
 
 @dataclass(frozen=True, slots=True)
+class SummariesDue:
+    """A summary of many incidents may be due (``EngineState.crowd``); harmless when none is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reconfigured:
     """A new config is in force, with these jobs."""
 
@@ -119,4 +124,16 @@ class ShutdownAsked:
     """Stop everything in order, then finish."""
 
 
-Event = AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | SilenceWish | IncidentWish | Reconfigured | ShutdownAsked
+Event = (
+    AttemptStarted
+    | AttemptEnded
+    | AttemptLost
+    | Breached
+    | Due
+    | Wish
+    | SilenceWish
+    | IncidentWish
+    | SummariesDue
+    | Reconfigured
+    | ShutdownAsked
+)

@@ -2,7 +2,10 @@
 
 Pure functions over the open incidents of one job. What they return is to be recorded; sending is the outbox's business, and a
 notification's key makes asking twice send once. A person is told of an opening when the job has failed ``alerts.after`` times in a row, and
-of the end only if told of the beginning.
+of the end only if told of the beginning. How many are told one by one is ``core.crowd``'s to say.
+
+A bug that comes back within ``REGRESSION_S`` of its end opens a new incident that names the old one and what ended it. One that opened
+``FLAP_OPENINGS`` times within ``FLAP_S`` flaps: from then on a good run does not end it, only ``CALM_S`` without a failure.
 """
 
 import json
@@ -17,6 +20,11 @@ from supervisor.core.records import Notification, NotificationKind
 SCHEMA = 1
 LINES_MAX = 20  # evidence in a notification; the dossier has all of it
 LINE_MAX = 500
+REGRESSION_S = 30 * 86400.0
+PAST_KEPT = 20  # bugs of one job that are remembered after their end
+FLAP_OPENINGS = 3
+FLAP_S = 3600.0
+CALM_S = 900.0
 
 Changed = tuple[Incident, ...]
 Notifications = tuple[Notification, ...]
@@ -31,6 +39,18 @@ class Facts:
     will: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is remembered of a bug whose incident is over: the incident, when and why it closed, what is said to have mended it, when it opened lately."""
+
+    fingerprint: str
+    incident: int
+    closed_at: Wall
+    because: str
+    fix: str = ""
+    openings: tuple[Wall, ...] = ()
+
+
 def observe(
     open_: Sequence[Incident],
     job: Job,
@@ -42,48 +62,98 @@ def observe(
     *,
     did: Sequence[str] = (),
     will: Sequence[str] = (),
+    past: Sequence[Past] = (),
 ) -> tuple[Changed, Notifications, int]:
     """A bad end was judged: its incident counts it or opens. A good end changes nothing here (see ``recover``)."""
     if not verdict.outcome.is_bad:
         return (), (), next_id
     known = next((one for one in open_ if one.fingerprint == verdict.fingerprint and one.closed_at is None), None)
     if known is None:
-        incident = _opened(job, verdict, run, now, next_id)
+        incident = _regression(_opened(job, verdict, run, now, next_id), past)
         next_id += 1
     else:
         incident = replace(known, last_at=max(now, known.last_at), last_run=run, occurrences=known.occurrences + 1)
     if incident.alerted or incident.acknowledged or not job.alerts.to or consecutive_failures < job.alerts.after:
         return (incident,), (), next_id
     told = replace(incident, alerted=True, reminded_at=None if now == incident.opened_at else now)
-    facts = Facts(verdict.evidence, did, will)
+    again = (f"this came back: {told.regression_note}",) if told.regression_note else ()
+    facts = Facts((*again, *verdict.evidence), did, will)
     return (told,), _notify(told, job.alerts, NotificationKind.OPENED, now, facts), next_id
 
 
-def recover(open_: Sequence[Incident], job: Job, now: Wall, because: str) -> tuple[Changed, Notifications]:
-    """The job is well: all its open incidents close."""
+def recover(open_: Sequence[Incident], job: Job, now: Wall, because: str, *, by: str = "", fix: str = "") -> tuple[Changed, Notifications]:
+    """The job is well: all its open incidents close. ``by`` and ``fix`` are for a person who says so."""
     changed: list[Incident] = []
     notifications: list[Notification] = []
     for incident in open_:
         if incident.closed_at is not None:
             continue
-        closed = replace(incident, closed_at=max(now, incident.opened_at), closed_because=because)
+        closed = replace(incident, closed_at=max(now, incident.opened_at), closed_because=because, closed_by=by, fix=fix)
         changed.append(closed)
         if closed.alerted:
             notifications += _notify(closed, job.alerts, NotificationKind.CLOSED, now, Facts())
     return tuple(changed), tuple(notifications)
 
 
-def resolve(incident: Incident, job: Job, now: Wall, because: str = "an operator resolved it") -> tuple[Changed, Notifications]:
-    """An operator closes it. Nothing happens to one that is closed already."""
-    return recover((incident,), job, now, because)
+def resolve(incident: Incident, job: Job, now: Wall, *, who: str = "", note: str = "", fix: str = "") -> tuple[Changed, Notifications]:
+    """A person closes it. Nothing happens to one that is closed already."""
+    because = f"{who or 'an operator'} resolved it" + (f": {note}" if note else "")
+    return recover((incident,), job, now, because, by=who or "an operator", fix=fix)
 
 
-def acknowledge(incident: Incident, job: Job, now: Wall) -> tuple[Changed, Notifications]:
-    """An operator knows of it: no more reminders, and no late alert of its opening. Its end is still told to whom its opening was."""
-    del job, now
-    if incident.closed_at is not None or incident.acknowledged:
+def acknowledge(incident: Incident, job: Job, now: Wall, *, who: str = "", note: str = "") -> tuple[Changed, Notifications]:
+    """A person knows of it: no more reminders, and no late alert of its opening. Its end is still told to whom its opening was.
+
+    Who comes second changes nothing, unless with a note.
+    """
+    del job
+    if incident.closed_at is not None or (incident.acknowledged and not note):
         return (), ()
-    return (replace(incident, acknowledged=True),), ()
+    known = replace(incident, acknowledged=True, acknowledged_at=now, acknowledged_by=who or "an operator", acknowledged_note=note)
+    return (known,), ()
+
+
+# ---------------------------------------------------------------- coming back
+
+
+def remember(past: Sequence[Past], closed: Incident) -> tuple[Past, ...]:
+    """*past* with what *closed* was; the latest ``PAST_KEPT`` bugs are kept."""
+    before = next((one for one in past if one.fingerprint == closed.fingerprint), None)
+    openings = (*(before.openings if before else ()), closed.opened_at)[-FLAP_OPENINGS:]
+    others = [one for one in past if one.fingerprint != closed.fingerprint]
+    known = Past(closed.fingerprint, closed.id, closed.closed_at or closed.last_at, closed.closed_because or "", closed.fix, openings)
+    return (*others, known)[-PAST_KEPT:]
+
+
+def flaps(incident: Incident, past: Sequence[Past]) -> bool:
+    """Whether it had opened so often when it opened that a good run is no end of it."""
+    before = next((one for one in past if one.fingerprint == incident.fingerprint), None)
+    openings = (*(before.openings if before else ()), incident.opened_at)
+    return sum(abs((incident.opened_at - at).total_seconds()) <= FLAP_S for at in openings) >= FLAP_OPENINGS
+
+
+def held(open_: Sequence[Incident], past: Sequence[Past]) -> Changed:
+    """Those that a good run does not end."""
+    return tuple(one for one in open_ if one.closed_at is None and flaps(one, past))
+
+
+def calm_at(well_since: Wall) -> Wall:
+    """When a job that flapped is well enough for its incidents to close."""
+    return well_since + timedelta(seconds=CALM_S)
+
+
+def _regression(incident: Incident, past: Sequence[Past]) -> Incident:
+    before = next((one for one in past if one.fingerprint == incident.fingerprint), None)
+    if before is None or (incident.opened_at - before.closed_at).total_seconds() > REGRESSION_S:
+        return incident
+    fix = f"; fix: {before.fix}" if before.fix else ""
+    note = (
+        f"incident {before.incident} was closed at {before.closed_at:%Y-%m-%d %H:%M:%S} UTC because {before.because or 'it was over'}{fix}"
+    )
+    return replace(incident, regression_of=before.incident, regression_note=clean(note, LINE_MAX))
+
+
+# ---------------------------------------------------------------- reminders and words
 
 
 def remind(open_: Sequence[Incident], job: Job, now: Wall) -> tuple[Changed, Notifications]:
@@ -126,6 +196,12 @@ def body(incident: Incident, kind: NotificationKind, facts: Facts, now: Wall) ->
         "last_at": stamp(incident.last_at),
         "closed_at": None if incident.closed_at is None else stamp(incident.closed_at),
         "closed_because": incident.closed_because,
+        "closed_by": incident.closed_by,
+        "fix": incident.fix,
+        "acknowledged_by": incident.acknowledged_by,
+        "acknowledged_note": incident.acknowledged_note,
+        "regression_of": incident.regression_of,
+        "regression_note": incident.regression_note,
         "occurrences": incident.occurrences,
         "run": incident.run,
         "last_run": incident.last_run,

@@ -134,9 +134,9 @@ def due(turn: Turn, run: LiveRun) -> None:
         elif run.phase is State.STOPPING:
             turn.put(replace(run, deadline=None, killed=True))
             turn.order(KillTree(turn.state.name, run.id, run.attempt, KILL_FOR_STOP))
-    memo, job = turn.state.memo, turn.state.job_of(run.id)
+    job = turn.state.job_of(run.id)
     stable = run.phase is State.RUNNING and turn.now.mono >= run.attempt_at + job.restart.stable_s  # added up as its deadline was
-    if stable and job.schedule.is_service and (memo.failures_in_row or turn.state.incidents):
+    if stable and job.schedule.is_service and turn.state.awaits_recovery:
         turn.state = turn.state.remember(failures_in_row=0)
         recover(turn, f"it has run for {format_duration(job.restart.stable_s)}")
 
@@ -160,9 +160,15 @@ def attempt_ended(turn: Turn, event: AttemptEnded) -> None:
     _settle(turn, run, event, outcome.judge(job.limits, job.expect, event.evidence))
 
 
-def recover(turn: Turn, because: str) -> None:
-    """The job is well again: its incidents close."""
-    changed, notifications = incidents.recover(turn.state.incidents, turn.state.job, turn.now.wall, because)
+def recover(turn: Turn, because: str, *, for_good: bool = False) -> None:
+    """The job is well again: its incidents close, unless one flaps; *for_good*: those too."""
+    memo, now = turn.state.memo, turn.now.wall
+    held = () if for_good else incidents.held(turn.state.incidents, memo.past)
+    turn.state = turn.state.remember(well_since=min(memo.well_since or now, now) if held else None)
+    for incident in held if memo.well_since is None else ():
+        turn.tell(TellIncident(incident, "held", 0))
+    ending = [incident for incident in turn.state.incidents if incident not in held]
+    changed, notifications = incidents.recover(ending, turn.state.job, now, because)
     sent = turn.incidents(changed, notifications)
     for incident in changed:
         turn.tell(TellIncident(incident, "closed", len(sent)))
@@ -184,13 +190,14 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     turn.put(run)
     _count_failures(turn, job, verdict, event)
     decision = _decide(turn, run, job, verdict)
-    incident, told = _observe(turn, run, job, verdict, _will(turn, run, decision))
+    did, will = _did(run, event, verdict), _will(turn, run, decision)
+    incident, told = _observe(turn, run, job, verdict, did, will)
     report = dossier.make_report(
         _occasion(run, job, event),
         verdict,
         event.evidence,
-        did=[*_did(run, event, verdict), *told],
-        will=_will(turn, run, decision),
+        did=[*did, *told],
+        will=will,
         incident=incident,
     )
     row = _attempt_row(turn, run, AttemptPhase.ENDED)
@@ -254,17 +261,18 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict) -> restart.Dec
     return decision
 
 
-def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[str]) -> tuple[Incident | None, list[str]]:
+def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str], will: list[str]) -> tuple[Incident | None, list[str]]:
     """The incident that this end belongs to, and what people were told."""
     if verdict.outcome is Outcome.STOPPED:
         return None, []
     if not verdict.outcome.is_bad:
         recover(turn, f"run {run.id} succeeded")
         return None, []
+    turn.state = turn.state.remember(well_since=None)
     known = {incident.id for incident in turn.state.incidents}
     failures, now = turn.state.memo.failures_in_row, turn.now.wall
     changed, notifications, turn.next_incident = incidents.observe(
-        turn.state.incidents, job, verdict, run.id, failures, now, turn.next_incident, will=will
+        turn.state.incidents, job, verdict, run.id, failures, now, turn.next_incident, did=did, will=will, past=turn.state.memo.past
     )
     sent = turn.incidents(changed, notifications)
     for incident in changed:
@@ -275,7 +283,8 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, will: list[st
     told = f"; an alert goes to {', '.join(dict.fromkeys(one.receiver for one in sent))}" if sent else ""
     if notifications and not sent:
         reason = silences.quiet(job, turn.state.memo.desk.silences, now)
-        told = f"; nobody is alerted{f' until {reason.until:%Y-%m-%d %H:%M} UTC: {reason.why}' if reason else ''}"
+        quiet = f"nobody is alerted until {reason.until:%Y-%m-%d %H:%M} UTC: {reason.why}" if reason else ""
+        told = f"; {quiet or 'too many came at once: one alert tells of them together'}"
     return changed[0], [f"{word} incident {changed[0].id}{told}"]
 
 

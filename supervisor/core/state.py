@@ -10,6 +10,7 @@ import msgspec
 
 from supervisor.core import dispatch, overdue, schedule
 from supervisor.core import incidents as incident_rules
+from supervisor.core.crowd import Crowd
 from supervisor.core.lived import Stretch
 from supervisor.core.model import Every, Incident, Job, Mono, Outcome, RunId, State, Trigger, Wall
 
@@ -74,7 +75,9 @@ class Memo:
 
     ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``), ``settled_at`` since when the wall
     clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end. ``expected_since``: successes are
-    expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``. ``desk``: silences, and what was said of the open incidents (see ``core.dispatch``).
+    expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``. ``desk``: silences, and what was said
+    of the open incidents (see ``core.dispatch``). ``past``: bugs whose incidents are over. ``well_since``: it has not failed since then, while an
+    incident that flaps is held open.
     """
 
     configured_at: Wall
@@ -96,6 +99,8 @@ class Memo:
     last_failure_at: Wall | None = None
     expected_since: Wall | None = None
     desk: dispatch.Desk = dispatch.NOTHING
+    past: tuple[incident_rules.Past, ...] = ()
+    well_since: Wall | None = None
 
     def encode(self) -> str:
         """As JSON text."""
@@ -180,8 +185,19 @@ class JobState:
             if run.deadline is not None:
                 yield run.deadline
             job = self.job_of(run.id)
-            if run.phase is State.RUNNING and job.schedule.is_service and (self.memo.failures_in_row or self.incidents):
+            if run.phase is State.RUNNING and job.schedule.is_service and self.awaits_recovery:
                 yield Mono(run.attempt_at + job.restart.stable_s)
+
+    @property
+    def awaits_recovery(self) -> bool:
+        """Something is to be called over once the job proves to be well."""
+        return bool(self.memo.failures_in_row or (self.incidents and self.memo.well_since is None))
+
+    @property
+    def calm_at(self) -> Wall | None:
+        """When it has been well for so long that even an incident that flaps is over."""
+        since = self.memo.well_since
+        return None if since is None or not self.incidents else incident_rules.calm_at(since)
 
     @property
     def awaits_first_run(self) -> bool:
@@ -211,6 +227,7 @@ class JobState:
         """The next moment on the wall clock at which something is due; while Mainstay is *closing* nothing begins any more."""
         moments = [incident_rules.next_reminder(incident, self.job.alerts) for incident in self.incidents]
         moments += [dispatch.next_look(self.memo.desk, self.job, self.incidents)]
+        moments.append(self.calm_at)
         if not (closing or self.removed):
             moments += [self.next_start, self.memo.paused_until if self.memo.paused else None, self.overdue_at]
             moments += [self.memo.configured_at] if self.awaits_first_run else []
@@ -220,7 +237,8 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """All jobs, the next numbers, and whether we are stopping. ``former``: the memos of jobs that left, lest a slot run twice."""
+    """All jobs, the next numbers, and whether we are stopping. ``former``: the memos of jobs that left, lest a slot run twice.
+    ``crowd``: what receivers were told of lately, ``summaries`` the open summaries by receiver (``core.crowd``)."""
 
     jobs: Mapping[str, JobState]
     next_run: RunId = 1
@@ -229,6 +247,8 @@ class EngineState:
     epoch: str = ""
     closing: bool = False
     former: Mapping[str, Memo] = field(default_factory=lambda: MappingProxyType({}))
+    crowd: Crowd = field(default_factory=Crowd)
+    summaries: Mapping[str, Incident] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def is_idle(self) -> bool:

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from supervisor.core import dispatch
-from supervisor.core.actions import Action, Record, TellIncident
+from supervisor.core import crowd, dispatch
+from supervisor.core.actions import Action, Record, TellGathered, TellIncident
+from supervisor.core.incidents import remember
 from supervisor.core.model import Incident, Now
 from supervisor.core.records import JobMemo, Notification, Row
 from supervisor.core.state import EngineState, JobState, LiveRun
@@ -21,6 +22,8 @@ class Turn:
         self.next_run = engine.next_run
         self.next_incident = engine.next_incident
         self.durable = False
+        self.crowd = engine.crowd
+        self._crowd_before = engine.crowd
         self._before = state.memo
         self._rows: list[Row] = []
         self._orders: list[Action] = []
@@ -43,20 +46,24 @@ class Turn:
         self.state = self.state.with_run(run)
 
     def incidents(self, changed: tuple[Incident, ...], notifications: tuple[Notification, ...]) -> tuple[Notification, ...]:
-        """Incidents that changed, and what is to be said about them; what of it goes out now (see ``dispatch``)."""
+        """Incidents that changed, and what is to be said about them; what of it goes out now (see ``dispatch``), one by one (see ``crowd``)."""
         by_id = {incident.id: incident for incident in self.state.incidents} | {incident.id: incident for incident in changed}
         self.state = replace(self.state, incidents=tuple(one for one in by_id.values() if one.closed_at is None))
         desk, sent = dispatch.route(self.state.memo.desk, self.state.job, changed, notifications, self.now.wall)
         self._settle(desk)
-        self._rows += changed
-        self._rows += sent
+        sent = self._admit(sent, changed)
+        past = self.state.memo.past
+        for incident in changed:
+            past = past if incident.closed_at is None else remember(past, incident)
+        if past is not self.state.memo.past:
+            self.state = self.state.remember(past=past)
         return sent
 
     def dispatch_due(self) -> None:
         """What is said by itself: the first word after a silence, an escalation."""
         desk, sent, words = dispatch.due(self.state.memo.desk, self.state.job, self.state.incidents, self.now.wall)
         self._settle(desk)
-        self._rows += sent
+        self._admit(sent)
         for word in words:
             self.tell(TellIncident(word.incident, word.what, word.count))
 
@@ -64,9 +71,28 @@ class Turn:
         if desk != self.state.memo.desk:
             self.state = self.state.remember(desk=desk)
 
+    def _admit(self, sent: tuple[Notification, ...], changed: tuple[Incident, ...] = ()) -> tuple[Notification, ...]:
+        """Write the *changed* incidents and what of *sent* goes out one by one. A drill's alert is the whole point of it."""
+        if self.state.job.drill:
+            self._rows += [*changed, *sent]
+            return sent
+        about = {incident.id: incident for incident in (*self.state.incidents, *changed)}
+        admitted = crowd.admit(self.crowd, tuple(about.values()), sent, self.now.wall)
+        self.crowd = admitted.crowd
+        for receiver in admitted.gathered:
+            self.tell(TellGathered(receiver))
+        now = {incident.id: incident for incident in admitted.incidents}
+        self.state = replace(self.state, incidents=tuple(now[one.id] for one in self.state.incidents))
+        known = {incident.id for incident in changed}
+        self._rows += [one for key, one in now.items() if key in known or one != about[key]]
+        self._rows += admitted.notifications
+        return admitted.notifications
+
     def finish(self) -> list[Action]:
         """The actions in order: one record, then the orders, then what is told."""
         if self.state.memo is not self._before:
             self.write(JobMemo(self.state.name, self.state.memo.encode()))
+        if self.crowd is not self._crowd_before:
+            self.write(JobMemo(crowd.MEMO, self.crowd.encode()))
         record: list[Action] = [Record(tuple(self._rows), durable=self.durable)] if self._rows else []
         return record + self._orders + self._tells

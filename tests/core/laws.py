@@ -1,6 +1,7 @@
 """What holds for every step of the engine, whatever the event: the order of the actions, what is written, what is waited for."""
 
 from supervisor.core.actions import AskToStop, Finished, KillTree, Record, StartAttempt
+from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.engine import Step
 from supervisor.core.events import Due, Event
 from supervisor.core.model import Now, State
@@ -55,6 +56,8 @@ def check_memos(before: EngineState, result: Step) -> None:
             assert name in texts, f"the memo of {name} changed and was not written"
         if name in texts:
             assert Memo.decode(texts[name]) == state.memo
+    if before.jobs and before.crowd != result.state.crowd:
+        assert Crowd.decode(texts[MEMO]) == result.state.crowd, "what receivers were told changed and was not written"
     for name in before.jobs.keys() - result.state.jobs.keys():
         assert name in texts or result.state.former[name] == before.jobs[name].memo, f"{name} left and its last memo was not written"
 

@@ -117,8 +117,10 @@ def test_an_acknowledged_incident_is_silent_until_its_end():
 
 def test_an_operator_closes_an_incident_once():
     incident, _ = opened()
-    (closed,), told = resolve(incident, job(), at(3))
-    assert (closed.closed_because, len(told)) == ("an operator resolved it", 2)
+    (closed,), told = resolve(incident, job(), at(3), who="ada", note="the disk was full", fix="3f2a91c")
+    assert (closed.closed_because, closed.closed_by, closed.fix) == ("ada resolved it: the disk was full", "ada", "3f2a91c")
+    assert len(told) == 2
+    assert resolve(incident, job(), at(3))[0][0].closed_because == "an operator resolved it"
     assert resolve(closed, job(), at(4)) == ((), ())
     assert acknowledge(closed, job(), at(4)) == ((), ())
 
@@ -149,6 +151,12 @@ def test_a_notification_says_what_happened_and_what_is_being_done():
         "last_at": "2026-03-01T12:00:00.000Z",
         "closed_at": None,
         "closed_because": None,
+        "closed_by": "",
+        "fix": "",
+        "acknowledged_by": "",
+        "acknowledged_note": "",
+        "regression_of": None,
+        "regression_note": "",
         "occurrences": 1,
         "run": 7,
         "last_run": 7,

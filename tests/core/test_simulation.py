@@ -5,6 +5,7 @@ Everything follows from the seed; a seed that fails is a test case. ``MAINSTAY_S
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -172,7 +173,9 @@ def test_a_hundred_jobs_that_exit_at_once_stay_within_their_budgets():
     assert world.keeper.starts.total() == 100 * 6
     assert {state.state.value for state in world.state.jobs.values()} == {"parked"}
     opened = [one for one in world.store.outbox.values() if one.kind.value == "opened"]
-    assert len(opened) == 100  # one alert per job, whatever it did
+    incidents = Counter(one.job for one in world.store.incidents.values())
+    assert incidents == {**dict.fromkeys((each.name for each in many), 1), "*": 1}  # one incident per job, whatever it did
+    assert len(opened) == 11  # ten alerts, and one of all the others
 
 
 def test_a_supervisor_that_stood_still_for_minutes_catches_up_once_per_policy():

@@ -15,7 +15,8 @@ from fakes import T0, FakeClock, FakeKeeper, Life, MemoryStore
 from supervisor import wire
 from supervisor.core import engine, schedule
 from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded
-from supervisor.core.events import AttemptEnded, AttemptStarted, Due, Event, Reconfigured, ShutdownAsked, Verb, Wish
+from supervisor.core.crowd import MEMO, Crowd
+from supervisor.core.events import AttemptEnded, AttemptStarted, Due, Event, Reconfigured, ShutdownAsked, SummariesDue, Verb, Wish
 from supervisor.core.model import Evidence, Incident, Job, Mono, Outcome, Wall
 from supervisor.core.records import AttemptPhase
 from supervisor.core.restart import counts
@@ -61,14 +62,16 @@ class World:
 
     def _boot(self) -> None:
         hello = self.keeper.hello()
-        memos = {name: Memo.decode(text) for name, text in self.store.memos().items()}
+        texts = self.store.memos()
+        crowd = Crowd.decode(texts.pop(MEMO, "{}"))
+        memos = {name: Memo.decode(text) for name, text in texts.items()}
         incidents: dict[str, tuple[Incident, ...]] = {}
         for one in self.store.open_incidents():
             incidents[one.job] = (*incidents.get(one.job, ()), one)
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in hello["live"]}
         ended = frozenset(wire.split_key(record["key"]) for record in hello["ended"])
         view = engine.KeeperView(hello["epoch"], hello["boot_id"], live, ended, hello["stopping"])
-        result = engine.restore(self.jobs, memos, incidents, self.store.next_ids(), view, self.clock.now())
+        result = engine.restore(self.jobs, memos, incidents, self.store.next_ids(), view, self.clock.now(), crowd)
         laws.check(EngineState({}), None, result, self.clock.now())
         self.state = result.state
         self.deadlines.clear()
@@ -246,6 +249,8 @@ class World:
         now = self.clock.now()
         monos = [self.keeper.next_due(), *(mono for mono, _ in self.deadlines.values())]
         waits = [at - now.mono for at in monos if at is not None]
+        summary = self.state.crowd.due_at()
+        waits += [(summary - now.wall).total_seconds()] if summary is not None else []
         return waits + [(wall - now.wall).total_seconds() for _, wall in self.deadlines.values() if wall is not None]
 
     def _settle(self) -> None:
@@ -258,6 +263,8 @@ class World:
                 for name in due:
                     self._deliver(Due(name))
                     self._hear()
+                if (at := self.state.crowd.due_at()) is not None and at <= self.clock.now().wall:
+                    self._deliver(SummariesDue())
             except CrashedError:
                 self.on_crash(self)
                 self.boot()

@@ -18,6 +18,7 @@ from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.statedir import StateDir
 from supervisor.core import engine
+from supervisor.core.crowd import MEMO
 from supervisor.core.events import AttemptEnded, Breached, Due, Verb, Wish
 from supervisor.core.model import (
     AlertPolicy,
@@ -133,7 +134,7 @@ class Brain:
 
     def _restore(self, hello: wire.Message) -> engine.Step:
         world = self.world
-        memos = {name: Memo.decode(text) for name, text in world.store.memos().items()}
+        memos = {name: Memo.decode(text) for name, text in world.store.memos().items() if name != MEMO}
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in hello["live"]}
         ended = frozenset(wire.split_key(record["key"]) for record in hello["ended"])
         view = engine.KeeperView(hello["epoch"], hello["boot_id"], live, ended)
