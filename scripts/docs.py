@@ -15,6 +15,7 @@ from typing import Final
 
 from supervisor import cli
 from supervisor.adapters import metrictable
+from supervisor.adapters.http import openapi
 from supervisor.config import jsonschema, reference
 from supervisor.core import dossierform
 
@@ -59,6 +60,8 @@ def pages() -> dict[str, str]:
         "events.md": page("events.md", "Events in the log", events()),
         "dossier.md": page("dossier.md", "The dossier", dossierform.reference()),
         "dossier.schema.json": json.dumps(dossierform.schema(), indent=2, ensure_ascii=False) + "\n",
+        "http.md": page("http.md", "HTTP", openapi.reference()),
+        "openapi.json": json.dumps(openapi.document(), indent=2, ensure_ascii=False) + "\n",
         "config.schema.json": json.dumps(jsonschema.schema(), indent=2, ensure_ascii=False) + "\n",
     }
 

@@ -5,6 +5,7 @@ on a connection of its own; only wishes go through the loop.
 """
 
 import os
+import platform
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from supervisor.adapters.store import Reader, Store
 from supervisor.core import silences
 from supervisor.core.drill import CAP_S
 from supervisor.core.events import IncidentWish, SilenceWish, Verb, Wish
-from supervisor.core.model import Cron, Every, Fault, Incident, Job, Manual
+from supervisor.core.model import Cron, Every, Fault, Incident, Job, Limits, Manual
 from supervisor.core.plan import PlanKind, PlannedChange, plan
 from supervisor.core.records import RunRow, SlotRow
 from supervisor.core.settings import Config
@@ -102,8 +103,32 @@ class Backend:
                 "listen": None if config.settings.listen is None else "{}:{}".format(*config.settings.listen),
                 "started_at": _stamp(self._started_at),
                 "closing": self._daemon.state.closing,
+                "now": _stamp(self._clock.now().wall),
             },
             "jobs": [self._job(state) for state in tuple(self._daemon.state.jobs.values())],
+        }
+
+    def pulse(self) -> Mapping[str, object]:
+        """The state of each job, which is replaced whenever anything about the job changes."""
+        return self._daemon.state.jobs
+
+    def version(self) -> Json:
+        return {"version": __version__, "python": platform.python_version()}
+
+    def config(self) -> Json:
+        """What the config in force says, without what may be secret: commands, environments, addresses."""
+        config = self._daemon.config
+        return {
+            "path": config.path,
+            "state_dir": self._places.path,
+            "listen": None if config.settings.listen is None else "{}:{}".format(*config.settings.listen),
+            "history_seconds": config.settings.history_days * 86400,
+            "warnings": list(config.warnings),
+            "jobs": [_configured(job) for job in config.jobs.values()],
+            "receivers": [
+                {"name": name, "type": type(receiver).__name__.removesuffix("Receiver").lower()}
+                for name, receiver in config.receivers.items()
+            ],
         }
 
     def job(self, name: str) -> Json | None:
@@ -137,6 +162,7 @@ class Backend:
             ],
             "memory_bytes": measured.get("memory_bytes"),
             "memory_limit_bytes": limits.memory_bytes,
+            "limits": _limits(limits),
             "processes": measured.get("processes"),
             "depth": measured.get("depth"),
             "failures_in_row": memo.failures_in_row,
@@ -188,6 +214,10 @@ class Backend:
 
     def runs(self, job: str | None, limit: int) -> list[Json]:
         return [_run(row) for row in self._reader().runs(job, limit)]
+
+    def run(self, number: int) -> Json | None:
+        row = self._reader().run(number)
+        return None if row is None else _run(row)
 
     def slots(self, job: str | None, limit: int) -> list[Json]:
         return [_slot(row) for row in self._reader().slots(job, limit)] if job is not None else []
@@ -340,6 +370,35 @@ def _schedule(job: Job) -> str:
             return "manual"
         case _:
             return "service"
+
+
+def _limits(limits: Limits) -> Json:
+    return {
+        "memory_bytes": limits.memory_bytes,
+        "memory_soft_bytes": limits.memory_soft_bytes,
+        "recursion_frames": limits.recursion_frames,
+        "time_seconds": limits.time_s,
+        "cpu_seconds": limits.cpu_s,
+        "stall_seconds": limits.stall_s,
+        "processes": limits.processes,
+        "files": limits.files,
+        "output_bytes": limits.output_bytes,
+    }
+
+
+def _configured(job: Job) -> Json:
+    return {
+        "name": job.name,
+        "description": job.description,
+        "enabled": job.enabled,
+        "schedule": _schedule(job),
+        "user": job.launch.user,
+        "restart_when": job.restart.when.value,
+        "stop_grace_seconds": job.stop.grace_s,
+        "alerts_to": list(job.alerts.to),
+        "severity": job.alerts.severity,
+        "limits": _limits(job.limits),
+    }
 
 
 def _run(row: RunRow) -> Json:

@@ -14,7 +14,7 @@ from supervisor import __version__, wire
 from supervisor.adapters import guard, logs
 from supervisor.adapters.clock import Clock
 from supervisor.adapters.eye import Eye
-from supervisor.adapters.http import HttpServer
+from supervisor.adapters.http import HttpServer, Rules
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.launcher import Launcher
@@ -30,6 +30,7 @@ from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.model import Incident, Mono, Now
 from supervisor.core.settings import Config, LogFormat
 from supervisor.core.state import EngineState, Memo
+from supervisor.core.webconfig import WebConfig
 from supervisor.daemon import Daemon
 from supervisor.drill.drills import Drills
 from supervisor.errors import ConfigError, StoreError, SupervisorError, WireError
@@ -86,6 +87,12 @@ def _config(path: str, hello: wire.Message) -> tuple[Config, list[str]]:
         return load(path), err.problems
 
 
+def _web_config(path: str) -> WebConfig:
+    from supervisor.config import webconfig  # late: most have none
+
+    return webconfig.load(path)
+
+
 class _Brain:
     """The parts of one brain, and the order in which they start and stop."""
 
@@ -119,7 +126,7 @@ class _Brain:
         drills.restore_metrics(self.config.jobs)
         daemon.drills_due = drills.tick
         backend = self._backend(daemon, drills)
-        http = HttpServer(backend, self.config.settings.listen, self.places.socket)
+        http = self._http(backend)
         http.start()
         self.outbox.start()
         if self.hello["restarts"] == 0 or trouble:
@@ -233,6 +240,14 @@ class _Brain:
             read_config=lambda: load(self.config_path),
             queue_lengths=self._queue_lengths,
             drills=drills,
+        )
+
+    def _http(self, backend: Backend) -> HttpServer:
+        settings = self.config.settings
+        rules = None if settings.listen is None else Rules(settings.listen[0], settings.hosts, settings.actions)
+        path = settings.web_config
+        return HttpServer(
+            backend, settings.listen, self.places.socket, rules=rules, web_config=None if path is None else lambda: _web_config(path)
         )
 
     def _prune(self) -> None:

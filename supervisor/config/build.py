@@ -59,6 +59,9 @@ def daemon(section: Section) -> settings.Settings:
     return settings.Settings(
         state_dir=section["state_dir"],
         listen=section["listen"],
+        hosts=section["hosts"],
+        web_config=section["web_config"],
+        actions=section["actions"],
         log_level=section["log"]["level"],
         log_format=section["log"]["format"],
         history_days=section["history"] / 86400,

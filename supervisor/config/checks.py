@@ -9,6 +9,7 @@ from supervisor.config.kinds import BAD
 from supervisor.config.problems import Report, suggestion
 from supervisor.config.shape import Section, is_inherited
 from supervisor.config.source import Trust, demand
+from supervisor.core.settings import TcpActions
 from supervisor.core.units import format_duration, format_size, quoted
 
 
@@ -24,6 +25,39 @@ def check_job(node: Node, job: Section, receivers: set[str], report: Report) -> 
     _check_environment_file(job, report)
     _check_directory(job, report)
     _check_drill(job, report)
+
+
+def check_web(supervisor: Section, report: Report) -> None:
+    """Reports what is wrong with the web config file, and an address that others can reach with nothing to hold them."""
+    if not supervisor.is_sure("listen", "web_config", "actions"):
+        return
+    web = None
+    if supervisor["web_config"] is not None:
+        from supervisor.config import webconfig  # late: most have none
+
+        web, problems = webconfig.problems_of(supervisor["web_config"])
+        for problem in problems:
+            report.problem_elsewhere(supervisor.nodes["web_config"], problem)
+        if problems:
+            return
+    listen = supervisor["listen"]
+    if listen is None:
+        if web is not None:
+            report.warn(supervisor.nodes["web_config"], "is for TCP, and listen is null; remove one of them")
+        return
+    host = listen[0]
+    is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+    known = web is not None and web.knows_who_asks
+    if supervisor["actions"] is TcpActions.LOOPBACK and not is_loopback and not known:
+        report.problem(
+            supervisor.nodes["actions"],
+            f"{quoted(host)} can be reached from other machines; write web_config: with TLS and basic_auth_users, or actions: auto",
+        )
+    if not is_loopback and not (web is not None and (web.users or known)):
+        report.warn(
+            supervisor.nodes["listen"],
+            f"{quoted(host)} can be reached from other machines, and nobody is asked for a password; write web_config",
+        )
 
 
 def check_receiver(node: Node, receiver: Section, report: Report) -> None:

@@ -127,6 +127,7 @@ class _Reader:
         node = self.part(top, "supervisor")
         section = SUPERVISOR.read(node, self.context) if node else Section(SUPERVISOR)
         self.state_dir(node or top, section)
+        checks.check_web(section, self.report)
         return section
 
     def state_dir(self, node: Node, section: Section) -> None:

@@ -49,7 +49,16 @@ from supervisor.core.model import (
     Service,
     StopPolicy,
 )
-from supervisor.core.settings import AlertmanagerReceiver, CommandReceiver, EmailReceiver, LogFormat, LogLevel, Settings, WebhookReceiver
+from supervisor.core.settings import (
+    AlertmanagerReceiver,
+    CommandReceiver,
+    EmailReceiver,
+    LogFormat,
+    LogLevel,
+    Settings,
+    TcpActions,
+    WebhookReceiver,
+)
 from supervisor.core.units import format_duration, quoted
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
@@ -435,8 +444,29 @@ SUPERVISOR = Shape(
         Key(
             "listen",
             Nullable(Listen()),
-            "Where /metrics, /healthz and the API for reading are served; null: only on the unix socket.",
+            "Where /metrics, /healthz, the status page and the API are served; null: only on the unix socket.",
             Settings(state_dir="").listen,
+        ),
+        Key(
+            "hosts",
+            ListOf(_HOST, tuple, "[mainstay.example.org]"),
+            "Further names by which browsers and programs ask for `listen`; a request by another name is refused (DNS rebinding).",
+            Settings(state_dir="").hosts,
+        ),
+        Key(
+            "web_config",
+            Nullable(Path()),
+            "A file with TLS, clients' certificates, basic auth and headers of `listen`, in the format of Prometheus' exporters "
+            "(`--web.config.file`). Read again whenever it or one of its files changes.",
+            default_note="null: no TLS, and nobody is asked for a password",
+        ),
+        Key(
+            "actions",
+            Word(TcpActions),
+            "Whether jobs can be started, stopped and so on over TCP. `auto`: where `web_config` has TLS and demands a password or a verified "
+            "certificate. `loopback`: also without, if `listen` is a loopback address; every user of this machine may act then. `never`: "
+            "only on the unix socket.",
+            Settings(state_dir="").actions,
         ),
         Key(
             "log",

@@ -22,15 +22,27 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class TcpActions(StrEnum):
+    """Where changes are taken over TCP: ``auto`` where TLS tells who asks, ``loopback`` also from whoever is on this machine."""
+
+    AUTO = "auto"
+    LOOPBACK = "loopback"
+    NEVER = "never"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The ``supervisor:`` section. ``state_dir`` is absolute; ``listen`` is (host, port) or None for the unix socket only."""
+    """The ``supervisor:`` section. ``state_dir`` is absolute; ``listen`` is (host, port) or None for the unix socket only. ``hosts``: further
+    names that we are asked by; ``web_config``: the absolute path of a web config file."""
 
     state_dir: str
     listen: tuple[str, int] | None = ("127.0.0.1", 9321)
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
     history_days: float = 90.0
+    hosts: tuple[str, ...] = ()
+    web_config: str | None = None
+    actions: TcpActions = TcpActions.AUTO
 
 
 @dataclass(frozen=True, slots=True)

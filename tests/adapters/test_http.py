@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fullbackend import FullBackend
 
-from supervisor.adapters.http import HttpServer, gate, server
-from supervisor.adapters.http.pages import READ_DEADLINE_S
+from supervisor.adapters.http import HttpServer, connections, door, server
+from supervisor.adapters.http.work import READ_DEADLINE_S
 from supervisor.errors import SupervisorError
 
 WAIT_S = 30
@@ -49,13 +50,25 @@ class Daemon:
         self.hold.wait(WAIT_S)
         if self.broken:
             raise RuntimeError("secret detail")
-        return {"daemon": {"pid": os.getpid()}, "jobs": [{"name": "nightly"}]}
+        return FullBackend().status()
 
     def job(self, name: str) -> dict[str, Any] | None:
         return {"name": name} if name == "nightly" else None
 
     def runs(self, job: str | None, limit: int) -> list[dict[str, Any]]:
-        return [{"job": job, "limit": limit}]
+        return [{**FullBackend().runs(None, 1)[0], "job": job, "limit": limit}]
+
+    def run(self, number: int) -> dict[str, Any] | None:
+        return None
+
+    def pulse(self) -> Mapping[str, object]:
+        return {}
+
+    def version(self) -> dict[str, Any]:
+        return {}
+
+    def config(self) -> dict[str, Any]:
+        return {}
 
     def slots(self, job: str | None, limit: int) -> list[dict[str, Any]]:
         return [{"job": job, "limit": limit}]
@@ -64,7 +77,7 @@ class Daemon:
         return {"job": job, "run": run} if job != "fine" else None
 
     def incidents(self, open_only: bool, limit: int) -> list[dict[str, Any]]:
-        return [{"open": open_only, "limit": limit}]
+        return [{**FullBackend().incidents(True, 1)[0], "open": open_only, "limit": limit}]
 
     def incident(self, number: int) -> dict[str, Any] | None:
         return {"id": number} if number == 7 else None
@@ -151,22 +164,24 @@ def test_reads_are_served_on_both_sockets(served, over):
     assert over(served, "GET", "/metrics")[:2] == (200, b"# HELP x X.\n# TYPE x gauge\nx 1\n")
     assert over(served, "GET", "/healthz")[:2] == (200, {"ok": True, "detail": "the loop came round 0.1 s ago"})
     assert over(served, "GET", "/readyz")[:2] == (200, {"ok": True, "detail": "supervising 1 job"})
-    assert over(served, "GET", "/api/v1/status")[1]["jobs"] == [{"name": "nightly"}]
+    assert over(served, "GET", "/api/v1/status")[1]["jobs"][0]["name"] == "nightly"
     assert over(served, "GET", "/api/v1/jobs/nightly")[:2] == (200, {"name": "nightly"})
-    assert over(served, "GET", "/api/v1/runs?job=nightly&limit=3")[1] == {"runs": [{"job": "nightly", "limit": 3}]}
+    found = over(served, "GET", "/api/v1/runs?job=nightly&limit=3")[1]["runs"]
+    assert [(one["job"], one["limit"]) for one in found] == [("nightly", 3)]
     assert over(served, "GET", "/api/v1/slots")[1] == {"slots": [{"job": None, "limit": 50}]}
     assert over(served, "GET", "/api/v1/why?run=4")[1] == {"job": None, "run": 4}
-    assert over(served, "GET", "/api/v1/incidents?open=1")[1] == {"incidents": [{"open": True, "limit": 50}]}
+    found = over(served, "GET", "/api/v1/incidents?open=1")[1]["incidents"]
+    assert [(one["open"], one["limit"]) for one in found] == [(True, 50)]
     assert over(served, "GET", "/api/v1/incidents/7")[:2] == (200, {"id": 7})
     status, body, _ = over(served, "GET", "/api/v1/jobs/nightly/logs?run=3&n=10&offset=20&attempt=2")
     assert (status, body["offset"], body["asked"], body["text"]) == (200, 25, ["nightly", 3, 10, 2], "odd \udcff \x1b[2J é")
-    status, body, headers = over(served, "GET", "/")
-    assert (status, headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
-    assert b"/metrics" in body
+    status, body, headers = over(served, "GET", "/assets/icon.svg")
+    assert (status, headers["Content-Type"]) == (200, "image/svg+xml")
+    assert body.startswith(b"<svg ")
 
 
 def test_every_answer_forbids_sniffing_scripts_and_caching(served):
-    for path in ("/", "/metrics", "/nowhere", "/api/v1/jobs/ghost"):
+    for path in ("/metrics", "/nowhere", "/api/v1/jobs/ghost", "/api/v1/status"):
         headers = over_tcp(served, "GET", path)[2]
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
@@ -370,7 +385,7 @@ def test_no_host_or_two_hosts_are_refused(served):
 
 
 def test_listening_everywhere_still_needs_an_address_or_our_name():
-    ours = gate.own_hosts("0.0.0.0")
+    ours = door.own_hosts("0.0.0.0")
     assert ours("192.0.2.7")
     assert ours("[2001:db8::1]")
     assert ours(socket.gethostname().lower())
@@ -429,7 +444,7 @@ def test_slow_clients_do_not_keep_others_waiting(served):
 
 def test_a_crowd_of_idle_connections_is_thinned_from_its_oldest(served):
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(raw(served)) for _ in range(server.MAX_CONNECTIONS + 20)]
+        crowd = [stack.enter_context(raw(served)) for _ in range(connections.MAX_CONNECTIONS + 20)]
         assert over_tcp(served, "GET", "/metrics")[0] == 200
         assert everything(crowd[0]) == b"", "the oldest was let go"
         crowd[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -437,7 +452,7 @@ def test_a_crowd_of_idle_connections_is_thinned_from_its_oldest(served):
 
 
 def test_a_request_that_does_not_arrive_in_time_is_let_go(daemon, tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(connections, "HEAD_DEADLINE_S", 0.3)
     served = HttpServer(daemon, ("127.0.0.1", 0), str(tmp_path / "api.sock"))
     served.start()
     try:
@@ -453,8 +468,7 @@ def test_a_request_that_does_not_arrive_in_time_is_let_go(daemon, tmp_path, monk
 
 
 def test_a_client_that_does_not_read_is_let_go_and_costs_no_page(daemon, tmp_path, monkeypatch):
-    monkeypatch.setattr(server, "ANSWER_DEADLINE_S", 0.5)
-    monkeypatch.setattr(server._BoundedProtocol, "answer_s", 0.5)
+    monkeypatch.setattr(connections, "ANSWER_DEADLINE_S", 0.5)
     daemon.page = b"x" * (32 * 2**20)
     served = HttpServer(daemon, ("127.0.0.1", 0), str(tmp_path / "api.sock"))
     served.start()
@@ -486,7 +500,7 @@ def test_questions_that_hang_do_not_hold_up_metrics_health_or_changes(served, da
 
 def test_a_question_that_takes_too_long_is_a_503(served, daemon, monkeypatch):
     assert READ_DEADLINE_S < WAIT_S
-    monkeypatch.setattr("supervisor.adapters.http.pages.READ_DEADLINE_S", 0.2)
+    monkeypatch.setattr("supervisor.adapters.http.work.READ_DEADLINE_S", 0.2)
     daemon.hold.clear()
     status, body, _ = over_tcp(served, "GET", "/api/v1/status")
     assert (status, body["error"]) == (503, "the supervisor did not answer in time")

@@ -19,6 +19,8 @@ def folder(tmp_path):
     """A directory that only we can write, with what the good files refer to."""
     os.chmod(tmp_path, 0o700)
     shutil.copyfile(HERE / "good" / "values.env", tmp_path / "values.env")
+    (tmp_path / "web.yml").write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n")
+    (tmp_path / "web.yml").chmod(0o600)
     return tmp_path
 
 

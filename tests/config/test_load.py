@@ -42,6 +42,7 @@ from supervisor.core.settings import (
     LogFormat,
     LogLevel,
     Settings,
+    TcpActions,
     WebhookReceiver,
 )
 
@@ -83,7 +84,10 @@ def test_a_minimal_config_has_exactly_the_defaults_of_the_model(write, folder):
 
 def test_every_key_arrives_in_its_field(write, folder):
     config = load(write(good("full")))
-    assert config.settings == Settings("/var/lib/example", ("::1", 9400), LogLevel.DEBUG, LogFormat.JSON, 30.0)
+    hosts, web_config = ("mainstay.example.org", "mainstay"), str(folder / "web.yml")
+    assert config.settings == Settings(
+        "/var/lib/example", ("::1", 9400), LogLevel.DEBUG, LogFormat.JSON, 30.0, hosts, web_config, TcpActions.NEVER
+    )
     environment = {"BATCH_SIZE": "1000", "MODE": "0755", "FLAG": "no", "VERSION": "3.10", "EMPTY": "", "TILDE": "~", "WORD": "null"}
     assert config.jobs["every-key"] == Job(
         name="every-key",
@@ -253,7 +257,7 @@ def test_what_is_probably_a_mistake_is_a_warning(write, folder):
     )
     restless = "the interval of the schedule (1h), so it will alert between any two runs"
     assert warnings(path) == [
-        ':1:22: supervisor.listen: "0.0.0.0:9321" can be reached from other machines, and nobody is asked for a password',
+        ':1:22: supervisor.listen: "0.0.0.0" can be reached from other machines, and nobody is asked for a password; write web_config',
         f':7:16: jobs.b.directory: "{folder}/gone" is not a directory; make it before the job starts',
         f":8:29: jobs.b.expect.success_every: is not more than {restless}; write at least 2h",
         ":9:21: jobs.b.limits.stall: can never strike, limits.time (1h) comes first; write a shorter one",

@@ -11,6 +11,7 @@ from supervisor.config.shape import Shape
 
 # Mistakes that one value alone does not show, and spellings that only YAML knows: for ``mainstay check``, not for the schema.
 BEYOND_THE_SCHEMA = {
+    "actions_open_to_others",
     "backoff_first_over_max",
     "command_absent",
     "drill_both_times",

@@ -25,10 +25,11 @@ class Answer(Response):
 
 def json_answer(value: Any, status: int = 200) -> Answer:
     """*value* as JSON. Pure ASCII, so that bytes of a job's output that are no text (surrogates) can be shown too."""
-    return Answer(json.dumps(value, default=_plain).encode("ascii") + b"\n", status, media_type="application/json")
+    return Answer(json.dumps(value, default=plain).encode("ascii") + b"\n", status, media_type="application/json")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has no form for, as something it has."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):

@@ -21,11 +21,23 @@ class Backend(Protocol):
     def status(self) -> JsonObject:
         """The daemon and all jobs, as ``status --json`` prints them."""
 
+    def pulse(self) -> Mapping[str, object]:
+        """For each job an object that is another one as soon as anything about the job has changed."""
+
+    def version(self) -> JsonObject:
+        """The version of Mainstay and of its Python."""
+
+    def config(self) -> JsonObject:
+        """The config in force, in short and without secrets."""
+
     def job(self, name: str) -> JsonObject | None:
         """One job; None if there is none of that name."""
 
     def runs(self, job: str | None, limit: int) -> list[JsonObject]:
         """The latest runs, newest first."""
+
+    def run(self, number: int) -> JsonObject | None:
+        """One run; None if there is none of that number."""
 
     def slots(self, job: str | None, limit: int) -> list[JsonObject]:
         """The latest due fire times, newest first."""

@@ -8,47 +8,50 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
 
 import structlog
-from h11 import LocalProtocolError
 from starlette.types import ASGIApp
 
+from supervisor.adapters.http.application import Application
 from supervisor.adapters.http.backend import Backend
-from supervisor.adapters.http.gate import Gate, own_hosts
+from supervisor.adapters.http.connections import KEEP_ALIVE_S, BoundedProtocol, Crowd, Shut, TlsConnection
+from supervisor.adapters.http.door import Door, Rules
+from supervisor.adapters.http.gate import Gate
 from supervisor.adapters.http.listen import listen_tcp, listen_unix
-from supervisor.adapters.http.pages import MAX_ASK_DEADLINE_S, Pages
+from supervisor.adapters.http.uvicornparts import Config, Server
+from supervisor.core.webconfig import WebConfig
 from supervisor.errors import SupervisorError
-
-# `import uvicorn` loads its command line, and with it click and multiprocessing (2 MiB), which nobody here has a use for.
-_COMMAND_LINE = ModuleType("uvicorn.main")
-_COMMAND_LINE.__dict__.update(Server=None, main=None, run=None)
-sys.modules.setdefault("uvicorn.main", _COMMAND_LINE)
-
-from uvicorn.config import Config  # noqa: E402  # after the line above, which is its point
-from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402  # stays with its neighbour
-from uvicorn.server import Server  # noqa: E402
 
 log = structlog.get_logger()
 
 MAX_HEAD_BYTES = 16 * 1024
-MAX_CONNECTIONS = 64  # per listener, so that a crowd on TCP cannot lock the operator out of the unix socket
-HEAD_DEADLINE_S = 10.0  # for a request to arrive whole
-ANSWER_DEADLINE_S = 30.0  # for an answer to be made and taken, from its request on
-KEEP_ALIVE_S = 75  # longer than a usual scrape interval; the cap on connections evicts idle ones
+MAX_HEAD_BYTES = 16 * 1024
 GRACE_S = 1.0  # for answers under way when we stop
 STOP_DEADLINE_S = 10.0
 
 
 class HttpServer:
-    """Listens between ``start`` and ``stop``. *tcp* None: the unix socket only. A port of 0 takes a free one (see ``address``)."""
+    """Listens between ``start`` and ``stop``. *tcp* None: the unix socket only. A port of 0 takes a free one (see ``address``).
 
-    def __init__(self, app_context: Backend, tcp: tuple[str, int] | None, unix_path: str) -> None:
+    *rules* and *web_config* (which reads the web config file anew) say who is let in over TCP; without them everybody is, for reading.
+    """
+
+    def __init__(
+        self,
+        app_context: Backend,
+        tcp: tuple[str, int] | None,
+        unix_path: str,
+        *,
+        rules: Rules | None = None,
+        web_config: Callable[[], WebConfig] | None = None,
+    ) -> None:
         self._backend = app_context
         self._tcp = tcp
+        self._rules = rules or Rules("" if tcp is None else tcp[0])
+        self._web_config = web_config
+        self._application: Application | None = None
         self._unix_path = unix_path
         self._unix_inode: int | None = None
         self._thread: threading.Thread | None = None
@@ -88,6 +91,8 @@ class HttpServer:
         self._unlink()
 
     def _ask_servers_to_stop(self) -> None:
+        if self._application is not None:
+            self._application.hub.close()
         for server in self._servers:
             server.end()
 
@@ -107,36 +112,40 @@ class HttpServer:
 
     async def _serve_all(self, tcp: socket.socket | None, unix: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
-        pages = Pages(self._backend)
-        app = pages.application()
-        listeners = [(unix, Gate(app, hosts=None), MAX_ASK_DEADLINE_S + ANSWER_DEADLINE_S)]
-        if tcp is not None and self._tcp is not None:
-            listeners.append((tcp, Gate(app, hosts=own_hosts(self._tcp[0])), ANSWER_DEADLINE_S))
-        self._servers = [_Server(app, answer_deadline_s) for _, app, answer_deadline_s in listeners]
+        application = self._application = Application(self._backend)
+        router = application.router()
+        unix_server = _Server(Gate(router, None), None)
+        listeners = [(unix_server, unix)]
+        if tcp is not None:
+            door = Door(self._rules, self._web_config, self._loop.time, application.hub.end_all)
+            listeners.append((_Server(Gate(router, door), door), tcp))
+        self._servers = [server for server, _ in listeners]
         try:
             async with asyncio.TaskGroup() as group:
-                for server, (sock, _, _) in zip(self._servers, listeners, strict=True):
+                for server, sock in listeners:
                     group.create_task(server.serve(sockets=[sock]))
                 for server in self._servers:
                     await server.listening.wait()
                 self._up.set()
         finally:
-            pages.close()
+            application.close()
 
 
 class _Server(Server):
     """uvicorn without signal handlers (they are the daemon's) and without its ten wake-ups a second."""
 
-    def __init__(self, app: ASGIApp, answer_deadline_s: float) -> None:
+    def __init__(self, app: ASGIApp, door: Door | None) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a stranger's broken request is no news of ours
+        self._crowd = Crowd()
+        self._door = door
 
-        class BoundProtocol(_BoundedProtocol):
-            answer_s = answer_deadline_s
+        class OwnProtocol(BoundedProtocol):
+            crowd = self._crowd
 
         super().__init__(
             Config(
                 app,
-                http=BoundProtocol,
+                http=OwnProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -159,9 +168,22 @@ class _Server(Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, and says when it is done."""
-        await super().startup(sockets)
+        """In place of uvicorn's: each connection gets the TLS that is in force when it comes."""
+        await self.lifespan.startup()
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog) for sock in sockets or []]
+        self.started = True
         self.listening.set()
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        if self._door is not None and self._door.is_shut:
+            return Shut()
+        loop = asyncio.get_running_loop()
+        protocol: BoundedProtocol = self.config.http_protocol_class(  # type: ignore[call-arg, assignment]  # as uvicorn makes it
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+        )
+        context = None if self._door is None else self._door.context()
+        return protocol if context is None else TlsConnection(loop, protocol, context, self._crowd)
 
     async def main_loop(self) -> None:
         """Waits for the end; uvicorn's own looks ten times a second.
@@ -192,90 +214,9 @@ class _Server(Server):
     def _abort_connections(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        self._crowd.abort()
 
     def end(self) -> None:
         """To be called on the loop."""
         self.should_exit = True
         self._ended.set()
-
-
-class _BoundedProtocol(H11Protocol):
-    """A connection whose every phase has an end: the request must arrive in time, and its answer must be taken in time.
-
-    When there are too many connections, the one that has waited longest without an answer under way makes room.
-    """
-
-    answer_s = ANSWER_DEADLINE_S
-    _deadline: asyncio.TimerHandle | None = None
-    _since = 0.0
-    _receiving = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """As uvicorn's; the oldest connection that waits for its client goes if there are too many."""
-        super().connection_made(transport)
-        self._begin_request()
-        if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [other for other in self.connections if isinstance(other, _BoundedProtocol) and not other.answering]
-            oldest = min(waiting, key=lambda other: other._since, default=self)  # noqa: SLF001  # of its own class
-            self.connections.discard(oldest)
-            oldest.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As uvicorn's."""
-        self._disarm()
-        super().connection_lost(exc)
-
-    @property
-    def answering(self) -> bool:
-        """A request has arrived whole and its answer is not out yet."""
-        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
-
-    def data_received(self, data: bytes) -> None:
-        """As uvicorn's, with the time for a request running from its first byte to its last."""
-        if not self._receiving and not self.answering:
-            self._begin_request()
-        super().data_received(data)
-        if self.answering and self._receiving:
-            self._receiving = False
-            self._arm(self.answer_s, self._answer_overdue)
-
-    def on_response_complete(self) -> None:
-        """As uvicorn's, with the time for the client to take what is in the buffer."""
-        super().on_response_complete()
-        self._since = self.loop.time()
-        if not self._receiving:
-            self._arm(self.answer_s if self.answering else ANSWER_DEADLINE_S, self._answer_overdue)
-
-    def _begin_request(self) -> None:
-        self._receiving = True
-        self._since = self.loop.time()
-        self._arm(HEAD_DEADLINE_S, self._request_overdue)
-
-    def send_400_response(self, msg: str) -> None:
-        """As uvicorn's, in place of any answer under way; where that is half out already, the connection just ends."""
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # whatever its handler still says is not sent
-            self.cycle.message_event.set()
-        try:
-            super().send_400_response(msg)
-        except LocalProtocolError:
-            self.transport.abort()
-
-    def _arm(self, seconds: float, act: Callable[[], None]) -> None:
-        self._disarm()
-        self._deadline = self.loop.call_later(seconds, act)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _request_overdue(self) -> None:
-        self._deadline = None
-        if not self.answering:
-            self.transport.abort()
-
-    def _answer_overdue(self) -> None:
-        self._deadline = None
-        if self.answering or self.transport.get_write_buffer_size() > 0:
-            self.transport.abort()
