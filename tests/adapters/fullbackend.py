@@ -123,6 +123,8 @@ class FullBackend:
             "last": None if runs else last,
             "last_success_at": None,
             "incidents": [] if runs else [7],
+            "quiet": None if runs else {"until": LATER, "why": self.text},
+            "silences": [] if runs else [{"number": 1, "starts_at": STAMP, "ends_at": LATER, "comment": self.text}],
         }
 
     def _run(self, number: int) -> Json:
@@ -202,6 +204,9 @@ class FullBackend:
             "closed_at": None,
             "closed_because": None,
             "duration_seconds": None,
+            "held": True,
+            "told": ["ops"],
+            "escalated_at": None,
         }
 
     def incidents(self, open_only: bool, limit: int) -> list[Json]:

@@ -157,7 +157,7 @@ class Api:
         arguments = await json_body(request) | more
         request.scope[PATIENT] = True
         status, body = await self._workers.ask(timeout_s, self._backend.ask, verb, target, arguments, timeout_s)
-        return json_answer(body, status)
+        return json_answer(body if status < 400 else {"mend": "", **body}, status)
 
 
 class _Shared:

@@ -87,6 +87,9 @@ _INCIDENT: Final = {
     "closed_at": _STAMP_OR_NULL,
     "closed_because": _TEXT_OR_NULL,
     "duration_seconds": _NUMBER_OR_NULL,
+    "held": _YES,
+    "told": _list(_TEXT),
+    "escalated_at": _STAMP_OR_NULL,
 }
 
 SHAPES: Final[dict[str, Json]] = {
@@ -162,6 +165,8 @@ SHAPES: Final[dict[str, Json]] = {
             "last": {"anyOf": [_LAST, {"type": "null"}]},
             "last_success_at": _STAMP_OR_NULL,
             "incidents": _list(_WHOLE),
+            "quiet": {"anyOf": [_object({"until": _STAMP_OR_NULL, "why": _TEXT}), {"type": "null"}]},
+            "silences": _list(_object({"number": _WHOLE, "starts_at": _STAMP, "ends_at": _STAMP_OR_NULL, "comment": _TEXT})),
         }
     ),
     "Log": _object(
@@ -232,11 +237,21 @@ SHAPES: Final[dict[str, Json]] = {
     ),
     "Incidents": _object({"incidents": _list(_object(_INCIDENT))}),
     "Incident": _object({**_INCIDENT, "report": {"anyOf": [of("Report"), {"type": "null"}]}}),
-    "Done": _object({"ok": {"const": True}, "text": _TEXT, "changes": _list({"type": "object"})}, optional=("changes",)),
+    "Done": _object({"ok": {"const": True}, "text": _TEXT, "changes": _list({"type": "object"})}, optional=("text", "changes")),
+    "Drill": {"type": "object"},
+    "Drills": _object({"drills": _list({"type": "object"})}),
     "Asked": {
         "type": "object",
         "properties": {
-            "for": {"type": "string", "pattern": "^([1-9][0-9]{0,3}(s|m|h|d))+$", "description": "Of a pause: how long, e.g. 1h30m."}
+            "for": {
+                "type": "string",
+                "pattern": "^([1-9][0-9]{0,3}(s|m|h|d))+$",
+                "description": "Of a pause or silence: how long, e.g. 1h30m.",
+            },
+            "comment": {"type": "string", "description": "Of a silence: why."},
+            "fault": {"type": "string", "description": "Of a drill: recursion, memory, hang, crash, exit, stall or silence."},
+            "cap": {"type": "string", "description": "Of a drill: how long at most."},
+            "prometheus": {"type": "string", "description": "Of a drill: the address of a Prometheus to ask for its rule."},
         },
     },
 }
