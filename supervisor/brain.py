@@ -28,6 +28,7 @@ from supervisor.config.load import load
 from supervisor.core import engine
 from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.model import Incident, Mono, Now
+from supervisor.core.records import QuarantinedRecord
 from supervisor.core.settings import Config, LogFormat
 from supervisor.core.state import EngineState, Memo
 from supervisor.core.webconfig import WebConfig
@@ -178,6 +179,9 @@ class _Brain:
         incidents: dict[str, tuple[Incident, ...]] = {}
         for incident in self.store.open_incidents():
             incidents[incident.job] = (*incidents.get(incident.job, ()), incident)
+        aside: dict[str, tuple[QuarantinedRecord, ...]] = {}
+        for record in self.store.records_aside():
+            aside[record.job] = (*aside.get(record.job, ()), record)
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in self.hello["live"]}
         told = (record["key"] for record in self.hello["ended"])
         ended = frozenset(wire.split_key(key) for key in (*told, *self.hello.get("untold", ())))
@@ -185,7 +189,7 @@ class _Brain:
         next_run, next_incident = self.store.next_ids()
         next_run = max([next_run, *(run + 1 for run, _ in {*live, *ended})])  # a history that was lost knows nothing of these
         now = Now(self.now.mono, self.now.wall)
-        return engine.restore(self.config.jobs, memos, incidents, (next_run, next_incident), keeper, now, crowd)
+        return engine.restore(self.config.jobs, memos, incidents, (next_run, next_incident), keeper, now, crowd, aside)
 
     @staticmethod
     def _crowd(text: str | None) -> Crowd:

@@ -375,7 +375,7 @@ class Daemon:
         why = "Mainstay failed to plan it; its log has the traceback (this is a bug of ours)"
         with self._guarded("planning", job=action.job.name, run=action.run):
             try:
-                self._link.send(wire.SPAWN, key=key, plan=self._planner.plan(action.job, action.run, action.attempt, action.slot))
+                self._link.send(wire.SPAWN, key=key, plan=self._plan(action))
             except LaunchError as err:
                 why = str(err)
             else:
@@ -383,6 +383,9 @@ class Daemon:
         del self._live[key]
         now = self._clock.now().wall
         self._events.append(AttemptEnded(action.job.name, action.run, action.attempt, Evidence(Exit(launch_error=why)), now, now))
+
+    def _plan(self, action: StartAttempt) -> dict[str, Any]:
+        return self._planner.plan(action.job, action.run, action.attempt, action.slot, action.quarantine)
 
     def _finish(self) -> None:
         self._save_counters()
@@ -514,7 +517,7 @@ class Daemon:
         run, attempt = wire.split_key(key)
         output, dropped, cpu_s = (self._restored.get((TOLD, f"{key} {what}"), 0.0) for what in _TOLD)
         live = Live(
-            job, run, attempt, self.state.jobs[job].job_of(run), output_told=int(output), dropped_told=int(dropped), cpu_told_s=cpu_s
+            job, run, attempt, self.state.jobs[job].started_as(run), output_told=int(output), dropped_told=int(dropped), cpu_told_s=cpu_s
         )
         live.saved = live.told
         return live

@@ -11,6 +11,8 @@ one aligned store of eight bytes, ``sequence << 8 | length``, commits it. A job 
     24      8        records finished
     32      8        progress word:  sequence << 8 | length in bytes of the stage's name
     40      8        heartbeat: CLOCK_MONOTONIC in nanoseconds, 0: none yet
+    48      8        1: the job names its records by keys of its own; 0: their names are only positions
+    56      8        pid of the process that writes here; 0: none yet
     512     2 x 256  record keys, UTF-8
     1024    2 x 256  progress: done, total, base (8 bytes each, see ``Page.done``), then the stage's name, UTF-8
 

@@ -7,9 +7,12 @@ from supervisor.core.actions import (
     Action,
     StartAttempt,
     TellAttemptEnded,
+    TellCommandEnded,
     TellGathered,
+    TellHealing,
     TellIncident,
     TellParked,
+    TellQuarantine,
     TellRunEnded,
     TellSilenced,
     TellSlotMissed,
@@ -49,10 +52,48 @@ class Teller:
                     log.info("silence_ended", job=job)
                 else:
                     log.info("silence_begun", job=job, until=until.isoformat().replace("+00:00", "Z"), comment=comment)
+            case TellHealing() | TellQuarantine() | TellCommandEnded():
+                self._healing(action)
             case StartAttempt():
                 self._started(action, now)
             case _:
                 pass
+
+    def _healing(self, action: TellHealing | TellQuarantine | TellCommandEnded) -> None:
+        match action:
+            case TellHealing():
+                log.warning(
+                    "heal_step_taken",
+                    job=action.job,
+                    run=action.run,
+                    attempt=action.attempt,
+                    step=action.step.value,
+                    reason=action.reason.value,
+                    text=action.text,
+                )
+                self._metrics.inc("mainstay_job_heal_steps_total", job_name=action.job, step=action.step.value)
+            case TellQuarantine(record) if record.released_at is not None:
+                log.info("record_released", job=record.job, key=record.key, because=record.released_because)
+            case TellQuarantine(record):
+                log.warning(
+                    "record_quarantined",
+                    job=record.job,
+                    key=record.key,
+                    run=record.run,
+                    attempt=record.attempt,
+                    outcome=record.outcome.value,
+                )
+                self._metrics.inc("mainstay_job_records_total", job_name=record.job, result="quarantined")
+            case TellCommandEnded():
+                outcome = action.verdict.outcome
+                (log.warning if outcome.is_bad else log.info)(
+                    "heal_command_ended",
+                    job=action.job,
+                    run=action.run,
+                    attempt=action.attempt,
+                    outcome=outcome.value,
+                    summary=action.verdict.summary,
+                )
 
     def flush(self) -> None:
         """At the end of a step: one line for all slots of one job that it found missed, however long we were away."""
@@ -126,6 +167,7 @@ class Teller:
         metrics.state_set("mainstay_job_state", "state", state.state.value, job_name=name)
         metrics.set("mainstay_job_up", float(any(run.is_alive for run in memo.runs)), job_name=name)
         metrics.set("mainstay_job_consecutive_failures", memo.failures_in_row, job_name=name)
+        metrics.set("mainstay_job_quarantined_records", len(state.quarantine), job_name=name)
         next_start = state.next_start
         moments = {
             "mainstay_job_next_run_timestamp_seconds": next_start,

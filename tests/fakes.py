@@ -7,8 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from supervisor import wire
-from supervisor.core.model import Incident, Mono, Now, Wall
-from supervisor.core.records import AttemptPhase, AttemptRow, GoodRow, JobMemo, Notification, Row, RunRow, SlotResult, SlotRow
+from supervisor.core.model import Incident, Mono, Now, Progress, Wall
+from supervisor.core.records import (
+    AttemptPhase,
+    AttemptRow,
+    GoodRow,
+    JobMemo,
+    Notification,
+    QuarantinedRecord,
+    Row,
+    RunRow,
+    SlotResult,
+    SlotRow,
+)
 from supervisor.errors import StoreError
 
 T0 = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday, far from any change of clocks
@@ -56,6 +67,7 @@ class MemoryStore:
         self.good: dict[str, GoodRow] = {}
         self.outbox: dict[str, Notification] = {}
         self.texts: dict[str, str] = {}
+        self.aside: dict[tuple[str, str], QuarantinedRecord] = {}
         self.saved: dict[tuple[str, str], float] = {}
         self.broken = False
         self.writes = 0
@@ -75,7 +87,7 @@ class MemoryStore:
             self._durable = tuple(dict(table) for table in self._tables())
 
     def _tables(self) -> tuple[dict[Any, Any], ...]:
-        return (self.runs, self.attempts, self.slots, self.incidents, self.outbox, self.texts)
+        return (self.runs, self.attempts, self.slots, self.incidents, self.outbox, self.texts, self.aside)
 
     def lose_power(self) -> None:
         kept = self._durable or tuple({} for _ in self._tables())
@@ -97,6 +109,8 @@ class MemoryStore:
                 self.texts[row.job] = row.text
             case GoodRow():
                 self.good[row.job] = row
+            case QuarantinedRecord():
+                self.aside[row.job, row.key] = row
             case Notification():
                 self.outbox.setdefault(row.key, row)
             case Incident():
@@ -127,6 +141,9 @@ class MemoryStore:
     def open_incidents(self) -> list[Incident]:
         return [one for one in self.incidents.values() if one.closed_at is None]
 
+    def records_aside(self) -> list[QuarantinedRecord]:
+        return [one for one in self.aside.values() if one.released_at is None]
+
     def next_ids(self) -> tuple[int, int]:
         return max(self.runs, default=0) + 1, max(self.incidents, default=0) + 1
 
@@ -134,13 +151,14 @@ class MemoryStore:
 @dataclass(frozen=True, slots=True)
 class Life:
     """How a child behaves: ends by itself after ``lives_s`` (None: never) with ``code`` or ``signal``; heeds the stop signal after
-    ``heeds_s`` (None: never). ``launch_error``: it never starts."""
+    ``heeds_s`` (None: never). ``launch_error``: it never starts. ``position``: where in its input it says that it stands."""
 
     lives_s: float | None = None
     code: int | None = 0
     signal: int | None = None
     heeds_s: float | None = 0.0
     launch_error: str | None = None
+    position: Progress | None = None
 
 
 @dataclass(slots=True)
@@ -295,6 +313,7 @@ class FakeKeeper:
             "ended_wall": now.wall.timestamp(),
             "asked_to_stop": child.asked_to_stop,
             "killed_for": child.killed_for,
+            "position": child.life.position,  # the page, which outlives the brain as the record does
             **facts,
         }
         self.records[child.key] = self.histories[child.key] = record

@@ -3,7 +3,7 @@
 import grp
 import os
 import pwd
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -108,12 +108,15 @@ class Launcher:
         self._base = base_environment
         self._arm = arm
 
-    def plan(self, job: Job, run: int, attempt: int, slot: Wall | None) -> dict[str, Any]:
-        """The SPAWN message's plan; makes the attempt's folders. ``LaunchError`` with the reason when it cannot start."""
+    def plan(self, job: Job, run: int, attempt: int, slot: Wall | None, quarantine: Sequence[str] = ()) -> dict[str, Any]:
+        """The SPAWN message's plan; makes the attempt's folders. *quarantine* are keys of records that the attempt leaves out.
+
+        ``LaunchError`` with the reason when it cannot start.
+        """
         who = identity(job.launch)
         key = attempt_key(run, attempt)
         try:
-            self._state.prepare(job.name, key, -1 if who.uid is None else who.uid, -1 if who.gid is None else who.gid)
+            self._state.prepare(job.name, key, -1 if who.uid is None else who.uid, -1 if who.gid is None else who.gid, quarantine)
         except OSError as err:
             raise LaunchError(f"cannot make the folders of run {key} in {self._state.path}: {err.strerror}") from err
         env = environment(self._base, job, who)
@@ -122,8 +125,11 @@ class Launcher:
             "MAINSTAY_RUN": str(run),
             "MAINSTAY_ATTEMPT": str(attempt),
             "MAINSTAY_METRICS": self._state.metrics(job.name),
-            "MAINSTAY_CHECKPOINT": os.path.join(self._state.job(job.name), "checkpoint.json"),
+            "MAINSTAY_CHECKPOINT": self._state.checkpoint(job.name),
             "MAINSTAY_PAGE": self._state.page(key),
+            "MAINSTAY_PROGRESS": self._state.progress(key),
+            "MAINSTAY_QUARANTINE": self._state.quarantine(key),
+            "MAINSTAY_SKIP": self._state.skip(key),
         }
         if slot is not None:
             env["MAINSTAY_SLOT"] = slot.isoformat().replace("+00:00", "Z")

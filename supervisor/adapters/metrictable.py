@@ -12,6 +12,7 @@ from supervisor.adapters.exposition import MetricType, RejectReason
 from supervisor.core.drill import Link
 from supervisor.core.model import CycleKind, Fault, LimitName, Outcome, State
 from supervisor.core.records import SkipReason
+from supervisor.core.remedy import StepName
 
 _COUNTER, _GAUGE, _HISTOGRAM = MetricType.COUNTER, MetricType.GAUGE, MetricType.HISTOGRAM
 
@@ -278,15 +279,21 @@ _JOB = (
         "mainstay_job_records_total",
         _COUNTER,
         Scope.JOB,
-        "Records that the job says it went through, by result.",
-        (_closed("result", ("processed", "failed", "skipped")),),
+        "Records that the job says it finished (processed), and records that were set aside because they killed it (quarantined).",
+        (_closed("result", ("processed", "quarantined")),),
+    ),
+    Declaration(
+        "mainstay_job_heal_steps_total",
+        _COUNTER,
+        Scope.JOB,
+        "Steps of heal that were taken against failures that repeat.",
+        (_closed("step", StepName),),
     ),
     Declaration(
         "mainstay_job_quarantined_records",
         _GAUGE,
         Scope.JOB,
-        "Records set aside because they killed the job.",
-        exported=False,
+        "Records that are set aside because they killed the job; each attempt leaves them out until they are released.",
     ),
     Declaration(
         "mainstay_job_metrics_last_update_timestamp_seconds",

@@ -17,7 +17,7 @@ What a job may write is never followed or trusted; that is the business of who r
 import contextlib
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from supervisor.errors import SupervisorError
@@ -78,19 +78,36 @@ class StateDir:
     def page(self, key: str) -> str:
         return os.path.join(self.run(key), "page")
 
+    def progress(self, key: str) -> str:
+        """Where a job that cannot use the page may say how far it is, in lines of text (see ``supervisor.progress``)."""
+        return os.path.join(self.run(key), "progress")
+
+    def quarantine(self, key: str) -> str:
+        """The keys of the records that this attempt leaves out, as a JSON list."""
+        return os.path.join(self.run(key), "quarantine.json")
+
+    def skip(self, key: str) -> str:
+        """The same, a key on each line."""
+        return os.path.join(self.run(key), "quarantine.txt")
+
     def job(self, job: str) -> str:
         return os.path.join(self.path, "jobs", job)
+
+    def checkpoint(self, job: str) -> str:
+        return os.path.join(self.job(job), "checkpoint.json")
 
     def metrics(self, job: str) -> str:
         return os.path.join(self.job(job), "metrics.prom")
 
-    def prepare(self, job: str, key: str, uid: int, gid: int) -> None:
-        """Folders and page of one attempt, owned by the job's user (-1: ourselves). ``OSError``."""
+    def prepare(self, job: str, key: str, uid: int, gid: int, quarantine: Sequence[str] = ()) -> None:
+        """Folders, page and quarantine of one attempt, owned by the job's user (-1: ourselves). ``OSError``."""
         os.makedirs(os.path.dirname(self.log(job, key)), mode=OURS, exist_ok=True)
         folder = self.run(key)
         self._trash.put(folder)
         os.mkdir(folder, OURS)
         create_page(self.page(key), uid=uid, gid=gid)
+        if quarantine:
+            write_quarantine(self.quarantine(key), self.skip(key), quarantine)
         own = self.job(job)
         os.makedirs(own, mode=OURS, exist_ok=True)
         if uid != -1 or gid != -1:
@@ -153,6 +170,16 @@ class StateDir:
                 file.seek(max(0, size - (limit - len(data))))
                 data = file.read(limit - len(data)) + data
         return data.decode(errors="surrogateescape")
+
+
+def write_quarantine(as_json: str, as_lines: str, keys: Sequence[str]) -> None:
+    """The keys for the job to read, in both forms, into a folder that is still ours alone. ``OSError``."""
+    import json
+
+    for path, text in ((as_json, json.dumps(list(keys))), (as_lines, "".join(f"{key}\n" for key in keys))):
+        with open(path, "x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)  # who may enter the folder may read it
+            file.write(text)
 
 
 def _is_older(folder: str, before: float) -> bool:

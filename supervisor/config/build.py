@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from supervisor.config import healing
 from supervisor.config.shape import Section
 from supervisor.core import settings
 from supervisor.core.model import (
@@ -42,6 +43,7 @@ def job(name: str, section: Section, windows: Iterable[Window] = ()) -> Job:
         dossier=DossierPolicy(section["dossier"]["output"], section["dossier"]["messages"]),
         logs=LogPolicy(section["logs"]["max_size"], section["logs"]["keep"]),
         drills=DrillPolicy(section["drill"]["faults"], _schedule(section["drill"]["schedule"])),
+        heal=healing.policy(section["heal"]),
         enabled=section["enabled"],
         description=section["description"],
         maintenance=tuple(windows),

@@ -8,6 +8,7 @@ from typing import Any
 from supervisor.config.addresses import Listen, Url
 from supervisor.config.document import Node, Scalar
 from supervisor.config.files import EnvironmentPath, Path, SecretPath
+from supervisor.config.healing import heal_shape
 from supervisor.config.kinds import (
     VARIABLE,
     Always,
@@ -79,6 +80,7 @@ _MAIL = Text(form="a mail address, e.g. ops@example.org", pattern=r"[^\s@<>,;:\"
 _HOST = Text(form="a host name, e.g. localhost", pattern=r"[A-Za-z0-9:.-]{1,253}")
 _RECEIVER_NAME = Text(form="the name of a receiver", pattern=NAME)
 _TIMEOUT = Duration(0.1, 600.0)
+VARIABLES = TextMap(VARIABLE, "a name of letters, digits and _, e.g. BATCH_SIZE", is_secretive, r"MAINSTAY_", "{BATCH_SIZE: 1000}")
 _BAD_OUTCOMES = tuple(str(outcome) for outcome in Outcome if outcome.is_bad)
 
 _limits, _restart, _stop, _expect, _alerts, _logs = Limits(), RestartPolicy(), StopPolicy(), Expect(), AlertPolicy(), LogPolicy()
@@ -363,6 +365,8 @@ DRILL = Shape(
     hints={"fault": "write faults, a list"},
 )
 
+HEAL = heal_shape(VARIABLES)
+
 JOB = Shape(
     [
         Key("description", Text(form="text", empty_ok=True), "What the job is for; alerts and pages show it.", ""),
@@ -388,7 +392,7 @@ JOB = Shape(
         ),
         Key(
             "environment",
-            TextMap(VARIABLE, "a name of letters, digits and _, e.g. BATCH_SIZE", is_secretive, r"MAINSTAY_", "{BATCH_SIZE: 1000}"),
+            VARIABLES,
             "Environment variables of the job; they win over those in `environment_file`.",
             {},
         ),
@@ -412,7 +416,7 @@ JOB = Shape(
         Key("logs", LOGS, "The captured output."),
         Key("dossier", DOSSIER, "What of the job's own data its dossiers may hold. Secrets are taken out of them in any case."),
         Key("drill", DRILL, "Faults on purpose, in a stand-in with this job's limits and alert route, to prove that the alert arrives."),
-        Key("heal", Refused("not available in this version; remove it"), "Not available in this version."),
+        Key("heal", HEAL, "What is done about failures that will repeat, beyond restarting."),
         Key("io_class", Refused("not supported yet; remove it"), "Not supported yet."),
     ],
     rivals=(frozenset({"command", "shell"}),),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from supervisor.config.document import NULLS
+from supervisor.config.healing import HealShape
 from supervisor.config.kinds import MASK, Kind, Nullable
 from supervisor.config.process import Mask
 from supervisor.config.schema import JOB, MAINTENANCE, SCHEDULE_MAP
@@ -46,10 +47,12 @@ def _is_shown(section: Section, key: Key) -> bool:
     """False for the key that was not chosen of two, for short forms, and for what this version does not have."""
     if key.name in section.written:
         return True
-    if section.shape is JOB and key.name in ("command", "shell", "success_exit_codes", "heal", "io_class"):
+    if section.shape is JOB and key.name in ("command", "shell", "success_exit_codes", "io_class"):
         return False
     if section.shape in (SCHEDULE_MAP, MAINTENANCE) and key.name in ("every", "cron", "timezone"):
         return key.name == "timezone" and "cron" in section.written
+    if isinstance(section.shape, HealShape):
+        return key.name == "repeats"
     return not (key.name in ("url", "urls") and key.default is None)
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from supervisor.core.heal import HealReason
 from supervisor.core.model import Evidence, Incident, Job, Outcome, RunId, Trigger, Verdict, Wall
-from supervisor.core.records import Row, RunRow, SkipReason
+from supervisor.core.records import QuarantinedRecord, Row, RunRow, SkipReason
+from supervisor.core.remedy import StepName
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +18,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Start a child for this attempt."""
+    """Start a child for this attempt, which leaves out the records whose keys stand in ``quarantine``."""
 
     job: Job
     run: RunId
     attempt: int
     trigger: Trigger
     slot: Wall | None
+    quarantine: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,35 @@ class TellSilenced:
 
 
 @dataclass(frozen=True, slots=True)
+class TellHealing:
+    """A step of ``heal:`` was taken after this attempt; ``text`` says it in words."""
+
+    job: str
+    run: RunId
+    attempt: int
+    step: StepName
+    reason: HealReason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellQuarantine:
+    """A record went into quarantine or, with ``released_at``, came out of it."""
+
+    record: QuarantinedRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TellCommandEnded:
+    """The command of a heal step ended."""
+
+    job: str
+    run: RunId
+    attempt: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Everything is stopped; the daemon may go."""
 
@@ -123,5 +155,8 @@ Action = (
     | TellGathered
     | TellParked
     | TellSilenced
+    | TellHealing
+    | TellQuarantine
+    | TellCommandEnded
     | Finished
 )

@@ -21,15 +21,17 @@ from supervisor.core.events import (
     Event,
     IncidentWish,
     Reconfigured,
+    ReleaseWish,
     ShutdownAsked,
     SilenceWish,
     SummariesDue,
     Verb,
     Wish,
 )
+from supervisor.core.heal import Course
 from supervisor.core.model import Incident, Job, Launch, Mono, Now, Outcome, RestartWhen, RunId, State, Trigger, Wall
 from supervisor.core.plan import restarts_running
-from supervisor.core.records import JobMemo, SkipReason
+from supervisor.core.records import JobMemo, QuarantinedRecord, SkipReason
 from supervisor.core.state import EngineState, JobState, LiveRun, Memo, StopReason
 from supervisor.core.turn import Turn
 from supervisor.core.units import format_duration
@@ -78,15 +80,16 @@ def step(state: EngineState, event: Event, now: Now) -> Step:
             return _incident_wish(state, event, now)
         case SummariesDue():
             return _summaries_due(state, now)
-        case AttemptStarted() | AttemptEnded() | AttemptLost() | Breached() | Due() | Wish() | SilenceWish():
+        case AttemptStarted() | AttemptEnded() | AttemptLost() | Breached() | Due() | Wish() | SilenceWish() | ReleaseWish():
             return _step_job(state, event, now)
         case _:
             assert_never(event)
 
 
-def _step_job(
-    state: EngineState, event: AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | SilenceWish, now: Now
-) -> Step:
+_OfOneJob = AttemptStarted | AttemptEnded | AttemptLost | Breached | Due | Wish | SilenceWish | ReleaseWish
+
+
+def _step_job(state: EngineState, event: _OfOneJob, now: Now) -> Step:
     job = state.jobs.get(event.job)
     if job is None:
         return Step(state, (), Answer(ok=False, text=f"there is no job {event.job!r}; `mainstay status` lists them"))
@@ -107,6 +110,8 @@ def _step_job(
             answer = _silence(turn, event)
         case Wish():
             answer = _WISHES[event.verb](turn, event) if not state.closing else Answer(ok=False, text="Mainstay is stopping")
+        case ReleaseWish():
+            answer = _release(turn, event)
         case _:
             assert_never(event)
     return _close(state, turn, answer)
@@ -116,14 +121,21 @@ def _close(state: EngineState, turn: Turn, answer: Answer | None = None) -> Step
     actions = turn.finish()
     name = turn.state.name
     jobs = dict(state.jobs)
-    former = state.former
+    former, aside = state.former, state.aside
     if turn.state.removed and not turn.state.memo.runs:
         jobs.pop(name, None)
         former = MappingProxyType({**former, name: turn.state.memo})
+        aside = MappingProxyType({**aside, name: turn.state.quarantine})
     else:
         jobs[name] = turn.state
     new = replace(
-        state, jobs=MappingProxyType(jobs), next_run=turn.next_run, next_incident=turn.next_incident, former=former, crowd=turn.crowd
+        state,
+        jobs=MappingProxyType(jobs),
+        next_run=turn.next_run,
+        next_incident=turn.next_incident,
+        former=former,
+        crowd=turn.crowd,
+        aside=aside,
     )
     if new.closing and new.is_idle:
         actions.append(Finished())
@@ -177,7 +189,7 @@ def _running_text(turn: Turn) -> str:
 def _unblock(turn: Turn) -> None:
     if turn.state.memo.paused:
         turn.state = turn.state.remember(expected_since=turn.now.wall)
-    turn.state = turn.state.remember(paused=False, paused_until=None, parked=None, restarts=())
+    turn.state = turn.state.remember(paused=False, paused_until=None, parked=None, restarts=(), course=Course())
 
 
 def _begin(turn: Turn, *, stays_paused: bool = False) -> Answer:
@@ -347,6 +359,19 @@ def _summaries_due(state: EngineState, now: Now) -> Step:
     return Step(new, (record, *tells))
 
 
+def _release(turn: Turn, wish: ReleaseWish) -> Answer:
+    record = next((one for one in turn.state.quarantine if one.key == wish.key), None)
+    if record is None:
+        return Answer(
+            ok=False, text=f"{turn.state.name} has no such record in quarantine; `mainstay quarantine {turn.state.name}` lists them"
+        )
+    turn.quarantine(replace(record, released_at=turn.now.wall, released_because=wish.because))
+    left = len(turn.state.quarantine)
+    return Answer(
+        ok=True, text=f"the record is released; the next attempt of {turn.state.name} is given it again ({left} left in quarantine)"
+    )
+
+
 # ---------------------------------------------------------------- all jobs at once
 
 
@@ -378,7 +403,7 @@ def _reconfigure(state: EngineState, jobs: Mapping[str, Job], now: Now) -> Step:
     for name in touched:
         job = jobs.get(name)
         old = state.jobs.get(name)
-        turn = Turn(state, old if old is not None else JobState(_must(job), Memo(now.wall)), now)
+        turn = Turn(state, old if old is not None else JobState(_must(job), Memo(now.wall), quarantine=state.aside.get(name, ())), now)
         if job is None:
             _remove(turn)
         elif old is None:
@@ -421,6 +446,8 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
     turn.state = replace(turn.state, job=new, removed=False, kept=MappingProxyType(live))
     if was_off or old.expect.success_every_s is None:
         turn.state = turn.state.remember(expected_since=turn.now.wall)
+    if (old.heal, old.launch) != (new.heal, new.launch):
+        turn.state = turn.state.remember(course=Course())
     if old.schedule.when != new.schedule.when:
         timetable.count_from_now(turn)
     if not new.enabled:
@@ -459,6 +486,7 @@ def restore(
     keeper: KeeperView,
     now: Now,
     crowd: Crowd | None = None,
+    quarantined: Mapping[str, tuple[QuarantinedRecord, ...]] | None = None,
 ) -> Step:
     """The state that the last brain left behind, held against what the keeper holds. *crowd* is what ``core.crowd`` remembers.
 
@@ -469,6 +497,8 @@ def restore(
     former = {name: memo for name, memo in memos.items() if name not in jobs and not memo.runs}
     standing = {receiver_of(one): one for one in open_incidents.get(EVERYONE, ())}
     open_incidents = {name: found for name, found in open_incidents.items() if name != EVERYONE}
+    held = quarantined or {}
+    aside = {name: records for name, records in held.items() if name not in jobs}
     state = EngineState(
         MappingProxyType({}),
         next_ids[0],
@@ -479,6 +509,7 @@ def restore(
         MappingProxyType(former),
         crowd or Crowd(),
         MappingProxyType(standing),
+        MappingProxyType(aside),
     )
     actions: list[Action] = []
     touched: list[str] = []
@@ -486,7 +517,7 @@ def restore(
     for name in [*jobs, *gone]:
         memo = memos.get(name) or Memo(now.wall)
         job = jobs.get(name)
-        base = JobState(job or _gone(name), memo, open_incidents.get(name, ()), removed=job is None)
+        base = JobState(job or _gone(name), memo, open_incidents.get(name, ()), removed=job is None, quarantine=held.get(name, ()))
         turn = Turn(state, base, now)
         if memo.boot_id != keeper.boot_id:
             _forget_boot(turn)

@@ -113,6 +113,15 @@ class SummariesDue:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseWish:
+    """An operator takes the record *key* out of quarantine; ``because`` says why."""
+
+    job: str
+    key: str
+    because: str = "an operator released it"
+
+
+@dataclass(frozen=True, slots=True)
 class Reconfigured:
     """A new config is in force, with these jobs."""
 
@@ -134,6 +143,7 @@ Event = (
     | SilenceWish
     | IncidentWish
     | SummariesDue
+    | ReleaseWish
     | Reconfigured
     | ShutdownAsked
 )

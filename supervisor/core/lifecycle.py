@@ -11,19 +11,38 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from supervisor.core import dossier, incidents, outcome, restart, silences
+from supervisor.core import dossier, heal, incidents, outcome, restart, silences
 from supervisor.core.actions import (
     AskToStop,
     KillTree,
     StartAttempt,
     TellAttemptEnded,
+    TellCommandEnded,
+    TellHealing,
     TellIncident,
     TellParked,
     TellRunEnded,
 )
 from supervisor.core.events import AttemptEnded, AttemptLost, AttemptStarted, Breached
-from supervisor.core.model import Evidence, Exit, Incident, Job, LimitName, Mono, Outcome, State, Trigger, Verdict, Wall
-from supervisor.core.records import AttemptPhase, AttemptRow, RunRow, SlotResult, SlotRow
+from supervisor.core.jitter import unit
+from supervisor.core.model import (
+    Evidence,
+    Exit,
+    Expect,
+    Incident,
+    Job,
+    LimitName,
+    Mono,
+    Outcome,
+    RestartWhen,
+    State,
+    Trigger,
+    Verdict,
+    Wall,
+)
+from supervisor.core.prose import clean, counted
+from supervisor.core.records import AttemptPhase, AttemptRow, QuarantinedRecord, RunRow, SlotResult, SlotRow
+from supervisor.core.remedy import NAMES, Park, RunCommand, SetAside, TryAgain
 from supervisor.core.state import Last, LiveRun, StopReason
 from supervisor.core.turn import Turn
 from supervisor.core.units import format_duration
@@ -81,7 +100,8 @@ def ask_for_start(turn: Turn, run: LiveRun) -> None:
     turn.write(_run_row(turn, run))
     turn.write(_attempt_row(turn, run, AttemptPhase.INTENDED))
     turn.durable = True
-    turn.order(StartAttempt(turn.state.job_of(run.id), run.id, run.attempt, run.trigger, run.slot))
+    aside = tuple(record.key for record in turn.state.quarantine)
+    turn.order(StartAttempt(turn.state.started_as(run.id), run.id, run.attempt, run.trigger, run.slot, aside))
 
 
 def attempt_started(turn: Turn, event: AttemptStarted) -> None:
@@ -148,13 +168,16 @@ def attempt_lost(turn: Turn, event: AttemptLost) -> None:
         return
     verdict = Verdict(Outcome.LOST, f"how it ended cannot be known: {event.why}", evidence=(event.why,))
     ended = AttemptEnded(turn.state.name, run.id, run.attempt, Evidence(Exit()), run.attempt_wall or run.started_at, turn.now.wall)
-    _settle(turn, run, ended, verdict)
+    (_settle if run.errand is None else _settle_errand)(turn, run, ended, verdict)
 
 
 def attempt_ended(turn: Turn, event: AttemptEnded) -> None:
     """Judge it, and decide what follows."""
     run = _current(turn, event.run, event.attempt)
     if run is None:
+        return
+    if run.errand is not None:
+        _settle_errand(turn, run, event, outcome.judge(turn.state.started_as(run.id).limits, Expect(), event.evidence))
         return
     job = turn.state.job_of(run.id)
     _settle(turn, run, event, outcome.judge(job.limits, job.expect, event.evidence))
@@ -189,21 +212,55 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     )
     turn.put(run)
     _count_failures(turn, job, verdict, event)
-    decision = _decide(turn, run, job, verdict)
-    did, will = _did(run, event, verdict), _will(turn, run, decision)
+    healing = _consider(turn, run, job, verdict, event)
+    decision = _decide(turn, run, job, verdict, healing)
+    healed = _heal(turn, run, verdict, healing, decision)
+    will = _will(turn, run, decision, healing)
+    did = [*_did(run, event, verdict), *healed]
     incident, told = _observe(turn, run, job, verdict, did, will)
-    report = dossier.make_report(
-        _occasion(run, job, event),
-        verdict,
-        event.evidence,
-        did=[*did, *told],
-        will=will,
-        incident=incident,
+    _write_end(turn, run, event, verdict, [*did, *told], will, incident)
+    wait = decision.after_s if isinstance(decision, restart.Restart) else None
+    turn.tell(TellAttemptEnded(job.name, run.id, run.attempt, verdict, event.evidence, wait, decision.reason.value))
+    if isinstance(decision, restart.Restart):
+        _back_off(turn, run, verdict, decision, healing)
+    else:
+        _end_run(turn, run, verdict, decision)
+
+
+def _settle_errand(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> None:
+    """The command of a heal step ended, however it did: that is written down, and the job has its next attempt."""
+    program = turn.state.started_as(run.id).launch.argv[0]
+    verdict = replace(verdict, summary=f"the command of a heal step, {clean(program, heal.KEY_SHOWN)}: {verdict.summary}")
+    run = replace(run, attempt_wall=event.started_at, deadline=None, cpu_s=run.cpu_s + event.evidence.exit.cpu_s)
+    turn.put(run)
+    stays = run.stop is not None or turn.closing or turn.state.removed or turn.state.memo.paused
+    wait_s = restart.backoff_s(
+        turn.state.job_of(run.id).restart, max(turn.state.memo.failures_in_row, 1), unit(turn.state.name, run.attempt)
     )
-    row = _attempt_row(turn, run, AttemptPhase.ENDED)
+    will = (
+        "nothing: it was stopped or paused meanwhile"
+        if stays
+        else f"start attempt {run.attempt + 1} in {format_duration(round(wait_s, 1))}"
+    )
+    _write_end(turn, run, event, verdict, _did(run, event, verdict), [will], None)
+    turn.tell(TellCommandEnded(turn.state.name, run.id, run.attempt, verdict))
+    run = replace(run, errand=None)
+    if stays:
+        _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped or paused while the command of a heal step ran"))
+    else:
+        _wait(turn, run, wait_s)
+
+
+def _write_end(
+    turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict, did: list[str], will: list[str], incident: Incident | None
+) -> None:
+    """The attempt's row is closed, with its dossier."""
+    report = dossier.make_report(
+        _occasion(run, turn.state.started_as(run.id), event), verdict, event.evidence, did=did, will=will, incident=incident
+    )
     turn.write(
         replace(
-            row,
+            _attempt_row(turn, run, AttemptPhase.ENDED),
             ended_at=event.ended_at,
             outcome=verdict.outcome,
             exit_code=event.evidence.exit.code,
@@ -211,12 +268,48 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
             report=dossier.encode(report),
         )
     )
-    wait = decision.after_s if isinstance(decision, restart.Restart) else None
-    turn.tell(TellAttemptEnded(job.name, run.id, run.attempt, verdict, event.evidence, wait, decision.reason.value))
-    if isinstance(decision, restart.Restart):
-        _back_off(turn, run, verdict, decision)
-    else:
-        _end_run(turn, run, verdict, decision)
+
+
+def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: AttemptEnded) -> heal.Healing:
+    """What is to be done about this end, beyond what the restart policy says."""
+    course = turn.state.memo.course
+    if not verdict.outcome.is_bad or run.stop is not None or turn.closing or turn.state.removed or job.drill:
+        over = heal.Course() if verdict.outcome is Outcome.SUCCEEDED else course
+        return heal.Healing(over, over)
+    failure = heal.Failure(
+        verdict.outcome,
+        verdict.fingerprint,
+        event.evidence.progress,
+        event.ended_at,
+        event.evidence.duration_s,
+        heal.host_cause(verdict, event.evidence),
+    )
+    crowd_then = 0 if course.at is None else turn.failing_together(course.at)
+    held = len(turn.state.quarantine)
+    return heal.consider(job.heal, course, failure, crowd=turn.failing_together(event.ended_at), crowd_then=crowd_then, held=held)
+
+
+def _heal(turn: Turn, run: LiveRun, verdict: Verdict, healing: heal.Healing, decision: restart.Decision) -> list[str]:
+    """Remember what was decided, and what was done, in words. A step that needs another attempt is not taken where there will be none."""
+    needs_attempt = isinstance(healing.step, RunCommand | TryAgain)
+    is_refused = (needs_attempt and not isinstance(decision, restart.Restart)) or (
+        isinstance(healing.step, Park) and not isinstance(decision, restart.Park)
+    )
+    if healing.step is None or healing.reason is None or is_refused:
+        turn.state = turn.state.remember(course=healing.counted)
+        return []
+    turn.state = turn.state.remember(course=healing.course)
+    now = turn.now.wall
+    for record in [one for one in turn.state.quarantine if one.key in healing.release]:
+        turn.quarantine(replace(record, released_at=now, released_because="the cause was not in the records"))
+    if isinstance(healing.step, SetAside):
+        turn.quarantine(
+            QuarantinedRecord(
+                turn.state.name, healing.record, now, run.id, run.attempt, verdict.outcome, verdict.fingerprint, verdict.summary
+            )
+        )
+    turn.tell(TellHealing(turn.state.name, run.id, run.attempt, NAMES[type(healing.step)], healing.reason, healing.did))
+    return [healing.did]
 
 
 def _occasion(run: LiveRun, job: Job, event: AttemptEnded) -> dossier.Occasion:
@@ -247,13 +340,24 @@ def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded)
     turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at)
 
 
-def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict) -> restart.Decision:
+def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, healing: heal.Healing) -> restart.Decision:
     if run.stop is not None or turn.closing or turn.state.removed:
         return restart.Done(restart.DoneReason.STOPPED)
-    memo = turn.state.memo
+    memo, policy, step = turn.state.memo, job.restart, healing.step
+    if step is not None and not isinstance(step, SetAside | Park):  # whoever wrote the step wants the attempt that it is for
+        policy = replace(policy, when=RestartWhen.ON_FAILURE, retry_on=None)
     decision = restart.decide(
-        job.restart, job.name, verdict.outcome, memo.restarts, run.attempt, turn.now.mono, failures_in_row=memo.failures_in_row
+        policy,
+        job.name,
+        verdict.outcome,
+        memo.restarts,
+        run.attempt,
+        turn.now.mono,
+        failures_in_row=memo.failures_in_row,
+        free=isinstance(step, SetAside),
     )
+    if isinstance(step, Park) and not isinstance(decision, restart.Park):
+        return restart.Park(restart.ParkReason.REPEATS)
     if job.schedule.is_timed and isinstance(decision, restart.Park) and decision.reason is restart.ParkReason.BUDGET_SPENT:
         return restart.Done(restart.DoneReason.BUDGET_SPENT)  # the next fire time is its next chance
     if memo.paused and isinstance(decision, restart.Restart):
@@ -266,7 +370,9 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str
     if verdict.outcome is Outcome.STOPPED:
         return None, []
     if not verdict.outcome.is_bad:
-        recover(turn, f"run {run.id} succeeded")
+        held = len(turn.state.quarantine)
+        aside = f", with {counted(held, 'record')} set aside (`mainstay quarantine {job.name}`)" if held else ""
+        recover(turn, f"run {run.id} succeeded{aside}")
         return None, []
     turn.state = turn.state.remember(well_since=None)
     known = {incident.id for incident in turn.state.incidents}
@@ -288,16 +394,24 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str
     return changed[0], [f"{word} incident {changed[0].id}{told}"]
 
 
-def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart) -> None:
+def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart, healing: heal.Healing) -> None:
     memo = turn.state.memo
-    if restart.counts(verdict.outcome):
+    if restart.counts(verdict.outcome) and not isinstance(healing.step, SetAside):
         window = turn.state.job_of(run.id).restart.budget.within_s
         recent = tuple(at for at in memo.restarts if turn.now.mono - at <= window)
         turn.state = turn.state.remember(restarts=(*recent, turn.now.mono))
-    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + decision.after_s), pid=None, then_start=False)
+    if isinstance(healing.step, RunCommand):
+        begin_attempt(turn, replace(run, pid=None, then_start=False, errand=(verdict.outcome.value, healing.course.taken - 1)))
+    else:
+        _wait(turn, run, decision.after_s)
+
+
+def _wait(turn: Turn, run: LiveRun, after_s: float) -> None:
+    """The next attempt begins so long from now."""
+    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + after_s), pid=None, then_start=False)
     turn.put(waiting)
     turn.write(_run_row(turn, waiting))
-    if decision.after_s <= 0:
+    if after_s <= 0:
         begin_attempt(turn, waiting)
 
 
@@ -359,10 +473,14 @@ def _did(run: LiveRun, event: AttemptEnded, verdict: Verdict) -> list[str]:
     return did
 
 
-def _will(turn: Turn, run: LiveRun, decision: restart.Decision) -> list[str]:
+def _will(turn: Turn, run: LiveRun, decision: restart.Decision, healing: heal.Healing) -> list[str]:
     name = turn.state.name
     if isinstance(decision, restart.Restart):
-        return [f"start attempt {run.attempt + 1} in {format_duration(round(decision.after_s, 1))}"]
+        if isinstance(healing.step, RunCommand):
+            program = clean(healing.step.argv[0], heal.KEY_SHOWN)
+            return [f"run {program} as attempt {run.attempt + 1}, then start attempt {run.attempt + 2}"]
+        without = ", without that record" if isinstance(healing.step, SetAside) else ""
+        return [f"start attempt {run.attempt + 1} in {format_duration(round(decision.after_s, 1))}{without}"]
     if isinstance(decision, restart.Park):
         return [f"nothing more: the job is parked ({decision.reason.value}) until `mainstay start {name}`"]
     fire = turn.state.next_start

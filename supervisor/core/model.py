@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NewType
 
+from supervisor.core.remedy import HealPolicy
+
 Mono = NewType("Mono", float)
 Wall = datetime
 RunId = int
@@ -331,6 +333,7 @@ class Job:
     logs: LogPolicy = LogPolicy()
     dossier: DossierPolicy = DossierPolicy()
     drills: DrillPolicy = DrillPolicy()
+    heal: HealPolicy = field(default_factory=HealPolicy)
     enabled: bool = True
     description: str = ""
     maintenance: tuple[Window, ...] = ()
@@ -556,12 +559,40 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the job's page said at its end: ``record`` is the key of the record in work; ``done`` of ``total`` in the job's own unit."""
+    """Where in its input an attempt stood, by its own word (``supervisor.job``, or the text file of the same meaning).
+
+    ``record`` is the key of the record in work; ``keyed`` when the job named it by a key and not by its position. ``records`` were finished, ``done`` of
+    ``total`` in ``stage`` is in the job's own unit. ``checkpoint`` is a digest of what it last kept. ``record_s`` is about how long the record had been
+    in work, as seen from outside; None when nobody looked.
+    """
 
     record: str | None = None
     done: int | None = None
     total: int | None = None
     stage: str = ""
+    keyed: bool = False
+    records: int = 0
+    checkpoint: str | None = None
+    record_s: float | None = None
+
+    @property
+    def place(self) -> str:
+        """One text for this place: the same input again gives the same text. "" when the job has not said where it is."""
+        if self.record is not None:
+            return f"record {self.record}"
+        so_far = self.done or self.records
+        if self.checkpoint is not None:
+            return f"checkpoint {self.checkpoint} {self.stage} {so_far}"
+        return f"{self.stage} {so_far}" if so_far else ""
+
+    @property
+    def words(self) -> str:
+        """The place for a person; nothing of it is escaped."""
+        if self.record is not None:
+            return f"record {self.record[:80]!r}"
+        if self.checkpoint is not None:
+            return "the same checkpoint"
+        return f"{self.done or self.records} done" + (f" of {self.stage[:80]!r}" if self.stage else "")
 
 
 @dataclass(frozen=True, slots=True)

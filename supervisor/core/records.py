@@ -101,6 +101,25 @@ class GoodRow:
     survey: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuarantinedRecord:
+    """A record of a job's input that was set aside because it killed the job; (job, key) is its key. In quarantine while ``released_at`` is None.
+
+    ``run`` and ``attempt`` are the death whose dossier tells why.
+    """
+
+    job: str
+    key: str
+    at: Wall
+    run: RunId
+    attempt: int
+    outcome: Outcome
+    fingerprint: str
+    summary: str
+    released_at: Wall | None = None
+    released_because: str | None = None
+
+
 class NotificationKind(StrEnum):
     """What a notification is about. ``escalated``: its opening, told to those who hear of it because nobody acknowledged it."""
 
@@ -138,4 +157,4 @@ class Delivery:
     last_error: str
 
 
-Row = RunRow | AttemptRow | SlotRow | JobMemo | GoodRow | Incident | Notification
+Row = RunRow | AttemptRow | SlotRow | JobMemo | GoodRow | Incident | Notification | QuarantinedRecord

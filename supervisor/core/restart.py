@@ -5,6 +5,7 @@ Which attempts there were, and starting the next one, is the engine's business. 
 - every restart decided here counts, whatever the outcome was, except after the outcomes in ``HOST_WIDE``: for those the host is to
   blame and not the job, so they neither count nor park, they only wait (``counts`` says so to whoever keeps the list);
 - ``launch_failed`` counts, though a host out of processes can cause it: the outcome alone does not tell it from a missing file;
+- the restart right after a record was set aside does not count: it begins without what killed the job (see ``core.heal``);
 - a restart that an operator asks for, and the next fire time of a schedule, are not restarts and never counted.
 """
 
@@ -24,6 +25,7 @@ class ParkReason(StrEnum):
 
     BUDGET_SPENT = "budget_spent"
     PARK_ON = "park_on"
+    REPEATS = "repeats"
 
 
 class DoneReason(StrEnum):
@@ -74,12 +76,14 @@ def decide(
     now: Mono,
     *,
     failures_in_row: int,
+    free: bool = False,
 ) -> Decision:
     """What follows *outcome* of attempt number *attempt*.
 
     *restarts* are the times of the earlier counted restarts of this boot (older than the window does no harm), *failures_in_row* the
     failed attempts up to and with this one since the last that lived ``stable_s`` (0 after a success). A stop is never followed by a
-    restart; ``park_on`` goes before everything else.
+    restart; ``park_on`` goes before everything else. *free*: what killed the job was set aside, so that this restart does not count and waits
+    no longer than the first.
     """
     if outcome is Outcome.STOPPED:
         return Done(DoneReason.STOPPED)
@@ -87,9 +91,10 @@ def decide(
         return Park(ParkReason.PARK_ON)
     if (refusal := _refusal(policy, outcome)) is not None:
         return Done(refusal)
-    if counts(outcome) and _in_window(policy, restarts, now) >= policy.budget.restarts:
+    spent = policy.budget.restarts == 0 if free else _in_window(policy, restarts, now) >= policy.budget.restarts
+    if counts(outcome) and spent:
         return Park(ParkReason.BUDGET_SPENT)
-    wait_s = backoff_s(policy, max(failures_in_row, 1), unit(job, attempt))
+    wait_s = backoff_s(policy, 1 if free else max(failures_in_row, 1), unit(job, attempt))
     if not counts(outcome):
         wait_s = max(wait_s, HOST_WIDE_WAIT_S)
     return Restart(wait_s, outcome)

@@ -8,11 +8,13 @@ from typing import Final, Self
 
 import msgspec
 
-from supervisor.core import dispatch, overdue, schedule
+from supervisor.core import dispatch, heal, overdue, schedule
 from supervisor.core import incidents as incident_rules
 from supervisor.core.crowd import Crowd
 from supervisor.core.lived import Stretch
 from supervisor.core.model import Every, Incident, Job, Mono, Outcome, RunId, State, Trigger, Wall
+from supervisor.core.records import QuarantinedRecord
+from supervisor.core.remedy import RunCommand
 
 NEVER: Final = Mono(0.0)
 
@@ -31,7 +33,8 @@ class LiveRun:
     """A run that has not ended. ``deadline``: backing off → when the next attempt is due; stopping → when the grace ends.
 
     ``attempt_at`` is the start of the present attempt (its intent, until the keeper says when it really began). ``begun_at`` is
-    ``started_at`` on the monotonic clock, None once that is another boot's.
+    ``started_at`` on the monotonic clock, None once that is another boot's. ``errand``: the present attempt is not the job itself but the command of
+    its heal step at (outcome, index).
     """
 
     id: RunId
@@ -50,6 +53,7 @@ class LiveRun:
     memory_peak_bytes: int = 0
     cpu_s: float = 0.0
     begun_at: Mono | None = None
+    errand: tuple[str, int] | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -77,7 +81,7 @@ class Memo:
     clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end. ``expected_since``: successes are
     expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``. ``desk``: silences, and what was said
     of the open incidents (see ``core.dispatch``). ``past``: bugs whose incidents are over. ``well_since``: it has not failed since then, while an
-    incident that flaps is held open.
+    incident that flaps is held open. ``course``: its failures in sequence, and what was done about them.
     """
 
     configured_at: Wall
@@ -101,6 +105,7 @@ class Memo:
     desk: dispatch.Desk = dispatch.NOTHING
     past: tuple[incident_rules.Past, ...] = ()
     well_since: Wall | None = None
+    course: heal.Course = field(default_factory=heal.Course)
 
     def encode(self) -> str:
         """As JSON text."""
@@ -116,13 +121,14 @@ class Memo:
 class JobState:
     """One job: what is configured, what is remembered, and its open incidents. ``removed``: no longer configured, only ending.
 
-    ``kept`` is the config that a live run began with, where the job was configured anew since.
+    ``quarantine`` are its records that are set aside. ``kept`` is the config that a live run began with, where the job was configured anew since.
     """
 
     job: Job
     memo: Memo
     incidents: tuple[Incident, ...] = ()
     removed: bool = False
+    quarantine: tuple[QuarantinedRecord, ...] = ()
     kept: Mapping[RunId, Job] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -147,6 +153,14 @@ class JobState:
     def job_of(self, run_id: RunId) -> Job:
         """The config that this run goes by."""
         return self.kept.get(run_id, self.job)
+
+    def started_as(self, run_id: RunId) -> Job:
+        """What the run's present attempt was, or is to be, started as: its job with what heal steps changed, or the command of one."""
+        job, run = self.job_of(run_id), self.run(run_id)
+        if run is not None and run.errand is not None:
+            return heal.errand(job, heal.command_of(job.heal, run.errand) or RunCommand(("true",)))
+        changed = heal.variables(job.heal, self.memo.course)
+        return replace(job, launch=replace(job.launch, environment={**job.launch.environment, **changed})) if changed else job
 
     def with_run(self, run: LiveRun) -> "JobState":
         """The same with *run* put in place of its former self, or added."""
@@ -237,8 +251,8 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """All jobs, the next numbers, and whether we are stopping. ``former``: the memos of jobs that left, lest a slot run twice.
-    ``crowd``: what receivers were told of lately, ``summaries`` the open summaries by receiver (``core.crowd``)."""
+    """All jobs, the next numbers, and whether we are stopping. ``former``: the memos of jobs that left, lest a slot run twice; ``aside``: their
+    quarantines. ``crowd``: what receivers were told of lately, ``summaries`` the open summaries by receiver (``core.crowd``)."""
 
     jobs: Mapping[str, JobState]
     next_run: RunId = 1
@@ -249,6 +263,7 @@ class EngineState:
     former: Mapping[str, Memo] = field(default_factory=lambda: MappingProxyType({}))
     crowd: Crowd = field(default_factory=Crowd)
     summaries: Mapping[str, Incident] = field(default_factory=lambda: MappingProxyType({}))
+    aside: Mapping[str, tuple[QuarantinedRecord, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def is_idle(self) -> bool:

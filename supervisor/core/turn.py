@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from supervisor.core import crowd, dispatch
-from supervisor.core.actions import Action, Record, TellGathered, TellIncident
+from supervisor.core.actions import Action, Record, TellGathered, TellIncident, TellQuarantine
+from supervisor.core.heal import CROWD_S
 from supervisor.core.incidents import remember
-from supervisor.core.model import Incident, Now
-from supervisor.core.records import JobMemo, Notification, Row
+from supervisor.core.model import Incident, Now, Wall
+from supervisor.core.records import JobMemo, Notification, QuarantinedRecord, Row
 from supervisor.core.state import EngineState, JobState, LiveRun
 
 
@@ -24,6 +25,7 @@ class Turn:
         self.durable = False
         self.crowd = engine.crowd
         self._crowd_before = engine.crowd
+        self._others = engine.jobs
         self._before = state.memo
         self._rows: list[Row] = []
         self._orders: list[Action] = []
@@ -87,6 +89,18 @@ class Turn:
         self._rows += [one for key, one in now.items() if key in known or one != about[key]]
         self._rows += admitted.notifications
         return admitted.notifications
+
+    def quarantine(self, record: QuarantinedRecord) -> None:
+        """A record that was set aside, or released."""
+        others = tuple(one for one in self.state.quarantine if one.key != record.key)
+        self.state = replace(self.state, quarantine=others if record.released_at is not None else (*others, record))
+        self._rows.append(record)
+        self.tell(TellQuarantine(record))
+
+    def failing_together(self, at: Wall) -> int:
+        """How many jobs, this one included, failed at about that time, by the last failure that is known of each."""
+        moments = (job.memo.last_failure_at for name, job in self._others.items() if name != self.state.name)
+        return 1 + sum(1 for moment in moments if moment is not None and abs((moment - at).total_seconds()) <= CROWD_S)
 
     def finish(self) -> list[Action]:
         """The actions in order: one record, then the orders, then what is told."""

@@ -35,6 +35,7 @@ from supervisor.core.model import (
     StopPolicy,
     Window,
 )
+from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 from supervisor.core.settings import (
     AlertmanagerReceiver,
     CommandReceiver,
@@ -116,6 +117,19 @@ def test_every_key_arrives_in_its_field(write, folder):
         expect=Expect(86400.0, 100, frozenset({0, 3})),
         alerts=AlertPolicy(("ops", "hook"), 3, 86400.0, "info", Escalation(1800.0, ("mail",))),
         logs=LogPolicy(65536, 3),
+        heal=HealPolicy(
+            5,
+            {
+                "memory": (
+                    TryAgain(),
+                    ChangeEnvironment({"BATCH_SIZE": "100", "MODE": "slow"}),
+                    SetAside(),
+                    RunCommand(("./clean", "--all"), 5.0, 64 * 2**20),
+                    Park(),
+                ),
+                "failed": (),
+            },
+        ),
         enabled=False,
         description='Every key: says what it does | with signs, ünïcode and "quotes"',
         maintenance=(Window("backups", Every(86400.0), 1800.0),),

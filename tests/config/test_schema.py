@@ -13,6 +13,8 @@ from supervisor.config.shape import Shape
 BEYOND_THE_SCHEMA = {
     "actions_open_to_others",
     "backoff_first_over_max",
+    "heal_after_park",
+    "heal_nothing_changed",
     "command_absent",
     "drill_both_times",
     "drill_without_fault",

@@ -14,7 +14,18 @@ import laws
 from fakes import T0, FakeClock
 
 from supervisor.core import engine
-from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellIncident, TellParked
+from supervisor.core.actions import (
+    Action,
+    AskToStop,
+    Finished,
+    KillTree,
+    Record,
+    StartAttempt,
+    TellCommandEnded,
+    TellHealing,
+    TellIncident,
+    TellParked,
+)
 from supervisor.core.events import (
     AttemptEnded,
     AttemptLost,
@@ -44,13 +55,14 @@ from supervisor.core.model import (
     Manual,
     Outcome,
     Overlap,
+    Progress,
     RestartPolicy,
     RestartWhen,
     Schedule,
     Service,
     StopPolicy,
 )
-from supervisor.core.records import AttemptPhase, AttemptRow, Notification, Row, RunRow, SlotRow
+from supervisor.core.records import AttemptPhase, AttemptRow, Notification, QuarantinedRecord, Row, RunRow, SlotRow
 from supervisor.core.state import EngineState
 
 STEADY = Backoff(first_s=1, factor=2, max_s=300, jitter=0)
@@ -101,10 +113,12 @@ def started(run: int = 1, attempt: int = 1, name: str = "job") -> Event:
     return _Started(name, run, attempt)
 
 
-def ended(run: int = 1, attempt: int = 1, name: str = "job", *, lived: float = 1.0, **exit_: Any) -> Event:
-    """It ended now, having lived so long; with exit code 0 unless told otherwise."""
+def ended(
+    run: int = 1, attempt: int = 1, name: str = "job", *, lived: float = 1.0, position: Progress | None = None, **exit_: Any
+) -> Event:
+    """It ended now, having lived so long and standing there; with exit code 0 unless told otherwise."""
     facts = exit_ if {"code", "signal", "launch_error"} & exit_.keys() else {"code": 0, **exit_}
-    return _Ended(name, run, attempt, Exit(**facts), lived)
+    return _Ended(name, run, attempt, Exit(**facts), lived, position)
 
 
 def lost(run: int = 1, attempt: int = 1, name: str = "job") -> Event:
@@ -137,12 +151,13 @@ class _Started:
 class _Ended:
     """An end whose moment is that of the play."""
 
-    def __init__(self, name: str, run: int, attempt: int, facts: Exit, lived: float) -> None:
-        self.key, self.facts, self.lived = (name, run, attempt), facts, lived
+    def __init__(self, name: str, run: int, attempt: int, facts: Exit, lived: float, position: Progress | None = None) -> None:
+        self.key, self.facts, self.lived, self.position = (name, run, attempt), facts, lived, position
 
     def at(self, clock: FakeClock) -> Event:
         wall = clock.wall
-        return AttemptEnded(*self.key, Evidence(self.facts, duration_s=self.lived), wall - timedelta(seconds=self.lived), wall, "output\n")
+        evidence = Evidence(self.facts, duration_s=self.lived, progress=self.position)
+        return AttemptEnded(*self.key, evidence, wall - timedelta(seconds=self.lived), wall, "output\n")
 
 
 # ---------------------------------------------------------------- the play
@@ -229,6 +244,10 @@ def lines_of(action: Action) -> list[str]:
             return [f"incident {incident.id} {what}"]
         case TellParked(_, outcome, why):
             return [f"parked {outcome} {why}"]
+        case TellHealing(_, _, _, step, reason):
+            return [f"heal {step} {reason}"]
+        case TellCommandEnded(_, run, attempt, verdict):
+            return [f"command {run}.{attempt} {verdict.outcome}"]
         case Finished():
             return ["finished"]
         case _:
@@ -244,6 +263,8 @@ def _row(row: Row) -> list[str]:
         case SlotRow():
             reason = f" {row.reason}" if row.reason else f" as {row.run}"
             return [f"slot {(row.slot - T0).total_seconds():.12g} {row.result}{reason}"]
+        case QuarantinedRecord():
+            return [f"{'aside' if row.released_at is None else 'released'} {row.key}"]
         case Notification():
             return [f"notify {row.kind} {row.receiver}"]
         case _:

@@ -1,7 +1,7 @@
 """The brain dies after every single action of every scenario, the keeper too, and the machine: the same end, or an honest one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -9,8 +9,10 @@ from fakes import Life
 from playbook import job
 from world import Script, World
 
-from supervisor.core.model import Backoff, Job, Outcome
+from supervisor.core.events import ReleaseWish
+from supervisor.core.model import Backoff, Job, Outcome, Progress
 from supervisor.core.records import SlotResult
+from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 
 LIVES_ON = Life()
 
@@ -41,6 +43,13 @@ WORKS = Life(lives_s=2, code=0)
 CRASHES = Life(lives_s=2, code=None, signal=11)
 STUBBORN = Life(heeds_s=None)
 ABSENT = Life(launch_error="no such file")
+SLOWER, CLEAN = ChangeEnvironment({"BATCH_SIZE": "10"}), RunCommand(("clean",), 5.0)
+
+
+def poison(key: str) -> Life:
+    """It dies of that record."""
+    return Life(lives_s=2, code=None, signal=11, position=Progress(key, keyed=True, records=3))
+
 
 SCENARIOS = {
     "a service that fails, comes back and stays": Scenario((job(),), {"1.1": FAILS, "1.2": CRASHES}),
@@ -84,6 +93,28 @@ SCENARIOS = {
             (12, lambda w: w.reload(job(), job("comes"), job("leaves"), job("timed", every=10))),
         ),
         until=45,
+    ),
+    "a poison record, and the service goes on without it": Scenario(
+        (job(budget=(3, 600)),), {"1.1": poison("u7"), "1.2": poison("u7"), "1.3": poison("u9"), "1.4": poison("u9")}
+    ),
+    "a failure that repeats": Scenario((job(budget=(9, 600)),), {}, default=replace(FAILS, position=Progress(records=4))),
+    "every step of heal, one after the other": Scenario(
+        (job(budget=(9, 600), heal=HealPolicy(2, {"crashed": (TryAgain(), SLOWER, CLEAN, SetAside(), Park())})),),
+        {"1.5": Life(lives_s=3, code=1)},
+        default=poison("u7"),
+    ),
+    "a command that needs a kill when the job is stopped, and one that is in vain": Scenario(
+        (job(budget=(9, 600), grace=3, heal=HealPolicy(2, {"crashed": (CLEAN, CLEAN, SLOWER)})),),
+        {"1.3": Life(lives_s=1, code=0), "1.5": STUBBORN},
+        ((14, lambda w: w.wish("stop", "job")), (30, lambda w: w.wish("start", "job"))),
+        default=CRASHES,
+    ),
+    "records set aside and taken back by timed runs": Scenario(
+        (job(every=10, when="never"),),
+        {},
+        ((45, lambda w: w.tell(ReleaseWish("job", "u7"))), (46, lambda w: w.tell(ReleaseWish("job", "nobody")))),
+        until=80,
+        default=poison("u7"),
     ),
     "a shutdown": Scenario(
         (job(grace=3), job("other", budget=(9, 600)), job("timed", every=10)),

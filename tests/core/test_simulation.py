@@ -17,10 +17,12 @@ from fakes import Life
 from playbook import job
 from world import World
 
-from supervisor.core.model import AlertPolicy, Backoff, Job, Outcome
+from supervisor.core.model import AlertPolicy, Backoff, Job, Outcome, Progress
+from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside
 
 HOUR, DAY = 3600.0, 86400.0
 STEPS_MAX = int(os.environ.get("MAINSTAY_STEPS", "1500"))
+STEPS = (ChangeEnvironment({"A": "1"}), SetAside(), RunCommand(("clean",), 5.0), Park())
 FAR = {"1970": datetime(1970, 1, 1, 12, tzinfo=UTC), "2099": datetime(2099, 12, 31, 23, 59, tzinfo=UTC)}
 
 
@@ -40,6 +42,7 @@ def jobs(random: Random) -> list[Job]:
             "backoff": Backoff(first_s=random.choice([0, 1, 30]), factor=2, max_s=300, jitter=0.1),
             "grace": random.choice([1, 10, 60]),
             "alerts": AlertPolicy(to=("ops",), after=random.randint(1, 3), remind_s=random.choice([None, 4 * HOUR])),
+            "heal": random.choice([HealPolicy(), HealPolicy(None), HealPolicy(2, {"crashed": STEPS, "failed": STEPS[2:]})]),
         }
 
     def timing() -> dict[str, Any]:
@@ -74,7 +77,10 @@ class Simulation:
         if random.random() < 0.03:
             return Life(launch_error="out of processes")
         code, signal = random.choice([(0, None), (0, None), (0, None), (1, None), (2, None), (None, 11)])
-        return Life(lives_s=random.choice([0.5, 20, 300, 2 * HOUR]), code=code, signal=signal, heeds_s=heeds_s)
+        position = random.choice(
+            [None, None, Progress("u7", keyed=True), Progress(f"u{random.randint(1, 9)}", keyed=True, records=3), Progress(records=4)]
+        )
+        return Life(lives_s=random.choice([0.5, 20, 300, 2 * HOUR]), code=code, signal=signal, heeds_s=heeds_s, position=position)
 
     def play(self, days: float) -> World:
         world, random = self.world, self.random

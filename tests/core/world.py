@@ -14,11 +14,12 @@ from fakes import T0, FakeClock, FakeKeeper, Life, MemoryStore
 
 from supervisor import wire
 from supervisor.core import engine, schedule
-from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded
+from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellHealing
 from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.events import AttemptEnded, AttemptStarted, Due, Event, Reconfigured, ShutdownAsked, SummariesDue, Verb, Wish
 from supervisor.core.model import Evidence, Incident, Job, Mono, Outcome, Wall
-from supervisor.core.records import AttemptPhase
+from supervisor.core.records import AttemptPhase, QuarantinedRecord
+from supervisor.core.remedy import StepName
 from supervisor.core.restart import counts
 from supervisor.core.state import EngineState, Memo
 from supervisor.evidence import exit_of
@@ -48,6 +49,7 @@ class World:
         self.steps = 0
         self.restarts: dict[str, list[float]] = {}
         self.acted: Counter[str] = Counter()
+        self.healed: tuple[str, int, int] | None = None
         self.deadlines: dict[str, tuple[Mono | None, Wall | None]] = {}
 
     # ---------------------------------------------------------------- the brain
@@ -71,7 +73,10 @@ class World:
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in hello["live"]}
         ended = frozenset(wire.split_key(record["key"]) for record in hello["ended"])
         view = engine.KeeperView(hello["epoch"], hello["boot_id"], live, ended, hello["stopping"])
-        result = engine.restore(self.jobs, memos, incidents, self.store.next_ids(), view, self.clock.now(), crowd)
+        aside: dict[str, tuple[QuarantinedRecord, ...]] = {}
+        for record in self.store.records_aside():
+            aside[record.job] = (*aside.get(record.job, ()), record)
+        result = engine.restore(self.jobs, memos, incidents, self.store.next_ids(), view, self.clock.now(), crowd, aside)
         laws.check(EngineState({}), None, result, self.clock.now())
         self.state = result.state
         self.deadlines.clear()
@@ -117,13 +122,15 @@ class World:
         match action:
             case Record(rows, durable):
                 self.store.apply(rows, durable=durable)
-            case StartAttempt(job, run, attempt, _, slot):
-                key = wire.attempt_key(run, attempt)
-                self.keeper.obey({"op": wire.SPAWN, "key": key, "plan": {"job": job.name, "slot": slot, "argv": job.launch.argv}})
+            case StartAttempt(job, run, attempt, _, slot, aside):
+                plan = {"job": job.name, "slot": slot, "argv": job.launch.argv, "environment": dict(job.launch.environment), "aside": aside}
+                self.keeper.obey({"op": wire.SPAWN, "key": wire.attempt_key(run, attempt), "plan": plan})
             case AskToStop(_, run, attempt, signal):
                 self.keeper.obey({"op": wire.SIGNAL, "key": wire.attempt_key(run, attempt), "signal": signal})
             case KillTree(_, run, attempt, reason):
                 self.keeper.obey({"op": wire.KILL, "key": wire.attempt_key(run, attempt), "reason": reason})
+            case TellHealing(job, run, attempt, StepName.QUARANTINE):
+                self.healed = (job, run, attempt)
             case TellAttemptEnded():
                 self._check_budget(action)
             case Finished():
@@ -132,7 +139,8 @@ class World:
 
     def _check_budget(self, told: TellAttemptEnded) -> None:
         """No window holds more restarts than the budget, whatever the state remembers of them."""
-        if told.restart_after_s is None or not counts(told.verdict.outcome):
+        free = self.healed == (told.job, told.run, told.attempt)  # a record was set aside: that is bounded by what was counted before it
+        if told.restart_after_s is None or not counts(told.verdict.outcome) or free:
             return
         budget = self.state.jobs[told.job].job_of(told.run).restart.budget
         now = self.clock.mono()
@@ -163,7 +171,8 @@ class World:
         if job is not None:
             lived = record["ended_mono"] - record["started_mono"]
             begun, over = (datetime.fromtimestamp(record[name], UTC) for name in ("started_wall", "ended_wall"))
-            self._deliver(AttemptEnded(job, run, attempt, Evidence(exit_of(record), duration_s=max(0.0, lived)), begun, over))
+            evidence = Evidence(exit_of(record), duration_s=max(0.0, lived), progress=record["position"])
+            self._deliver(AttemptEnded(job, run, attempt, evidence, begun, over))
         self.keeper.obey({"op": wire.FORGET, "key": record["key"]})
         self._count_action()
 
@@ -293,6 +302,8 @@ class World:
             "incidents": dict(store.incidents),
             "outbox": dict(store.outbox),
             "memos": {name: job.memo for name, job in self.state.jobs.items()},
+            "aside": dict(store.aside),
+            "plans": dict(self.keeper.plans),
             "live": sorted(self.keeper.live),
             "starts": dict(self.keeper.starts),
             "finished": self.finished,
@@ -313,6 +324,10 @@ class World:
         assert not keeper.records, "an exit record was never taken over"
         open_runs = {run.id for job in self.state.jobs.values() for run in job.memo.runs}
         assert {row.id for row in store.runs.values() if row.ended_at is None} == open_runs
+        for name, job in self.state.jobs.items():
+            assert {one.key for one in job.quarantine} == {
+                key for of, key in store.aside if of == name and store.aside[of, key].released_at is None
+            }
         assert all(row.duration_s >= 0 for row in store.runs.values())
         for key in keeper.starts:
             if wire.split_key(key) not in live:

@@ -88,7 +88,7 @@ class Tree:
 class Planner:
     """Plans that say whom they are for; none for a job called "broken"."""
 
-    def plan(self, configured: Job, run: int, attempt: int, slot: Any) -> dict[str, Any]:
+    def plan(self, configured: Job, run: int, attempt: int, slot: Any, quarantine: Any = ()) -> dict[str, Any]:
         if configured.name == "broken":
             raise LaunchError("there is no user 'ghost' on this machine")
         return {"job": configured.name, "argv": list(configured.launch.argv), "slot": None if slot is None else slot.isoformat()}

@@ -12,9 +12,9 @@ from supervisor.adapters.store import opening
 from supervisor.adapters.store.connection import UNREADABLE, Link, code_of, store_error, transaction
 from supervisor.adapters.store.history import Reader, Reads
 from supervisor.adapters.store.queue import OutboxQueue
-from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, MEMOS, RUNS, clean, encode, statement, to_micros
+from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, MEMOS, QUARANTINE, RUNS, clean, encode, statement, to_micros
 from supervisor.core.model import Incident, Wall
-from supervisor.core.records import AttemptRow, Row, RunRow
+from supervisor.core.records import AttemptRow, QuarantinedRecord, Row, RunRow
 from supervisor.errors import StoreError
 
 T = TypeVar("T")
@@ -27,19 +27,22 @@ PRUNE_BATCH = 200  # runs per transaction: some milliseconds, so that the writer
 
 _OLD_RUNS = """
     SELECT id FROM runs WHERE job = ? AND ended_at IS NOT NULL AND ended_at < ? AND id < ?
-    AND id NOT IN (SELECT run FROM incidents WHERE closed_at IS NULL UNION SELECT last_run FROM incidents WHERE closed_at IS NULL)
+    AND id NOT IN (SELECT run FROM incidents WHERE closed_at IS NULL UNION SELECT last_run FROM incidents WHERE closed_at IS NULL
+        UNION SELECT run FROM quarantine WHERE released_at IS NULL)
     LIMIT ?
 """
 _OLD_ATTEMPTS = """
     DELETE FROM attempts WHERE (run, attempt) IN (
         SELECT a.run, a.attempt FROM attempts a JOIN runs r ON r.id = a.run
         WHERE r.ended_at IS NULL AND a.phase = 'ended' AND a.attempt <= (SELECT max(attempt) FROM attempts WHERE run = a.run) - ?
+        AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.run = a.run AND q.attempt = a.attempt AND q.released_at IS NULL)
         LIMIT ?
     )
 """
 _OLD_REST = (
     "DELETE FROM slots WHERE (job, slot) IN (SELECT job, slot FROM slots WHERE slot < ? LIMIT ?)",
     "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents WHERE closed_at < ? LIMIT ?)",
+    "DELETE FROM quarantine WHERE (job, key) IN (SELECT job, key FROM quarantine WHERE released_at < ? LIMIT ?)",
     """
     DELETE FROM outbox WHERE seq IN (
         SELECT o.seq FROM outbox o LEFT JOIN incidents i ON i.id = o.incident
@@ -102,6 +105,10 @@ class Store(Reads):
     def open_incidents(self) -> list[Incident]:
         return self._rows(INCIDENTS, "WHERE closed_at IS NULL ORDER BY id")
 
+    def records_aside(self) -> list[QuarantinedRecord]:
+        """The records of all jobs that are set aside."""
+        return self._rows(QUARANTINE, "WHERE released_at IS NULL ORDER BY job, at, key")
+
     def next_ids(self) -> tuple[int, int]:
         """The next run id and the next incident id: never one that was given out before, pruned rows included."""
         sequences: dict[str, int] = dict(self._ask("reading ids", lambda c: c.execute("SELECT name, seq FROM sqlite_sequence").fetchall()))
@@ -135,7 +142,7 @@ class Store(Reads):
 
     def prune(self, before: Wall, keep_runs_per_job: int = 1000) -> int:
         """Removes what ended before *before*, except each job's newest *keep_runs_per_job* runs and all that an open incident
-        speaks of; and of a run that goes on, all attempts but the newest 50, however young. Answers how many rows went.
+        or a record in quarantine speaks of; and of a run that goes on, all attempts but the newest 50, however young. Answers how many rows went.
 
         Works in small transactions over a connection of its own: may run in another thread while this store is written.
         """

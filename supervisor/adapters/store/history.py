@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from supervisor.adapters.store.connection import Link
-from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, RUNS, SLOTS, R, Table, Value, from_micros
+from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, QUARANTINE, RUNS, SLOTS, R, Table, Value, from_micros
 from supervisor.core.model import Incident, Outcome, RunId
-from supervisor.core.records import AttemptRow, Delivery, NotificationKind, RunRow, SlotRow
+from supervisor.core.records import AttemptRow, Delivery, NotificationKind, QuarantinedRecord, RunRow, SlotRow
 
 T = TypeVar("T")
 
@@ -68,6 +68,10 @@ class Reads:
     def incidents(self, *, open_only: bool = False, limit: int = 100) -> list[Incident]:
         """Newest first."""
         return self._rows(INCIDENTS, f"{'WHERE closed_at IS NULL ' if open_only else ''}ORDER BY id DESC LIMIT ?", limit)
+
+    def quarantine(self, job: str) -> list[QuarantinedRecord]:
+        """The job's records that are set aside, the latest last."""
+        return self._rows(QUARANTINE, "WHERE job = ? AND released_at IS NULL ORDER BY at, key", job)
 
     def incident(self, incident: int) -> Incident | None:
         return _first(self._rows(INCIDENTS, "WHERE id = ?", incident))

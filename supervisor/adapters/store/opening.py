@@ -7,7 +7,7 @@ import stat
 from supervisor.adapters.store import schema
 from supervisor.adapters.store.connection import UNREADABLE, code_of, connect, store_error, transaction
 from supervisor.adapters.store.history import select
-from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, MEMOS, RUNS, to_micros
+from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, MEMOS, QUARANTINE, RUNS, to_micros
 from supervisor.core.model import Wall
 from supervisor.errors import StoreError
 
@@ -153,6 +153,7 @@ def _prove(path: str, connection: sqlite3.Connection, now: Wall) -> None:
     select(connection, ATTEMPTS, "WHERE phase <> 'ended'")
     select(connection, INCIDENTS, "WHERE closed_at IS NULL")
     select(connection, MEMOS, "")
+    select(connection, QUARANTINE, "WHERE released_at IS NULL")
     for _, _, value in connection.execute("SELECT metric, labels, value FROM counters").fetchall():
         float(value)
     connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall()

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from supervisor.core.model import Incident, Wall
-from supervisor.core.records import AttemptRow, GoodRow, JobMemo, Notification, Row, RunRow, SlotRow
+from supervisor.core.records import AttemptRow, GoodRow, JobMemo, Notification, QuarantinedRecord, Row, RunRow, SlotRow
 
 Value = str | int | float | None
-R = typing.TypeVar("R", RunRow, AttemptRow, SlotRow, Incident, Notification, JobMemo, GoodRow)
+R = typing.TypeVar("R", RunRow, AttemptRow, SlotRow, Incident, Notification, JobMemo, GoodRow, QuarantinedRecord)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -103,6 +103,7 @@ SLOTS = _table("slots", SlotRow, "job", "slot")
 MEMOS = _table("memos", JobMemo, "job")
 INCIDENTS = _table("incidents", Incident, "id")
 GOOD_RUNS = _table("good_runs", GoodRow, "job")
+QUARANTINE = _table("quarantine", QuarantinedRecord, "job", "key")
 OUTBOX = _table("outbox", Notification, "key")
 
 # A slot that ran stays "ran" whatever a later, less informed decision says: that is what keeps it from being run twice.
@@ -122,7 +123,7 @@ _ENQUEUE = (
 )
 _UPSERTS: dict[type, tuple[Table[typing.Any], str]] = {
     table.record: (table, _upsert(table, _SLOT_GUARD if table is SLOTS else ""))
-    for table in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, GOOD_RUNS)
+    for table in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, GOOD_RUNS, QUARANTINE)
 }
 
 

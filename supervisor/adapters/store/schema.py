@@ -61,7 +61,15 @@ ALTER TABLE incidents ADD COLUMN gathered TEXT NOT NULL DEFAULT '';
 CREATE TABLE good_runs (job TEXT PRIMARY KEY NOT NULL, run INTEGER NOT NULL, ended_at INTEGER NOT NULL, survey TEXT NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
+# Records that are set aside because they killed their job.
+_THIRD = """
+CREATE TABLE quarantine (
+    job TEXT NOT NULL, "key" TEXT NOT NULL, at INTEGER NOT NULL, run INTEGER NOT NULL, attempt INTEGER NOT NULL, outcome TEXT NOT NULL,
+    fingerprint TEXT NOT NULL, summary TEXT NOT NULL, released_at INTEGER, released_because TEXT, PRIMARY KEY (job, "key")
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
 SCHEMA = len(MIGRATIONS)
 
 

@@ -1,0 +1,247 @@
+"""Which failures will repeat, and which step is taken against them: a table of sequences, and what never counts."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from fakes import T0
+from playbook import DUE, Play, ended, job, wish
+
+from supervisor.core import heal
+from supervisor.core.heal import Course, Failure, HealReason
+from supervisor.core.model import Evidence, ExceptionFacts, Exit, Outcome, Progress, Verdict
+from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
+
+SLOWER = ChangeEnvironment({"BATCH_SIZE": "1000"})
+CLEAN = RunCommand(("./clean",), 5.0)
+
+
+def at(record=None, *, keyed=True, records=0, **rest):
+    return Progress(record=record, keyed=keyed, records=records, **rest)
+
+
+def failure(position=None, *, outcome="crashed", fingerprint="bug", minute=0, **rest):
+    return Failure(Outcome(outcome), fingerprint, position, T0 + timedelta(minutes=minute), **rest)
+
+
+def play(policy, *failures, crowd=1, held=0):
+    """The steps taken after each of these failures, and the course at the end."""
+    course, steps = Course(), []
+    for one in failures:
+        healing = heal.consider(policy, course, one, crowd=crowd, held=held)
+        course = healing.course
+        steps.append(healing.step)
+    return steps, course
+
+
+# ---------------------------------------------------------------- records
+
+
+def test_a_record_that_kills_twice_running_is_set_aside_and_the_sequence_ends_there():
+    healing = heal.consider(HealPolicy(), play(HealPolicy(), failure(at("u7")))[1], failure(at("u7")), crowd=1)
+    assert (healing.step, healing.record, healing.reason) == (SetAside(), "u7", HealReason.RECORD_KILLED_AGAIN)
+    assert healing.did == "set record 'u7' aside: it was in work at 2 deaths running"
+
+
+def test_it_does_not_matter_by_which_outcome_the_record_kills():
+    steps, _ = play(
+        HealPolicy(), failure(at("u7"), outcome="crashed", fingerprint="a"), failure(at("u7"), outcome="memory", fingerprint="b")
+    )
+    assert steps == [None, SetAside()]
+
+
+@pytest.mark.parametrize("between", [at("u8"), at(None, records=7), None])
+def test_twice_is_twice_running(between):
+    steps, _ = play(HealPolicy(), failure(at("u7")), failure(between, fingerprint="other"), failure(at("u7")))
+    assert steps == [None, None, None]
+
+
+def test_a_record_without_a_key_is_not_set_aside_for_its_number_may_be_anothers_tomorrow():
+    steps, _ = play(HealPolicy(), *[failure(at("17", keyed=False))] * 3)
+    assert steps == [None, None, Park()]
+
+
+@pytest.mark.parametrize("outcome", ["signalled", "unmet", "launch_failed"])
+def test_an_end_that_is_not_the_records_doing_does_not_blame_it(outcome):
+    assert SetAside() not in play(HealPolicy(), *[failure(at("u7"), outcome=outcome)] * 4)[0]
+
+
+@pytest.mark.parametrize(("record_s", "blamed"), [(None, False), (1.0, False), (30.0, True)])
+def test_a_time_limit_blames_a_record_only_if_it_took_a_good_part_of_the_attempt(record_s, blamed):
+    steps, _ = play(HealPolicy(), *[failure(at("u7", record_s=record_s), outcome="time", duration_s=60.0)] * 2)
+    assert (steps[-1] == SetAside()) is blamed
+
+
+def test_each_of_several_bad_records_is_set_aside_in_its_turn():
+    ends = [failure(at(key, records=5)) for key in ("a", "a", "b", "b", "c", "c", "d", "d", "e", "e")]
+    assert play(HealPolicy(), *ends)[0] == [None, SetAside()] * 5
+
+
+def test_records_that_die_one_after_the_other_with_none_finished_are_not_the_cause_and_come_back():
+    ends = [failure(at(key)) for key in ("a", "a", "b", "b", "c", "c", "d", "d")]
+    course = play(HealPolicy(), *ends[:-1])[1]
+    healing = heal.consider(HealPolicy(), course, ends[-1], crowd=1)
+    assert (healing.step, healing.reason, healing.release) == (Park(), HealReason.NOT_THE_RECORD, ("a", "b", "c"))
+
+
+def test_a_record_that_is_met_again_although_it_was_set_aside_parks_the_job():
+    assert play(HealPolicy(), *[failure(at("u7"))] * 3)[0] == [None, SetAside(), Park()]
+
+
+def test_a_thousand_records_are_enough():
+    assert play(HealPolicy(), *[failure(at("u7"))] * 2, held=1000)[0] == [None, Park()]
+
+
+# ---------------------------------------------------------------- repeats
+
+
+@pytest.mark.parametrize(
+    "position", [at(None, records=70), at(None, done=3, stage="load"), at(None, checkpoint="c0ffee"), at("17", keyed=False)], ids=str
+)
+def test_the_same_failure_at_the_same_place_three_times_in_sequence_parks_the_job(position):
+    healing = heal.consider(HealPolicy(), play(HealPolicy(), *[failure(position)] * 2)[1], failure(position), crowd=1)
+    assert (healing.step, healing.reason) == (Park(), HealReason.REPEATED)
+    assert "3 times in sequence" in healing.did
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [failure(at(None, records=n)) for n in range(1, 9)],  # it gets on
+        [failure(at(None, records=7), fingerprint=f"bug {n % 2}") for n in range(8)],  # two bugs by turns
+        [failure(None)] * 8,  # nobody knows where it stood
+        [failure(at(None, records=0))] * 8,  # before the first record: that may be anything
+    ],
+    ids=["gets on", "two bugs", "no word", "before the first"],
+)
+def test_what_need_not_repeat_is_left_to_the_restart_policy(ends):
+    assert play(HealPolicy(), *ends)[0] == [None] * len(ends)
+
+
+def test_how_many_are_too_many_is_configured_and_null_is_never():
+    assert play(HealPolicy(5), *[failure(at(None, records=7))] * 5)[0] == [None] * 4 + [Park()]
+    assert play(HealPolicy(None), *[failure(at(None, records=7))] * 9)[0] == [None] * 9
+    assert play(HealPolicy(None), *[failure(at("u7"))] * 2)[0] == [None, SetAside()]
+
+
+# ---------------------------------------------------------------- steps
+
+
+def test_the_steps_of_an_outcome_are_taken_from_left_to_right_one_for_each_further_failure():
+    policy = HealPolicy(3, {"crashed": (TryAgain(), SLOWER, CLEAN, Park())})
+    steps, course = play(policy, *[failure(None)] * 7)
+    assert steps == [None, None, TryAgain(), SLOWER, CLEAN, Park(), None]
+    assert heal.variables(policy, course) == {"BATCH_SIZE": "1000"}
+
+
+def test_a_step_that_cannot_be_taken_is_passed_over():
+    policy = HealPolicy(2, {"crashed": (SetAside(), SLOWER)})
+    assert play(policy, failure(None), failure(None))[0] == [None, SLOWER]
+
+
+def test_quarantine_first_waits_for_the_second_death_and_the_next_step_for_the_next_failure():
+    policy = HealPolicy(3, {"crashed": (SetAside(), SLOWER, Park())})
+    assert play(policy, *[failure(at("u7"))] * 4)[0] == [None, SetAside(), SLOWER, Park()]
+
+
+def test_quarantine_after_another_step_comes_when_that_step_was_in_vain():
+    policy = HealPolicy(3, {"crashed": (SLOWER, SetAside(), Park())})
+    assert play(policy, *[failure(at("u7"))] * 5)[0] == [None, None, SLOWER, SetAside(), Park()]
+
+
+def test_a_change_that_is_in_force_is_not_made_again_for_the_same_failure_at_another_place():
+    policy = HealPolicy(2, {"crashed": (SLOWER, Park())})
+    ends = [failure(at(None, records=7))] * 2 + [failure(at(None, records=9))] * 2
+    steps, course = play(policy, *ends)
+    assert steps == [None, SLOWER, None, Park()]
+    assert course.changes == (("crashed", 0),)
+
+
+def test_an_outcome_with_an_empty_list_is_left_to_the_restart_policy():
+    assert play(HealPolicy(3, {"crashed": ()}), *[failure(at("u7"))] * 5)[0] == [None] * 5
+
+
+# ---------------------------------------------------------------- what never counts
+
+
+@pytest.mark.parametrize(
+    ("verdict", "evidence"),
+    [
+        (Verdict(Outcome.HOST_OOM, ""), Evidence(Exit(signal=9))),
+        (Verdict(Outcome.LOST, ""), Evidence(Exit())),
+        (Verdict(Outcome.LAUNCH_FAILED, ""), Evidence(Exit(launch_error="cannot fork: Resource temporarily unavailable"))),
+        (Verdict(Outcome.EXCEPTION, "", exception=ExceptionFacts("OSError", "[Errno 28] No space left on device: 'x'", (), 1)), Evidence(Exit(code=1))),
+        (Verdict(Outcome.EXCEPTION, "", exception=ExceptionFacts("RuntimeError", "can't start new thread", (), 1)), Evidence(Exit(code=1))),
+    ],
+)  # fmt: skip
+def test_causes_of_the_host_neither_count_nor_break_a_sequence(verdict, evidence):
+    cause = heal.host_cause(verdict, evidence)
+    assert cause
+    hosts = failure(at("u7"), host_cause=cause)
+    assert play(HealPolicy(), failure(at("u7")), *[hosts] * 5, failure(at("u7")))[0] == [None] * 6 + [SetAside()]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "evidence"),
+    [
+        (Verdict(Outcome.LAUNCH_FAILED, ""), Evidence(Exit(launch_error="cannot execute 'x': No such file or directory"))),
+        (Verdict(Outcome.EXCEPTION, "", exception=ExceptionFacts("KeyError", "'u7'", (), 1)), Evidence(Exit(code=1))),
+        (Verdict(Outcome.EXCEPTION, "", exception=ExceptionFacts("OSError", "[Errno 2] No such file", (), 1)), Evidence(Exit(code=1))),
+        (Verdict(Outcome.MEMORY, ""), Evidence(Exit(signal=9))),
+    ],
+)
+def test_the_jobs_own_causes_are_its_own(verdict, evidence):
+    assert heal.host_cause(verdict, evidence) is None
+
+
+def test_failures_of_many_jobs_at_once_do_not_count():
+    assert play(HealPolicy(), *[failure(at("u7"))] * 9, crowd=5)[0] == [None] * 9
+    assert play(HealPolicy(), *[failure(at("u7"))] * 2, crowd=4)[0] == [None, SetAside()]
+
+
+def test_who_fails_first_in_a_crowd_learns_of_it_at_its_next_failure():
+    first = play(HealPolicy(), failure(at("u7")))[1]
+    assert heal.consider(HealPolicy(), first, failure(at("u7")), crowd=1, crowd_then=7).step is None
+
+
+# ---------------------------------------------------------------- in the engine
+
+
+def dies(run=1, attempt=1, record="u7", **facts):
+    return ended(run, attempt, position=at(record, records=4), **({"code": None, "signal": 11} | facts))
+
+
+def test_a_poison_record_is_set_aside_at_its_second_death_and_the_next_attempt_is_told_to_leave_it_out():
+    play = Play(job(budget=(1, 600)))
+    play.at(1).when(dies()).expect("notify opened ops", "attempt 1.1 crashed", "incident 1 opened", state="backing_off", wait=1)
+    play.at(2).when(DUE).expect("start 1.2")
+    play.at(3).when(dies(1, 2)).expect(
+        "aside u7", "attempt 1.2 crashed", "heal quarantine record_killed_again", "incident 1 seen", state="backing_off", wait=1
+    )
+    play.at(4).when(DUE)
+    start = next(action for action in play.last.actions if type(action).__name__ == "StartAttempt")
+    assert start.quarantine == ("u7",)
+    assert len(play.memo.restarts) == 1  # the restart without the record is not charged
+
+
+def test_what_a_person_starts_begins_a_new_sequence():
+    play = Play(job(manual=True))
+    for run in (1, 2, 3):
+        play.at(run * 100).when(wish("trigger"))
+        play.at(run * 100 + 1).when(dies(run, record=None))
+        play.at(run * 100 + 2).when(wish("stop"))
+        assert play.memo.course.times == 1
+
+
+def test_a_course_survives_as_text():
+    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",))
+    state = Play(job()).job_state().remember(course=course)
+    assert type(state.memo).decode(state.memo.encode()) == state.memo
+
+
+def test_the_memo_of_an_earlier_version_is_read():
+    memo = Play(job()).memo
+    old = json.loads(memo.encode())
+    del old["course"]
+    assert type(memo).decode(json.dumps(old)) == replace(memo, course=Course())
