@@ -17,7 +17,7 @@ from supervisor import cli
 from supervisor.adapters import metrictable
 from supervisor.adapters.http import openapi
 from supervisor.config import jsonschema, reference
-from supervisor.core import dossierform
+from supervisor.core import dossierform, template
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
@@ -57,6 +57,7 @@ def pages() -> dict[str, str]:
         "configuration.md": page("configuration.md", "config.yaml", reference.reference()),
         "metrics.md": page("metrics.md", "Metrics", metrictable.reference()),
         "commands.md": page("commands.md", "Commands", commands()),
+        "notifications.md": page("notifications.md", "Notifications", template_fields()),
         "events.md": page("events.md", "Events in the log", events()),
         "dossier.md": page("dossier.md", "The dossier", dossierform.reference()),
         "dossier.schema.json": json.dumps(dossierform.schema(), indent=2, ensure_ascii=False) + "\n",
@@ -64,6 +65,11 @@ def pages() -> dict[str, str]:
         "openapi.json": json.dumps(openapi.document(), indent=2, ensure_ascii=False) + "\n",
         "config.schema.json": json.dumps(jsonschema.schema(), indent=2, ensure_ascii=False) + "\n",
     }
+
+
+def template_fields() -> str:
+    """The fields of a notification's template."""
+    return "\n".join(["| field | what |", "|---|---|", *(f"| `{{{name}}}` | {what} |" for name, what in template.FIELDS.items())])
 
 
 # ---------------------------------------------------------------- commands

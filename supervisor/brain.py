@@ -19,7 +19,7 @@ from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.launcher import Launcher
 from supervisor.adapters.metrics import Metrics
-from supervisor.adapters.notify import Outbox
+from supervisor.adapters.notify import Heart, Outbox
 from supervisor.adapters.sampler import Sampler
 from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Store
@@ -27,7 +27,7 @@ from supervisor.backend import Backend
 from supervisor.config.load import load
 from supervisor.core import engine
 from supervisor.core.crowd import MEMO, Crowd
-from supervisor.core.model import Incident, Mono, Now
+from supervisor.core.model import Incident, Mono, Now, Wall
 from supervisor.core.records import QuarantinedRecord
 from supervisor.core.settings import Config, LogFormat
 from supervisor.core.state import EngineState, Memo
@@ -103,6 +103,8 @@ class _Brain:
         self.link = link
         self.hello = hello
         self.clock = Clock()
+        self.environment = dict(os.environ)  # what jobs inherit
+        self._keep_secrets(config)
         self.places = StateDir(config.settings.state_dir)
         self.places.create()
         self.now = self.clock.now()
@@ -114,6 +116,7 @@ class _Brain:
             log.error("history_set_aside", path=self.store.quarantined, consequence="a new history was begun")
             self.metrics.inc("mainstay_store_errors_total", operation="open")
         self.outbox = self._outbox(config)
+        self.heart = self._heart(config)
 
     def run(self, trouble: list[str]) -> int:
         restored = self._restore()
@@ -152,6 +155,7 @@ class _Brain:
             return daemon.run(restored, self.hello)
         finally:
             http.stop()
+            self._stop_heart()
             self.outbox.stop(2.0)
             with contextlib.suppress(StoreError):
                 self.store.set_meta("stopped_at", self.clock.now().wall.isoformat())
@@ -166,6 +170,23 @@ class _Brain:
         for receiver in config.receivers:
             self.metrics.add_receiver(receiver)
         return Outbox(self.store.outbox, config.receivers, self.clock.now, on_result)
+
+    def _heart(self, config: Config) -> Heart | None:
+        def on_result(result: str, when: Wall) -> None:
+            self.metrics.inc("mainstay_heartbeats_total", result=result)
+            if result == "sent":
+                self.metrics.set("mainstay_heartbeat_last_success_timestamp_seconds", when.timestamp())
+
+        heartbeat = config.settings.heartbeat
+        return Heart(heartbeat, self.clock.now, on_result) if heartbeat is not None else None
+
+    def _stop_heart(self) -> None:
+        if self.heart is not None:
+            self.heart.stop()
+
+    def _beat(self) -> None:
+        if self.heart is not None:
+            self.heart.beat()
 
     def _restore(self) -> engine.Step:
         memos: dict[str, Memo] = {}
@@ -207,7 +228,7 @@ class _Brain:
 
     def _daemon(self, state: EngineState, containment: Mapping[str, str]) -> Daemon:
         cache = self.places.cache
-        launcher = Launcher(self.places, os.environ, guard.arm)
+        launcher = Launcher(self.places, self.environment, guard.arm)
         return Daemon(
             config=self.config,
             state=state,
@@ -228,6 +249,7 @@ class _Brain:
             wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
             configured=self._configured,
             counters=self.counters,
+            beat=self._beat,
             hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 
@@ -271,7 +293,11 @@ class _Brain:
         """A reload took *config*: receivers may have changed."""
         old = self.config
         self.config = config
+        self._keep_secrets(config)
         self._keep_loaded()
+        if old.settings.heartbeat != config.settings.heartbeat:
+            self._stop_heart()
+            self.heart = self._heart(config)
         if old.receivers == config.receivers:
             return
         self.outbox.stop(2.0)
@@ -279,6 +305,11 @@ class _Brain:
             self.metrics.remove_receiver(name)
         self.outbox = self._outbox(config)
         self.outbox.start()
+
+    def _keep_secrets(self, config: Config) -> None:
+        """No job inherits a variable that the config takes a secret from."""
+        for name in config.secret_variables:
+            self.environment.pop(name, None)
 
     def _keep_loaded(self) -> None:
         """Keep the text of the config that was just taken: what the next brain of this keeper goes on with, whatever is done to the file meanwhile."""

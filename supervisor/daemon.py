@@ -14,7 +14,7 @@ import selectors
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -110,6 +110,7 @@ class Daemon:
         configured: Callable[[Config], None],
         hourly: Callable[[], None],
         counters: Mapping[tuple[str, str], float] | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.config = config
         self.state = state
@@ -131,6 +132,7 @@ class Daemon:
         self._wake_outbox = wake_outbox
         self._configured = configured
         self._hourly = hourly
+        self._beat = beat
         self._hourly_at = 0.0
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
@@ -628,7 +630,8 @@ class Daemon:
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
             self._after(job_state.name)
         log.info("config_reloaded", path=config.path, jobs=len(config.jobs))
-        notes = [] if old.settings == config.settings else ["supervisor: settings (state_dir, listen, log) take effect at the next start"]
+        at_once = replace(old.settings, heartbeat=config.settings.heartbeat, external_url=config.settings.external_url)
+        notes = [] if at_once == config.settings else ["supervisor: settings (state_dir, listen, log) take effect at the next start"]
         return Answer(ok=True, text="\n".join([f"{config.path} is in force: {len(config.jobs)} jobs", *notes]))
 
     # ---------------------------------------------------------------- drills
@@ -681,6 +684,8 @@ class Daemon:
         self._tick_at = now.mono
         self.last_tick = now
         self._metrics.set("mainstay_loop_last_tick_timestamp_seconds", now.wall.timestamp())
+        if not self.state.closing:
+            self._beat()
         self._notice_jump(now.wall.timestamp() - now.mono)
         self.watch.find_strays(self._keeper_pid, (os.getpid(),))
         summary = self.state.crowd.due_at()

@@ -138,6 +138,19 @@ _DAEMON = (
 
 _INCIDENTS = (
     Declaration(
+        "mainstay_heartbeats_total",
+        _COUNTER,
+        Scope.DAEMON,
+        "Beats of the dead man's switch (supervisor.heartbeat) by what became of them.",
+        (_closed("result", ("sent", "failed")),),
+    ),
+    Declaration(
+        "mainstay_heartbeat_last_success_timestamp_seconds",
+        _GAUGE,
+        Scope.DAEMON,
+        "When a beat of the dead man's switch last got through, Unix time; absent before the first.",
+    ),
+    Declaration(
         "mainstay_incidents_open",
         _GAUGE,
         Scope.DAEMON,

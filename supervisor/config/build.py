@@ -58,6 +58,7 @@ def window(name: str, section: Section) -> Window:
 
 def daemon(section: Section) -> settings.Settings:
     """The ``supervisor:`` section."""
+    heartbeat = section["heartbeat"]
     return settings.Settings(
         state_dir=section["state_dir"],
         listen=section["listen"],
@@ -67,24 +68,36 @@ def daemon(section: Section) -> settings.Settings:
         log_level=section["log"]["level"],
         log_format=section["log"]["format"],
         history_days=section["history"] / 86400,
+        external_url=None if section["external_url"] is None else section["external_url"].rstrip("/"),
+        heartbeat=None if heartbeat is None else settings.Heartbeat(_hidden(heartbeat, "url"), heartbeat["every"], heartbeat["timeout"]),
     )
 
 
-def receiver(name: str, section: Section) -> settings.Receiver:
+def receiver(name: str, section: Section, external_url: str | None = None) -> settings.Receiver:
     """The receiver that *section* describes, by its type."""
+    layout = settings.Layout(section["subject"], section["body"], external_url)
+    timeout_s = section["timeout"]
     match section["type"]:
         case "webhook":
-            return settings.WebhookReceiver(name, section["url"], _secret(section, "secret_file"), section["headers"], section["timeout"])
+            secret = _secret(section, "secret_file") or _secret(section, "secret")
+            return settings.WebhookReceiver(name, _hidden(section, "url"), secret, section["headers"], timeout_s, layout)
         case "alertmanager":
             urls = section["urls"] or (section["url"],)
-            return settings.AlertmanagerReceiver(name, urls, section["labels"], section["repost"], section["timeout"])
+            return settings.AlertmanagerReceiver(name, urls, section["labels"], section["repost"], timeout_s, layout)
         case "email":
-            plain = _values(
-                section, to="to", sender="sender", host="host", port="port", tls="tls", username="username", timeout_s="timeout"
-            )
-            return settings.EmailReceiver(name, password=_secret(section, "password_file"), **plain)
+            plain = _values(section, to="to", sender="sender", host="host", port="port", tls="tls", username="username", html="html")
+            password = _secret(section, "password_file") or _secret(section, "password")
+            return settings.EmailReceiver(name, password=password, timeout_s=timeout_s, layout=layout, **plain)
+        case "slack":
+            return settings.SlackReceiver(name, _hidden(section, "url"), timeout_s, layout)
+        case "pagerduty":
+            url = section["url"].text if section["url"] else settings.PAGERDUTY_URL
+            return settings.PagerDutyReceiver(name, _hidden(section, "token"), url, timeout_s, layout)
+        case "apprise":
+            urls = section["urls_file"].text.splitlines() if section["urls_file"] else (one.text for one in section["urls"])
+            return settings.AppriseReceiver(name, tuple(urls), timeout_s, layout)
         case _:
-            return settings.CommandReceiver(name, section["command"], section["directory"], section["timeout"])
+            return settings.CommandReceiver(name, section["command"], section["directory"], timeout_s, layout)
 
 
 def _launch(section: Section) -> Launch:
@@ -144,6 +157,12 @@ def _alerts(section: Section) -> AlertPolicy:
 def _values(section: Section, **fields: str) -> dict[str, Any]:
     """The values of *section* by field name; ``fields`` says which key each field takes."""
     return {name: section[key] for name, key in fields.items()}
+
+
+def _hidden(section: Section, key: str) -> str:
+    """The value that stands under *key* or in the file that *key*_file names."""
+    secret = section[f"{key}_file"] or section[key]
+    return str(secret.text)
 
 
 def _secret(section: Section, key: str) -> str | None:

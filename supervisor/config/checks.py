@@ -60,16 +60,49 @@ def check_web(supervisor: Section, report: Report) -> None:
         )
 
 
+_ONE_OF = {
+    frozenset({"url", "urls"}): "url: http://127.0.0.1:9093",
+    frozenset({"url", "url_file"}): "url: http://127.0.0.1:8000, or url_file: the path of a file that holds it",
+    frozenset({"token", "token_file"}): "token_file: the path of a file that holds it",
+    frozenset({"urls", "urls_file"}): "urls: [ntfy://host/topic]",
+}
+
+
 def check_receiver(node: Node, receiver: Section, report: Report) -> None:
     """Reports what is wrong between the keys of one receiver."""
     names = receiver.shape.by_name
-    if "urls" in names and ("url" in receiver.written) == ("urls" in receiver.written):
-        report.problem(node, "needs either url or urls; write url: http://127.0.0.1:9093")
-    if "password_file" in names and receiver.is_sure("username", "password_file"):
-        if (receiver["username"] is None) != (receiver["password_file"] is None):
+    _check_one_of(node, receiver, report)
+    for key in ("secret", "password"):
+        if f"{key}_file" in names and key in receiver.written and f"{key}_file" in receiver.written:
+            report.problem(receiver.nodes[key], f"stands beside {key}_file; keep one of the two")
+    if "password_file" in names and receiver.is_sure("username", "password_file", "password"):
+        has_password = receiver["password_file"] is not None or receiver["password"] is not None
+        if (receiver["username"] is None) == has_password:
             report.problem(node, "has only one of username and password_file; write both or neither")
-        elif receiver["username"] is not None and receiver["tls"] == "none" and receiver["host"] not in ("localhost", "127.0.0.1", "::1"):
+        elif has_password and receiver["tls"] == "none" and receiver["host"] not in ("localhost", "127.0.0.1", "::1"):
             report.warn(node, "sends its password over the network in clear; write tls: starttls")
+    if receiver.shape.by_name["type"].kind.form == "one of apprise" and not _has_apprise():
+        report.problem(node, "needs the apprise library, which is not installed; install the extra: pip install mainstay[notify]")
+
+
+def check_heartbeat(supervisor: Section, report: Report) -> None:
+    """Reports a heartbeat without an address."""
+    heartbeat = supervisor["heartbeat"]
+    if isinstance(heartbeat, Section):
+        _check_one_of(supervisor.nodes["heartbeat"], heartbeat, report)
+
+
+def _check_one_of(node: Node, section: Section, report: Report) -> None:
+    for pair, mend in _ONE_OF.items():
+        if pair <= section.shape.by_name.keys() and len(pair & section.written.keys()) != 1:
+            first, second = sorted(pair)
+            report.problem(node, f"needs either {first} or {second}; write {mend}")
+
+
+def _has_apprise() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("apprise") is not None
 
 
 def _check_command(node: Node, job: Section, report: Report) -> None:

@@ -98,6 +98,7 @@ class SecretPath(ScalarKind):
     """The path of a file that holds a secret; only its owner may be able to read it."""
 
     form = "the path of a file that holds the secret and that only its owner can read"
+    many = False
 
     def parse(self, node: Scalar, context: Context) -> Secret:
         path = _resolved(node.text, context)
@@ -105,7 +106,7 @@ class SecretPath(ScalarKind):
             text = read_text(path, Trust.SECRET).rstrip("\r\n")
         except ValueError as err:
             raise ValueError(f"{quoted(path, 200)} {err}") from err
-        if not text or "\n" in text:
+        if not text or ("\n" in text and not self.many):
             raise ValueError(f"{quoted(path, 200)} has to hold the secret in one line; write it there")
         return Secret(path, text)
 

@@ -38,11 +38,15 @@ def masked_url(url: str) -> str:
 
 @dataclass(slots=True)
 class Context:
-    """What reading needs beside the node: where findings go and what relative paths are relative to. Files are read once."""
+    """What reading needs beside the node: where findings go and what relative paths are relative to. Files are read once.
+
+    ``variables``: names in our environment that secrets were taken from.
+    """
 
     report: Report
     base: str
     texts: dict[str, Any] = field(default_factory=dict)
+    variables: set[str] = field(default_factory=set)
 
 
 class Kind:

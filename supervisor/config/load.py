@@ -81,13 +81,15 @@ class _Reader:
         self.warn_of_unused(jobs, receivers, top)
         if self.report.failed:
             raise errors.ConfigError(self.report.problems)
+        settings = build.daemon(supervisor)
         return Config(
             path=self.path,
-            settings=build.daemon(supervisor),
+            settings=settings,
             jobs={name: build.job(name, job.section, self.windows_of(name, windows)) for name, job in jobs.items()},
-            receivers={name: build.receiver(name, receiver.section) for name, receiver in receivers.items()},
+            receivers={name: build.receiver(name, receiver.section, settings.external_url) for name, receiver in receivers.items()},
             warnings=tuple(self.report.warnings),
             text=text,
+            secret_variables=frozenset(self.context.variables),
             sections={
                 "supervisor": supervisor,
                 "jobs": {name: job.section for name, job in jobs.items()},
@@ -128,6 +130,7 @@ class _Reader:
         section = SUPERVISOR.read(node, self.context) if node else Section(SUPERVISOR)
         self.state_dir(node or top, section)
         checks.check_web(section, self.report)
+        checks.check_heartbeat(section, self.report)
         return section
 
     def state_dir(self, node: Node, section: Section) -> None:

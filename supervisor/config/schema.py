@@ -27,7 +27,9 @@ from supervisor.config.kinds import (
 )
 from supervisor.config.process import Command, Mask, Signal
 from supervisor.config.quantities import Duration, Ratio, Size
+from supervisor.config.secrets import AppriseUrlsPath, SecretText, SecretUrl, SecretUrlPath, apprise_urls
 from supervisor.config.shape import Key, Section, Shape
+from supervisor.config.templates import TemplateText
 from supervisor.config.times import CronExpression, Timezone
 from supervisor.core.model import (
     SERVICE_TIME_S,
@@ -51,12 +53,17 @@ from supervisor.core.model import (
     StopPolicy,
 )
 from supervisor.core.settings import (
+    PAGERDUTY_URL,
     AlertmanagerReceiver,
+    AppriseReceiver,
     CommandReceiver,
     EmailReceiver,
+    Heartbeat,
     LogFormat,
     LogLevel,
+    PagerDutyReceiver,
     Settings,
+    SlackReceiver,
     TcpActions,
     WebhookReceiver,
 )
@@ -437,6 +444,22 @@ JOB = Shape(
     },
 )
 
+_heartbeat = Heartbeat("")
+
+HEARTBEAT = Shape(
+    [
+        Key(
+            "url",
+            SecretUrl(is_secret=True),
+            "What is asked for (GET), e.g. a check of healthchecks.io or of your own. Either this or `url_file`.",
+        ),
+        Key("url_file", SecretUrlPath(), "A file with the address, where that is the password; only its owner may be able to read it."),
+        Key("every", Duration(1.0, 86400.0), "How often.", _heartbeat.every_s),
+        Key("timeout", Duration(0.1, 60.0), "How long one may take.", _heartbeat.timeout_s),
+    ],
+    rivals=(frozenset({"url", "url_file"}),),
+)
+
 SUPERVISOR = Shape(
     [
         Key(
@@ -489,6 +512,18 @@ SUPERVISOR = Shape(
             ),
             "Mainstay's own log.",
         ),
+        Key(
+            "external_url",
+            Nullable(Url()),
+            "Where people reach the status page, e.g. https://mainstay.example.org; notifications link to the incident there.",
+            default_note="null: no links",
+        ),
+        Key(
+            "heartbeat",
+            Nullable(HEARTBEAT),
+            "A dead man's switch: while the loop supervises, it asks for this address, so that somebody else notices when it no longer does.",
+            default_note="null: none",
+        ),
         Key("history", Duration(3600.0), "How long runs and incidents are remembered.", Settings(state_dir="").history_days * 86400),
     ]
 )
@@ -514,21 +549,40 @@ _HEADERS = TextMap(r"[A-Za-z0-9-]{1,64}", "an HTTP header, e.g. X-Team", is_secr
 _LABELS = TextMap(VARIABLE, "a label of letters, digits and _", lambda _name: False, "", "{team: ops}")
 _webhook, _am = WebhookReceiver("", ""), AlertmanagerReceiver("", ())
 _mail, _program = EmailReceiver("", (), ""), CommandReceiver("", (), "")
+_slack, _pager, _apprise = SlackReceiver("", ""), PagerDutyReceiver("", ""), AppriseReceiver("", ())
+
+
+def _templates(subject: str, body: str) -> list[Key]:
+    """The keys for a receiver's own words; what they become there."""
+    own = "null: Mainstay's own words"
+    return [
+        Key(
+            "subject",
+            Nullable(TemplateText(lines=False)),
+            f"A template for {subject}; docs/notifications.md has the fields.",
+            default_note=own,
+        ),
+        Key("body", Nullable(TemplateText(lines=True)), f"A template for {body}.", default_note=own),
+    ]
+
 
 RECEIVERS = {
     "webhook": Shape(
         [
             Key("type", Word(("webhook",)), _TYPE, required=True),
-            Key("url", Url(), "Where the JSON document is posted to.", required=True),
+            Key("url", SecretUrl(), "Where the JSON document is posted to. Either this or `url_file`."),
+            Key("url_file", SecretUrlPath(), "A file with the address; only its owner may be able to read it."),
             Key(
                 "secret_file",
                 Nullable(SecretPath()),
-                "A file with the secret that signs each post (header `X-Mainstay-Signature`); only its owner may be able to read it.",
+                "A file with the secret that signs each post (headers `X-Mainstay-Signature` and `X-Mainstay-Timestamp`); only its owner may be able to read it.",
             ),
+            Key("secret", Nullable(SecretText()), "The same, from a variable of Mainstay's environment."),
             Key("headers", _HEADERS, "Further headers.", dict(_webhook.headers)),
             Key("timeout", _TIMEOUT, "How long a delivery may take.", _webhook.timeout_s),
+            *_templates("`subject` in the document", "`text` in the document"),
         ],
-        hints={"secret": "write secret_file: the path of a file that holds it"},
+        rivals=(frozenset({"url", "url_file"}),),
     ),
     "alertmanager": Shape(
         [
@@ -536,8 +590,14 @@ RECEIVERS = {
             Key("url", Url(), "The Alertmanager. Either this or `urls`."),
             Key("urls", ListOf(Url(), tuple, "[http://am1:9093, http://am2:9093]", least=1), "All members of an Alertmanager cluster."),
             Key("labels", _LABELS, "Labels added to each alert.", dict(_am.labels)),
-            Key("repost", Duration(1.0, 86400.0), "How often a firing alert is posted again.", _am.repost_s),
+            Key(
+                "repost",
+                Duration(1.0, 86400.0),
+                "How often a firing alert is posted again; it ends by itself after four of these, at least 5m.",
+                _am.repost_s,
+            ),
             Key("timeout", _TIMEOUT, "How long a delivery may take.", _am.timeout_s),
+            *_templates("the annotation `summary`", "the annotation `description`"),
         ]
     ),
     "email": Shape(
@@ -550,9 +610,41 @@ RECEIVERS = {
             Key("tls", Word(("none", "starttls", "tls")), "How the connection is protected.", _mail.tls),
             Key("username", Nullable(Text(form="text")), "Who logs in at the server."),
             Key("password_file", Nullable(SecretPath()), "A file with the password; only its owner may be able to read it."),
+            Key("password", Nullable(SecretText()), "The same, from a variable of Mainstay's environment."),
+            Key("html", Flag(), "Whether an HTML part stands beside the plain text.", _mail.html),
             Key("timeout", _TIMEOUT, "How long a delivery may take.", _mail.timeout_s),
+            *_templates("the subject", "the text"),
         ],
-        hints={"from": "write sender", "password": "write password_file: the path of a file that holds it", "smtp": "write host"},
+        hints={"from": "write sender", "smtp": "write host"},
+    ),
+    "slack": Shape(
+        [
+            Key("type", Word(("slack",)), _TYPE, required=True),
+            Key(
+                "url",
+                SecretUrl(is_secret=True),
+                "An incoming webhook of Slack or of what speaks like it. It is a password: `${NAME}`, or `url_file` instead.",
+            ),
+            Key("url_file", SecretUrlPath(), "A file with the address; only its owner may be able to read it."),
+            Key("timeout", _TIMEOUT, "How long a delivery may take.", _slack.timeout_s),
+            *_templates("the first line (Slack's mrkdwn)", "the lines after it (Slack's mrkdwn)"),
+        ],
+        rivals=(frozenset({"url", "url_file"}),),
+    ),
+    "pagerduty": Shape(
+        [
+            Key("type", Word(("pagerduty",)), _TYPE, required=True),
+            Key("token", SecretText(), "The integration key of a service (Events API v2). Either this or `token_file`."),
+            Key("token_file", SecretPath(), "A file with it; only its owner may be able to read it."),
+            Key("url", SecretUrl(), "Where events are posted to.", default_note=f"`{PAGERDUTY_URL}`"),
+            Key("timeout", _TIMEOUT, "How long a delivery may take.", _pager.timeout_s),
+            *_templates("the summary", "`text` in the details"),
+        ],
+        rivals=(frozenset({"token", "token_file"}),),
+        hints={
+            "routing_key": "write token_file: the path of a file that holds it",
+            "integration_key": "write token_file: the path of a file that holds it",
+        },
     ),
     "command": Shape(
         [
@@ -565,6 +657,17 @@ RECEIVERS = {
             ),
             Key("directory", Path(), "Its working directory.", default_note="the directory of the config file"),
             Key("timeout", _TIMEOUT, "How long a delivery may take.", _program.timeout_s),
+            *_templates("`subject` in the document", "`text` in the document"),
         ]
+    ),
+    "apprise": Shape(
+        [
+            Key("type", Word(("apprise",)), _TYPE, required=True),
+            Key("urls", apprise_urls(), "Addresses of services as the apprise library has them. Either this or `urls_file`."),
+            Key("urls_file", AppriseUrlsPath(), "A file with an address in each line; only its owner may be able to read it."),
+            Key("timeout", _TIMEOUT, "How long a delivery to all of them may take.", _apprise.timeout_s),
+            *_templates("the title", "the body"),
+        ],
+        rivals=(frozenset({"urls", "urls_file"}),),
     ),
 }

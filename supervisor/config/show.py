@@ -20,6 +20,7 @@ from supervisor.core.units import quoted
 _PLAIN = re.compile(r"[A-Za-z/_][A-Za-z0-9/_.@%+-]*|[0-9]+(\.[0-9]+)?([A-Za-z][0-9A-Za-z]*|%)")
 _RESERVED = NULLS | {"true", "false", "yes", "no", "on", "off", "y", "n", "none"}
 _INDENT = "  "
+_RIVALS = frozenset({"url", "url_file", "urls", "urls_file", "token", "token_file", "secret", "password"})  # shown where they are written
 
 
 def show(config: Config) -> str:
@@ -53,7 +54,7 @@ def _is_shown(section: Section, key: Key) -> bool:
         return key.name == "timezone" and "cron" in section.written
     if isinstance(section.shape, HealShape):
         return key.name == "repeats"
-    return not (key.name in ("url", "urls") and key.default is None)
+    return not (key.name in _RIVALS and key.default is None)
 
 
 def _entry(section: Section, key: Key, depth: int) -> Iterator[str]:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from supervisor.core import escalation, silences
+from supervisor.core import escalation, incidents, silences
 from supervisor.core.escalation import Told
 from supervisor.core.model import Incident, Job, Wall
-from supervisor.core.prose import stamp
 from supervisor.core.records import Notification, NotificationKind
 from supervisor.core.silences import Silence
 
@@ -210,27 +209,10 @@ def _shortened(body: str) -> str:
 
 
 def _renewed(body: str, kind: NotificationKind, incident: Incident, now: Wall) -> str:
-    """The words of before with the incident as it is now."""
-    end = incident.closed_at or max(now, incident.opened_at)
-    fresh = {
-        "kind": kind.value,
-        "summary": _document(body).get("summary") or incident.summary,
-        "last_at": stamp(incident.last_at),
-        "last_run": incident.last_run,
-        "closed_at": None if incident.closed_at is None else stamp(incident.closed_at),
-        "closed_because": incident.closed_because,
-        "occurrences": incident.occurrences,
-        "duration_seconds": max(0.0, (end - incident.opened_at).total_seconds()),
-    }
-    known = {
-        "incident": incident.id,
-        "job": incident.job,
-        "outcome": incident.outcome.value,
-        "severity": incident.severity,
-        "fingerprint": incident.fingerprint,
-        "opened_at": stamp(incident.opened_at),
-    }
-    return _text({**known, **_document(body), **fresh})
+    """The incident as it is now, with the evidence of before."""
+    before = _document(body)
+    evidence, did, will = (tuple(map(str, before.get(name) or ())) for name in ("evidence", "did", "will"))
+    return incidents.body(incident, kind, incidents.Facts(evidence, did, will), now)
 
 
 def _marked(notification: Notification, job: Job) -> Notification:

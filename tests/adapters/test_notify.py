@@ -117,7 +117,10 @@ def test_a_webhook_gets_signed_json_with_the_same_key_at_every_try():
         assert give(receiver) is None
         first, second = web.got.wait_for(2)
     assert first.line == "POST /hook?room=1 HTTP/1.1"
-    assert first.headers["x-mainstay-signature"] == "sha256=" + hmac.new(b"s3cret", first.body, hashlib.sha256).hexdigest()
+    sent_at = first.headers["x-mainstay-timestamp"]
+    assert abs(int(sent_at) - CLOCK().wall.timestamp()) < 60
+    expected = hmac.new(b"s3cret", sent_at.encode() + b"." + first.body, hashlib.sha256).hexdigest()
+    assert first.headers["x-mainstay-signature"] == f"v1={expected}"
     assert first.headers["content-type"] == "application/json"
     assert first.headers["x-team"] == "data"
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"] == "1/opened/0/ops"
@@ -392,8 +395,8 @@ class FakeSender:
 
     repost_s = None
 
-    def __init__(self, answer=lambda _: None, batch_max=1):
-        self.answer, self.batch_max, self.took, self.tries = answer, batch_max, [], 0
+    def __init__(self, answer=lambda _: None, batch_max=1, pause_s=0.0):
+        self.answer, self.batch_max, self.pause_s, self.took, self.tries = answer, batch_max, pause_s, [], 0
 
     def deliver(self, batch, openings):
         self.tries += 1
@@ -451,6 +454,16 @@ def test_retry_after_is_honoured(store):
     play.run(5000)
     assert len(times) == 2
     assert 1000.0 <= times[1] - times[0] < 1010
+    play.queue.close()
+
+
+def test_a_receiver_that_wants_a_pause_gets_it(store):
+    play = Play(store, FakeSender(pause_s=1.0))
+    store.apply([note(n) for n in range(1, 6)])
+    play.run(3.5)
+    assert play.sender.took == [[1], [2], [3], [4]]
+    play.run(100)
+    assert play.results == ["sent"] * 5
     play.queue.close()
 
 
@@ -936,3 +949,14 @@ def test_the_real_alertmanager_has_one_alert_per_incident_until_it_closes(store,
         real_one.until(lambda: real_one.alerts()[0]["updatedAt"] > before)
         assert [one["labels"]["incident"] for one in real_one.alerts()] == ["2"]
         box.stop(WAIT_S)
+
+
+def test_who_heard_by_escalation_is_reminded_of_it_as_of_an_opening(store):
+    queue = store.outbox()
+    store.apply([incident_row(1), note(1), note(1, NotificationKind.ESCALATED), note(1, NotificationKind.ESCALATED, receiver="boss")])
+    queue.sent({"1/opened/0/ops", "1/escalated/0/ops", "1/escalated/0/boss"}, T0)
+    assert [one.kind.value for one in queue.standing("ops")] == ["opened"]
+    assert [one.kind.value for one in queue.standing("boss")] == ["escalated"]
+    assert queue.openings("boss", {1})[1].kind is NotificationKind.ESCALATED
+    assert queue.openings("ops", {1})[1].kind is OPENED
+    queue.close()

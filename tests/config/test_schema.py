@@ -34,6 +34,12 @@ BEYOND_THE_SCHEMA = {
     "environment_reserved",
     "escalate_unknown",
     "exit_codes_twice",
+    "heartbeat_without_url",
+    "slack_without_url",
+    "secret_variable_unset",
+    "template_open_brace",
+    "template_unknown_field",
+    "receiver_url_absent",
     "maintenance_never_closes",
     "maintenance_no_time",
     "maintenance_unknown_job",
@@ -122,7 +128,7 @@ def test_the_reference_states_defaults_and_forms():
     )
     assert any(line.startswith("| `limits.memory` |") and "`512MiB`" in line for line in lines)
     assert any(line.startswith("| `limits.time` |") and "| `1h`; of a service `52w` |" in line for line in lines)
-    assert any(line.startswith("| `url` |") and "has to be written" in line for line in lines)
+    assert any(line.startswith("| `sender` |") and "has to be written" in line for line in lines)
 
 
 def test_the_tables_in_the_reference_are_whole():

@@ -79,7 +79,7 @@ def test_the_commands_that_the_readme_says_are_checked():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_example_of_a_config_loads(name, tmp_path):
+def test_every_example_of_a_config_loads(name, tmp_path, monkeypatch):
     os.chmod(tmp_path, 0o700)
     for number, (language, block) in enumerate(FENCE.findall(read(name))):
         if language == "yaml":
@@ -88,6 +88,13 @@ def test_every_example_of_a_config_loads(name, tmp_path):
                 re.sub(r"^ +user: .*\n", "", block, flags=re.MULTILINE), encoding="utf-8"
             )  # who lives here differs from host to host
             path.chmod(0o600)
+            for variable in re.findall(r"\$\{([A-Z_]+)\}", block):  # the secrets that the reader has
+                monkeypatch.setenv(variable, "secret")
+            for file in re.findall(r"[a-z]_file: ([\w/.]+)", block):
+                secret = tmp_path / file
+                secret.parent.mkdir(exist_ok=True, mode=0o700)
+                secret.touch(mode=0o600)
+                secret.write_text("https://example.org/secret\n", encoding="utf-8")
             assert load(str(path)).jobs
 
 

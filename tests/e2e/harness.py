@@ -81,9 +81,18 @@ def read(path: Path) -> str:
 
 
 class Mainstay:
-    """One daemon: guardian, keeper, brain and jobs. ``config_text`` is all of config.yaml but the ``supervisor`` section."""
+    """One daemon: guardian, keeper, brain and jobs. ``config_text`` is all of config.yaml but the ``supervisor`` section; *supervisor* is
+    what stands in that beside the harness's own, e.g. ", external_url: ..."."""
 
-    def __init__(self, folder: Path, config_text: str, *, environment: Mapping[str, str] | None = None, log_level: str = "info") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config_text: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        log_level: str = "info",
+        supervisor: str = "",
+    ) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.port = free_port()
@@ -91,13 +100,14 @@ class Mainstay:
         self.config = folder / "config.yaml"
         self.socket = str(self.state / "mainstay.sock")
         self._log_level = log_level
+        self._supervisor = supervisor
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.write_config(config_text)
 
     def write_config(self, text: str) -> None:
         """Put a config in place, as an editor does: whole."""
-        head = f"supervisor: {{state_dir: state, listen: '127.0.0.1:{self.port}', log: {{level: {self._log_level}}}}}\n"
+        head = f"supervisor: {{state_dir: state, listen: '127.0.0.1:{self.port}', log: {{level: {self._log_level}}}{self._supervisor}}}\n"
         temporary = self.config.with_suffix(".tmp")
         temporary.write_text(head + text)
         temporary.chmod(0o600)

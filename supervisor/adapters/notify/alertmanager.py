@@ -14,10 +14,10 @@ import structlog
 
 from supervisor.adapters.notify.channel import Answer, Endpoint, refusal
 from supervisor.adapters.notify.sender import Clock, Failed
-from supervisor.adapters.notify.text import one_line, paragraphs, read_body
+from supervisor.adapters.notify.text import link, one_line, paragraphs, read_body, subject
 from supervisor.core.model import Wall
 from supervisor.core.records import Notification, NotificationKind
-from supervisor.core.settings import AlertmanagerReceiver
+from supervisor.core.settings import AlertmanagerReceiver, Layout
 
 log = structlog.get_logger()
 
@@ -32,6 +32,7 @@ class AlertmanagerSender:
     """Posts to every member of the cluster (they do not share alerts); delivered when any of them took it."""
 
     batch_max = 100
+    pause_s = 0.0
 
     def __init__(self, receiver: AlertmanagerReceiver, clock: Clock) -> None:
         self._clock = clock
@@ -48,7 +49,8 @@ class AlertmanagerSender:
     def deliver(self, batch: Sequence[Notification], openings: Mapping[int, Notification]) -> Failed | None:
         ends_at = self._clock().wall + timedelta(seconds=max(HOLD_MIN_S, HOLD_INTERVALS * self._receiver.repost_s))
         alerts = [
-            alert(notification, openings.get(notification.incident, notification), self._receiver.labels, ends_at) for notification in batch
+            alert(notification, openings.get(notification.incident, notification), self._receiver.labels, ends_at, self._receiver.layout)
+            for notification in batch
         ]
         answers = self._post_to_all(json.dumps(alerts).encode("ascii"))
         failures = {str(end): failed for end, answer in zip(self._endpoints, answers, strict=True) if (failed := _failure(end, answer))}
@@ -88,11 +90,14 @@ class AlertmanagerSender:
         self._silent = silent
 
 
-def alert(notification: Notification, opening: Notification, extra_labels: Mapping[str, str], ends_at: Wall) -> dict[str, Any]:
+def alert(
+    notification: Notification, opening: Notification, extra_labels: Mapping[str, str], ends_at: Wall, layout: Layout | None = None
+) -> dict[str, Any]:
     """The alert as the v2 API takes it; *ends_at* is until when it fires if it is not said again.
 
-    Labels and start come from *opening*, all the rest from *notification*.
+    Labels and start come from *opening*, all the rest from *notification*. A drill has the label ``drill="true"``.
     """
+    layout = layout or Layout()
     body, first = read_body(notification), read_body(opening)
     own = {
         "alertname": ALERT_NAME,
@@ -101,14 +106,18 @@ def alert(notification: Notification, opening: Notification, extra_labels: Mappi
         "severity": first.severity,
         "incident": str(notification.incident),
         "fingerprint": first.fingerprint,
+        "drill": "true" if first.drill else "",
     }
     closed = notification.kind is NotificationKind.CLOSED
     ends = max(body.closed_at or notification.created_at, first.opened_at) if closed else ends_at
+    summary = subject(notification, body, layout) if layout.subject is not None else f"{'DRILL: ' if body.drill else ''}{body.summary}"
+    page = link(notification, layout)
     return {
         "labels": _labels({**extra_labels, **own}),
-        "annotations": {"summary": body.summary, "description": paragraphs(notification, body)},
+        "annotations": {"summary": summary, "description": paragraphs(notification, body, layout), **({"link": page} if page else {})},
         "startsAt": _rfc3339(first.opened_at),
         "endsAt": _rfc3339(ends),
+        **({"generatorURL": page} if page else {}),
     }
 
 

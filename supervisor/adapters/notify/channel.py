@@ -161,8 +161,15 @@ class Endpoint:
 
     def post(self, body: bytes, headers: Mapping[str, str], timeout_s: float, clock: Clock) -> Answer | Failed:
         """One POST, no redirect followed. ``Failed`` when no whole answer came within *timeout_s*."""
+        return self._ask("POST", body, headers, timeout_s, clock)
+
+    def get(self, timeout_s: float, clock: Clock) -> Answer | Failed:
+        """One GET, likewise."""
+        return self._ask("GET", None, {}, timeout_s, clock)
+
+    def _ask(self, method: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float, clock: Clock) -> Answer | Failed:
         try:
-            return self._exchange(body, headers, Deadline(timeout_s, clock), clock().wall)
+            return self._exchange(method, body, headers, Deadline(timeout_s, clock), clock().wall)
         except OSError as err:
             return Failed(f"{self}: {in_words(err)}")
         except http.client.HTTPException as err:
@@ -170,7 +177,7 @@ class Endpoint:
         except ValueError:  # http.client's word for a header that would break the request; it quotes the value, we do not
             return Failed(f"{self}: a header of this receiver has characters that HTTP does not allow")
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str], deadline: Deadline, now: Wall) -> Answer:
+    def _exchange(self, method: str, body: bytes | None, headers: Mapping[str, str], deadline: Deadline, now: Wall) -> Answer:
         connection = http.client.HTTPConnection(self.host, self.port)
         sock = connect(self.host, self.port, deadline)
         try:
@@ -178,7 +185,7 @@ class Endpoint:
                 sock = with_tls(sock, self.host, deadline)
             connection.sock = cast("Any", Channel(sock, deadline))
             own = {"Connection": "close", "User-Agent": "mainstay", **({"Authorization": self.authorization} if self.authorization else {})}
-            connection.request("POST", self.path, body=body, headers={**own, **headers})
+            connection.request(method, self.path, body=body, headers={**own, **headers})
             response = connection.getresponse()
             status = response.status
             # A good status is the receiver's word that it has the message; whatever ails the rest would only send it twice.

@@ -23,6 +23,7 @@ class CommandSender:
 
     batch_max = 1
     repost_s = None
+    pause_s = 0.0
 
     def __init__(self, receiver: CommandReceiver, clock: Clock) -> None:
         if not receiver.command:
@@ -40,37 +41,43 @@ class CommandSender:
         return self.deliver(standing, {})
 
     def _run(self, notification: Notification) -> Failed | None:
-        name = self._receiver.command[0]
-        source = _memory_file(document(notification))
-        try:
-            process = subprocess.Popen(
-                self._receiver.command,
-                stdin=source,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                cwd=self._receiver.directory,
-                env={key: os.environ[key] for key in PASSED_ON if key in os.environ},
-                start_new_session=True,
-            )
-        except OSError as err:
-            return Failed(f"{name}: cannot be started: {err.filename}: {err.strerror}")
-        finally:
-            os.close(source)
-        with process:
-            return self._watch(name, process)
+        content = document(notification, self._receiver.layout)
+        return run(self._receiver.command, content, self._receiver.directory, self._receiver.timeout_s, self._clock)
 
-    def _watch(self, name: str, process: subprocess.Popen[bytes]) -> Failed | None:
+
+def run(argv: Sequence[str], content: bytes, directory: str, timeout_s: float, clock: Clock, *, tells: bool = True) -> Failed | None:
+    """One process in a session of its own with *content* on its standard input; at the time-out its whole process group is killed.
+
+    With *tells* its last line of complaint is repeated; without, it may hold secrets.
+    """
+    name = argv[0]
+    source = _memory_file(content)
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=source,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=directory,
+            env={key: os.environ[key] for key in PASSED_ON if key in os.environ},
+            start_new_session=True,
+        )
+    except OSError as err:
+        return Failed(f"{name}: cannot be started: {err.filename}: {err.strerror}")
+    finally:
+        os.close(source)
+    with process:
         try:
-            complaint = _listen(process, Deadline(self._receiver.timeout_s, self._clock))
+            complaint = _listen(process, Deadline(timeout_s, clock))
         except TimeoutError:
-            return Failed(f"{name}: not done after {self._receiver.timeout_s:g} s; killed")
+            return Failed(f"{name}: not done after {timeout_s:g} s; killed")
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the number is still this group's
-        if process.returncode == 0:
-            return None
-        end = f"exited {process.returncode}" if process.returncode > 0 else f"died by signal {-process.returncode}"
-        return Failed(f"{name}: {end}" + (f": {complaint}" if complaint else ""))
+    if process.returncode == 0:
+        return None
+    end = f"exited {process.returncode}" if process.returncode > 0 else f"died by signal {-process.returncode}"
+    return Failed(f"{name}: {end}" + (f": {complaint}" if complaint and tells else ""))
 
 
 def _listen(process: subprocess.Popen[bytes], deadline: Deadline) -> str:

@@ -111,6 +111,7 @@ class Courier:
     def _settle(self, batch: Sequence[tuple[Notification, int]], failed: Failed | None) -> None:
         if failed is None:
             self._succeed()
+            self._not_before = self._clock().mono + self._sender.pause_s
             self._delivered.update(notification.key for notification, _ in batch)
             self._mark_delivered(self._clock())
             return

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import html
 import smtplib
 import socket
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,9 @@ from typing import Any
 
 from supervisor.adapters.notify.channel import Channel, Deadline, connect, in_words, with_tls
 from supervisor.adapters.notify.sender import Clock, Failed
-from supervisor.adapters.notify.text import headline, one_line, paragraphs, read_body
+from supervisor.adapters.notify.text import Body, body_text, headline, link, one_line, paragraphs, read_body, story, subject
 from supervisor.core.records import Notification, NotificationKind
-from supervisor.core.settings import EmailReceiver
+from supervisor.core.settings import EmailReceiver, Layout
 
 SUBJECT_CHARS = 200
 SESSION_MAX_BYTES = 256 * 1024  # of the server's replies
@@ -25,6 +26,7 @@ class EmailSender:
 
     batch_max = 50
     repost_s = None
+    pause_s = 0.0
 
     def __init__(self, receiver: EmailReceiver, clock: Clock) -> None:
         for address in (receiver.sender, *receiver.to):
@@ -89,21 +91,36 @@ def _single(mail: EmailMessage, batch: Sequence[Notification], receiver: EmailRe
     notification = batch[0]
     body = read_body(notification)
     root = _message_id(receiver, f"{receiver.name}/{notification.incident}/{body.opened_at.isoformat()}")
-    mail["Subject"] = one_line(f"[Mainstay] {headline(notification, body)}", SUBJECT_CHARS)
+    said = subject(notification, body, receiver.layout)
+    mail["Subject"] = one_line(said if receiver.layout.subject else f"[Mainstay] {said}", SUBJECT_CHARS)
     if notification.kind is NotificationKind.OPENED:
         mail["Message-ID"] = root
     else:
         mail["Message-ID"] = _message_id(receiver, notification.key)
         mail["In-Reply-To"] = root
         mail["References"] = root
-    mail.set_content(paragraphs(notification, body), cte="quoted-printable")
+    mail.set_content(paragraphs(notification, body, receiver.layout), cte="quoted-printable")
+    if receiver.html:
+        mail.add_alternative(page(notification, body, receiver.layout), subtype="html", cte="quoted-printable")
+
+
+def page(notification: Notification, body: Body, layout: Layout) -> str:
+    """The same as a page of HTML without script, style sheet or picture; every value is escaped, the link is the only address in it."""
+    if layout.body is not None:
+        inner = f"<pre>{body_text(layout.body, notification, body, layout, html.escape)}</pre>"
+    else:
+        parts = [f"<pre>{html.escape(part)}</pre>" for part in story(notification, body, layout)]
+        inner = f"<h3>{html.escape(headline(notification, body))}</h3>{''.join(parts)}"
+    address = html.escape(link(notification, layout))
+    more = f'<p><a href="{address}">the incident</a></p>' if address else ""
+    return f"<!doctype html><html><body>{inner}{more}</body></html>\n"
 
 
 def _digest(mail: EmailMessage, batch: Sequence[Notification], receiver: EmailReceiver) -> None:
     jobs = sorted({read_body(notification).job for notification in batch})
     mail["Subject"] = one_line(f"[Mainstay] {len(batch)} notifications: {', '.join(jobs)}", SUBJECT_CHARS)
     mail["Message-ID"] = _message_id(receiver, "\n".join(notification.key for notification in batch))
-    stories = [paragraphs(notification, read_body(notification)) for notification in batch]
+    stories = [paragraphs(notification, read_body(notification), receiver.layout) for notification in batch]
     mail.set_content(f"\n{'-' * 72}\n\n".join(stories), cte="quoted-printable")
 
 

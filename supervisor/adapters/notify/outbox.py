@@ -7,13 +7,25 @@ from typing import assert_never
 import structlog
 
 from supervisor.adapters.notify.alertmanager import AlertmanagerSender
+from supervisor.adapters.notify.apprise import AppriseSender
 from supervisor.adapters.notify.command import CommandSender
 from supervisor.adapters.notify.courier import Courier, Patience, Queue
 from supervisor.adapters.notify.mail import EmailSender
+from supervisor.adapters.notify.pagerduty import PagerDutySender
 from supervisor.adapters.notify.sender import Clock, Sender
+from supervisor.adapters.notify.slack import SlackSender
 from supervisor.adapters.notify.webhook import WebhookSender
 from supervisor.core.model import Wall
-from supervisor.core.settings import AlertmanagerReceiver, CommandReceiver, EmailReceiver, Receiver, WebhookReceiver
+from supervisor.core.settings import (
+    AlertmanagerReceiver,
+    AppriseReceiver,
+    CommandReceiver,
+    EmailReceiver,
+    PagerDutyReceiver,
+    Receiver,
+    SlackReceiver,
+    WebhookReceiver,
+)
 from supervisor.errors import ConfigError, StoreError
 
 log = structlog.get_logger()
@@ -32,8 +44,14 @@ def sender_for(receiver: Receiver, clock: Clock) -> Sender:
             return AlertmanagerSender(receiver, clock)
         case EmailReceiver():
             return EmailSender(receiver, clock)
+        case SlackReceiver():
+            return SlackSender(receiver, clock)
+        case PagerDutyReceiver():
+            return PagerDutySender(receiver, clock)
         case CommandReceiver():
             return CommandSender(receiver, clock)
+        case AppriseReceiver():
+            return AppriseSender(receiver, clock)
     assert_never(receiver)
 
 

@@ -22,7 +22,7 @@ class Sender(Protocol):
     """One receiver. ``deliver`` blocks, at most for about the receiver's time-out, and raises nothing that it can name.
 
     ``batch_max`` is how many notifications it takes at once; ``repost_s`` how often it wants to hear again of every incident that is
-    still open (None: never).
+    still open (None: never); ``pause_s`` how long it wants to be left alone after a delivery.
     """
 
     @property
@@ -30,6 +30,9 @@ class Sender(Protocol):
 
     @property
     def repost_s(self) -> float | None: ...
+
+    @property
+    def pause_s(self) -> float: ...
 
     def deliver(self, batch: Sequence[Notification], openings: Mapping[int, Notification]) -> Failed | None:
         """None when the receiver has all of *batch*. *openings*: incident → the notification that opened it, where it is known."""

@@ -1,12 +1,20 @@
-"""The body of a notification as its receivers read it: tolerant of what is absent, clean of what could break a line or a terminal."""
+"""The body of a notification as its receivers read it: tolerant of what is absent, clean of what could break a line or a terminal.
+
+What a receiver's own format needs escaped is escaped by its sender, value by value, so that an operator's template may use that format.
+"""
 
 import json
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from supervisor.core.model import Wall
+from supervisor.core.prose import about_duration
 from supervisor.core.records import Notification, NotificationKind
+from supervisor.core.settings import Layout
+from supervisor.core.template import CHARS_MAX, Template, Values, render
 
 LINES_MAX = 50  # per list of the body; the dossier has the rest
 LINE_CHARS = 1000
@@ -27,6 +35,11 @@ class Body:
     opened_at: Wall
     closed_at: Wall | None
     occurrences: int
+    drill: bool = False
+    closed_because: str = ""
+    acknowledged_by: str = ""
+    run: str = ""
+    duration_s: float = 0.0
 
 
 def one_line(value: object, limit: int = LINE_CHARS) -> str:
@@ -62,6 +75,11 @@ def read_body(notification: Notification) -> Body:
         opened_at=opened_at,
         closed_at=(_wall(raw.get("closed_at")) or notification.created_at) if closing else None,
         occurrences=raw["occurrences"] if isinstance(raw.get("occurrences"), int) else 1,
+        drill=raw.get("drill") is True,
+        closed_because=one_line(raw.get("closed_because")),
+        acknowledged_by=one_line(raw.get("acknowledged_by")),
+        run=one_line(raw.get("last_run")),
+        duration_s=_seconds(raw.get("duration_seconds")),
     )
 
 
@@ -72,23 +90,98 @@ def headline(notification: Notification, body: Body) -> str:
             lead = body.severity
         case NotificationKind.REMINDER:
             lead = f"still {body.severity}"
+        case NotificationKind.ESCALATED:
+            lead = f"{body.severity}, not acknowledged"
+        case NotificationKind.ACKNOWLEDGED:
+            lead = f"acknowledged{f' by {body.acknowledged_by}' if body.acknowledged_by else ''}"
         case NotificationKind.CLOSED:
             lead = "over"
-    return f"{lead}: {body.job}: {body.outcome}: {body.summary}"
+        case _:
+            lead = f"{notification.kind.value}, {body.severity}"
+    return f"{'DRILL: ' if body.drill else ''}{lead}: {body.job}: {body.outcome}: {body.summary}"
 
 
-def paragraphs(notification: Notification, body: Body) -> str:
-    """The whole story as plain text of several lines."""
+def link(notification: Notification, layout: Layout) -> str:
+    """The page of the incident; "" when nobody said where the pages are."""
+    return f"{layout.external_url}/incidents/{notification.incident}" if layout.external_url else ""
+
+
+def story(notification: Notification, body: Body, layout: Layout) -> list[str]:
+    """The whole story but for its headline, as paragraphs of plain lines."""
     times = f"incident {notification.incident}, opened {_time(body.opened_at)}"
     if body.closed_at is not None:
-        times += f", closed {_time(body.closed_at)}"
+        times += f", closed {_time(body.closed_at)}{f': {body.closed_because}' if body.closed_because else ''}"
     if body.occurrences > 1:
         times += f", seen {body.occurrences} times"
-    parts = [headline(notification, body), times]
+    parts = ["This is a drill: the job and its failure are made for it.", times] if body.drill else [times]
     for title, lines in (("Evidence", body.evidence), ("Mainstay did", body.did), ("Mainstay will", body.will)):
         if lines:
             parts.append("\n".join([f"{title}:", *(f"  - {line}" for line in lines)]))
-    return "\n\n".join(parts) + "\n"
+    if found := link(notification, layout):
+        parts.append(f"More: {found}")
+    return parts
+
+
+def paragraphs(notification: Notification, body: Body, layout: Layout) -> str:
+    """The whole story as plain text of several lines, in the words of the receiver's template if it has one."""
+    if layout.body is not None:
+        return _in_drill(render(layout.body, values(notification, body, layout)), body) + "\n"
+    return "\n\n".join([headline(notification, body), *story(notification, body, layout)]) + "\n"
+
+
+def subject(notification: Notification, body: Body, layout: Layout, escape: Callable[[str], str] = str) -> str:
+    """The subject in one line: the receiver's template, or the headline. *escape* is applied to what the incident says, not to the template."""
+    if layout.subject is None:
+        return escape(headline(notification, body))
+    text = render(layout.subject, values(notification, body, layout), escape)
+    return _in_drill(one_line(text.replace("\n", " "), CHARS_MAX), body)
+
+
+def _in_drill(text: str, body: Body) -> str:
+    """No template can leave out that it is a drill."""
+    return text if not body.drill or "drill" in text.casefold() else f"DRILL: {text}"
+
+
+def body_text(template: Template, notification: Notification, body: Body, layout: Layout, escape: Callable[[str], str]) -> str:
+    """The body by *template* with every value escaped."""
+    return _in_drill(render(template, values(notification, body, layout), escape), body)
+
+
+def values(notification: Notification, body: Body, layout: Layout) -> Values:
+    """What a template's fields hold."""
+    return {
+        "acknowledged_by": body.acknowledged_by,
+        "closed_at": _time(body.closed_at) if body.closed_at is not None else "",
+        "closed_because": body.closed_because,
+        "did": body.did,
+        "drill": "DRILL" if body.drill else "",
+        "duration": about_duration(body.duration_s),
+        "evidence": body.evidence,
+        "fingerprint": body.fingerprint,
+        "headline": headline(notification, body),
+        "host": host(),
+        "incident": str(notification.incident),
+        "job": body.job,
+        "kind": notification.kind.value,
+        "link": link(notification, layout),
+        "occurrences": str(body.occurrences),
+        "opened_at": _time(body.opened_at),
+        "outcome": body.outcome,
+        "run": body.run,
+        "severity": body.severity,
+        "story": tuple("\n".join(story(notification, body, layout)).split("\n")),
+        "summary": body.summary,
+        "will": body.will,
+    }
+
+
+def host() -> str:
+    """The machine's own name for itself, without asking anybody."""
+    return one_line(socket.gethostname(), 255) or "localhost"
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12 else 0.0
 
 
 def _time(wall: Wall) -> str:

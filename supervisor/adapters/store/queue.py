@@ -20,6 +20,10 @@ _READY = """
         SELECT 1 FROM outbox e WHERE e.receiver = o.receiver AND e.incident = o.incident AND e.state = 'due' AND e.seq < o.seq
     )
 """
+# The first of its kind to this receiver: opened, or escalated for who was not told before.
+_FIRST_WORD = """o.kind IN ('opened', 'escalated') AND NOT EXISTS (
+        SELECT 1 FROM outbox e WHERE e.receiver = o.receiver AND e.incident = o.incident AND e.kind IN ('opened', 'escalated') AND e.seq < o.seq
+    )"""
 
 
 class OutboxQueue:
@@ -92,10 +96,13 @@ class OutboxQueue:
         return gone
 
     def standing(self, receiver: str) -> list[Notification]:
-        """The opening notifications of all incidents that are open still and of which *receiver* was told (or told too late)."""
+        """The opening notifications of all incidents that are open still and of which *receiver* was told (or told too late).
+
+        For who heard by escalation, that is the opening.
+        """
         sql = f"""
             SELECT {_COLUMNS} FROM outbox o JOIN incidents i ON i.id = o.incident
-            WHERE i.closed_at IS NULL AND o.receiver = ? AND o.kind = 'opened' AND o.state <> 'due' ORDER BY o.seq
+            WHERE i.closed_at IS NULL AND o.receiver = ? AND {_FIRST_WORD} AND o.state <> 'due' ORDER BY o.seq
         """  # noqa: S608 - our own text
         rows = self._link.use("reading the outbox", lambda c: c.execute(sql, (receiver,)).fetchall())
         return [OUTBOX.record_of(row) for row in rows]
@@ -103,7 +110,7 @@ class OutboxQueue:
     def openings(self, receiver: str, incidents: Collection[int]) -> dict[int, Notification]:
         """Incident → the notification to *receiver* that opened it."""
         marks = ", ".join("?" * len(incidents))
-        sql = f"SELECT {_COLUMNS} FROM outbox o WHERE o.receiver = ? AND o.kind = 'opened' AND o.incident IN ({marks})"  # noqa: S608
+        sql = f"SELECT {_COLUMNS} FROM outbox o WHERE o.receiver = ? AND {_FIRST_WORD} AND o.incident IN ({marks})"  # noqa: S608
         rows = self._link.use("reading the outbox", lambda c: c.execute(sql, (receiver, *incidents)).fetchall())
         return {opening.incident: opening for opening in map(OUTBOX.record_of, rows)}
 
