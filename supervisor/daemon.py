@@ -25,9 +25,19 @@ from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
 from supervisor.core import engine
-from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
+from supervisor.core.actions import Action, Arm, AskToStop, Disarm, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
 from supervisor.core.engine import Answer
-from supervisor.core.events import AttemptEnded, AttemptStarted, Breached, Due, Event, Reconfigured, ShutdownAsked, SummariesDue
+from supervisor.core.events import (
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    Breached,
+    Due,
+    Event,
+    Reconfigured,
+    ShutdownAsked,
+    SummariesDue,
+)
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
 from supervisor.core.records import Notification
 from supervisor.core.settings import Config
@@ -35,6 +45,7 @@ from supervisor.core.state import EngineState
 from supervisor.errors import ConfigError, LaunchError, StoreError, WireError
 from supervisor.evidence import Gatherer, exit_of
 from supervisor.ports import Clock, Places, Planner, Sampler, Store
+from supervisor.successions import Successions
 from supervisor.teller import Teller
 from supervisor.watch import Subject, Watch, let_go
 
@@ -154,6 +165,7 @@ class Daemon:
         self._unwritten: list[Any] = []
         self._write_again_at = 0.0
         self._owed: list[str] = []  # attempts that are judged, and whose records go once the history has them
+        self._successions = Successions()
         self._mistakes = 0
         self._unsaved: dict[tuple[str, str], float] = {}
         self._restored = counters or {}
@@ -172,11 +184,12 @@ class Daemon:
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
             with self._guarded("reading", job=job_state.name):
                 self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
-        self._places.sweep_runs({*hello.get("untold", ()), *(one["key"] for one in (*hello["live"], *hello["ended"]))})
+        self._successions.take_over(hello)
+        held = {*hello.get("untold", ()), *(one["key"] for one in (*hello["live"], *hello["ended"]))}
+        self._places.sweep_runs({*held, *hello.get("armed", ())})
         self._adopt(hello)
         for name in self.state.jobs:
             self._after(name)
-        held = {one["key"] for one in (*hello["live"], *hello["ended"])}
         gone = {text.split(" ")[0] for name, text in self._restored if name == TOLD} - held
         self._forget_told(gone)
 
@@ -190,6 +203,9 @@ class Daemon:
         for name in self.state.jobs:
             self._after(name)
         self._heard.extend({"op": wire.ENDED, "record": record} for record in hello["ended"])
+        self._heard.extend(
+            {"op": wire.STARTED, "attempt": attempt} for attempt in hello["live"] if self._successions.has_begun(attempt["key"])
+        )
         self._heard.extend(self._link.early)
         self._drain()
         self._obey_heard()
@@ -340,6 +356,10 @@ class Daemon:
                 self._write(action)
             case StartAttempt():
                 self._start(action)
+            case Arm():
+                self._arm(action)
+            case Disarm():
+                self._link.send(wire.DISARM, after=wire.attempt_key(action.run, action.attempt))
             case AskToStop():
                 self._link.send(wire.SIGNAL, key=wire.attempt_key(action.run, action.attempt), signal=action.signal)
             case KillTree():
@@ -374,6 +394,8 @@ class Daemon:
     def _start(self, action: StartAttempt) -> None:
         key = wire.attempt_key(action.run, action.attempt)
         self._live[key] = Live(action.job.name, action.run, action.attempt, action.job)
+        if action.begun:
+            return
         why = "Mainstay failed to plan it; its log has the traceback (this is a bug of ours)"
         with self._guarded("planning", job=action.job.name, run=action.run):
             try:
@@ -388,6 +410,14 @@ class Daemon:
 
     def _plan(self, action: StartAttempt) -> dict[str, Any]:
         return self._planner.plan(action.job, action.run, action.attempt, action.slot, action.quarantine)
+
+    def _arm(self, action: Arm) -> None:
+        """Hand the next attempt's plan over ahead of time. One that cannot be made is told of when its time has come."""
+        key, after = wire.attempt_key(action.run, action.attempt), wire.attempt_key(action.run, action.attempt - 1)
+        with self._guarded("planning", job=action.job.name, run=action.run), contextlib.suppress(LaunchError):
+            plan = self._planner.plan(action.job, action.run, action.attempt, action.slot, ())
+            self._successions.arm(after, key)
+            self._link.send(wire.ARM, key=key, after=after, plan=plan, not_after=sorted(action.not_after))
 
     def _finish(self) -> None:
         self._save_counters()
@@ -452,17 +482,25 @@ class Daemon:
         )
         self.watch.output(key, attempt.get("output_bytes", 0))
 
-    def _on_ended(self, message: Mapping[str, Any]) -> None:
+    def _on_ended(self, message: wire.Message) -> None:
         record = message["record"]
         key = record["key"]
         run, attempt = wire.split_key(key)
         live = self._live.pop(key, None)
         subject = self.watch.remove(key)
         job = live.job if live is not None else self._job_of(run, attempt)
+        if job is None and self._successions.has_begun(key):
+            self._successions.put_off(key, message)  # the end of the one before it is still to be told
+            return
+        unused = self._successions.settle(key, record.get("next"))
+        if unused is not None:
+            self._places.forget_run(unused)
         is_judged = True
         if job is not None:
             live = live or self._remembered(key, job)
             is_judged = self._judge(live, record, subject)
+        if record.get("next") is not None:
+            self._go_on(record["next"], job, is_judged=is_judged)
         self._save_counters()  # with the row, or a brain that dies now takes them back, and a counter that falls looks like many events
         if live is not None and any(live.saved):
             self._forget_told([key])
@@ -472,6 +510,16 @@ class Daemon:
         if live is not None:
             with self._guarded("pruning", job=live.job):
                 self._places.prune_logs(live.job, live.config.logs.keep_attempts)
+
+    def _go_on(self, key: str, job: str | None, *, is_judged: bool) -> None:
+        """To the attempt that the keeper began by itself after one that is dealt with now. It may have ended too, or have died unseen."""
+        if not is_judged:  # nobody would watch it
+            self._link.send(wire.KILL, key=key, reason="unknown")
+        if self._successions.is_lost(key) and job is not None:
+            self._events.append(AttemptLost(job, *wire.split_key(key), "Mainstay died with it, in the moment in which it began"))
+        message = self._successions.take_up(key)
+        if message is not None:
+            self._heard.appendleft(message)
 
     def _judge(self, live: Live, record: Mapping[str, Any], subject: Subject | None) -> bool:
         """The verdict on an attempt that has ended; False when the engine failed at it. What cannot be gathered is no evidence: the
@@ -488,7 +536,9 @@ class Daemon:
         self._take_job_metrics(live.job, live.run)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
-        return self._step(AttemptEnded(live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment)) is None
+        followed = record.get("next") is not None
+        event = AttemptEnded(live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment, followed=followed)
+        return self._step(event) is None
 
     def _let_records_go(self) -> None:
         """Exit records that the history holds now; until it does they stay with the keeper."""
@@ -541,6 +591,8 @@ class Daemon:
         for attempt in hello["live"]:
             run, number = wire.split_key(attempt["key"])
             job = self._job_of(run, number)
+            if self._successions.has_begun(attempt["key"]):  # it is taken over once the end of the one before it is judged
+                continue
             if job is None:  # the engine has it killed
                 self._metrics.inc("mainstay_adopted_runs_total", outcome="lost")
                 log.error("run_unknown_ended", key=attempt["key"], pid=attempt["pid"], why="the history knows nothing of it")

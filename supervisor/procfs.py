@@ -84,20 +84,27 @@ def read_stat(pid: int) -> Stat | None:
 
 def children(pid: int) -> list[int]:
     """The direct children of all threads of *pid*, by /proc/PID/task/TID/children (needs CONFIG_PROC_CHILDREN, as all distributions have)."""
-    found: list[int] = []
-    text = read_file(f"/proc/{pid}/task/{pid}/children", 1 << 20)
-    if text:
-        found += map(int, text.split())
+    folder = f"/proc/{pid}/task"
+    found = _children_of(folder, pid)
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        if os.stat(folder).st_nlink <= 3:  # one for each thread and two of its own: most processes have one thread
+            return found
+        threads = os.listdir(folder)
     except OSError:
         return found
     for tid in threads:
         if tid != str(pid):
-            text = read_file(f"/proc/{pid}/task/{tid}/children", 1 << 20)
-            if text:
-                found += map(int, text.split())
+            found += _children_of(folder, tid)
     return found
+
+
+def _children_of(folder: str, tid: object) -> list[int]:
+    """Of one thread. A large buffer costs more than the file, so it is for those that need it."""
+    path = f"{folder}/{tid}/children"
+    text = read_file(path, 2048)
+    if text is not None and len(text) >= 2048:
+        text = read_file(path, 1 << 20)
+    return list(map(int, text.split())) if text else []
 
 
 def descendants(roots: Iterable[int]) -> Iterator[int]:

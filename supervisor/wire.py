@@ -20,6 +20,10 @@ _HEAD: Final = struct.Struct(">I")
 # brain -> keeper
 SPAWN: Final = "spawn"  # key, plan (see keeper.launch.Plan)
 SIGNAL: Final = "signal"  # key, signal: asks the process group to stop
+ARM: Final = (
+    "arm"  # key, plan, after, not_after: start it at once when the attempt *after* has ended by itself, but not with one of those codes
+)
+DISARM: Final = "disarm"  # after: start nothing by yourself when that attempt has ended
 KILL: Final = "kill"  # key, reason: SIGKILL to the whole tree until nothing is left
 FORGET: Final = "forget"  # key: the exit record has been taken over
 PONG: Final = "pong"  # answer of the brain's loop to PING
@@ -28,9 +32,7 @@ STATUS: Final = "status"  # status: one line for `systemctl status`
 BYE: Final = "bye"  # code: everything is stopped, the keeper may go
 
 # keeper -> brain
-HELLO: Final = (
-    "hello"  # version, epoch, boot_id, keeper_pid, cgroup, restarts, stopping, live: [attempt], ended: [exit record], untold: [key]
-)
+HELLO: Final = "hello"  # version, epoch, boot_id, keeper_pid, cgroup, restarts, stopping, live: [attempt], ended: [exit record], untold: [key], armed: [key]
 STARTED: Final = "started"  # attempt: key, pid, pid_started, started_mono, started_wall, cgroup
 ENDED: Final = "ended"  # record: see keeper.records
 OUTPUT: Final = "output"  # counts: {key: [bytes, dropped]}

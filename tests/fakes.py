@@ -176,6 +176,7 @@ class Child:
     signal: int | None
     asked_to_stop: bool = False
     killed_for: str | None = None
+    armed: tuple[str, Mapping[str, Any], frozenset[int]] | None = None
 
     def public(self) -> dict[str, Any]:
         return {
@@ -209,6 +210,7 @@ class FakeKeeper:
     plans: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     histories: dict[str, dict[str, Any]] = field(default_factory=dict)
     died_unseen: set[str] = field(default_factory=set)
+    followed: int = 0  # how many attempts it began by itself
     stopping: bool = False
     said_bye: bool = False
     restarts: int = -1
@@ -232,6 +234,7 @@ class FakeKeeper:
             "stopping": self.stopping,
             "live": [child.public() for child in self.live.values()],
             "ended": list(self.records.values()),
+            "armed": [child.armed[0] for child in self.live.values() if child.armed is not None],
         }
 
     def obey(self, message: Mapping[str, Any]) -> None:
@@ -243,6 +246,13 @@ class FakeKeeper:
                 self._ask(message["key"])
             case wire.KILL:
                 self._kill(message["key"], message["reason"])
+            case wire.ARM:
+                child = self.live.get(message["after"])
+                if child is not None and not (child.asked_to_stop or child.killed_for or self.stopping or child.armed):
+                    child.armed = (message["key"], message["plan"], frozenset(message["not_after"]))
+            case wire.DISARM:
+                if message["after"] in self.live:
+                    self.live[message["after"]].armed = None
             case wire.FORGET:
                 self.records.pop(message["key"], None)
             case wire.READY:
@@ -316,8 +326,21 @@ class FakeKeeper:
             "position": child.life.position,  # the page, which outlives the brain as the record does
             **facts,
         }
+        following = self._follower(child, facts)
+        if following is not None:
+            record["next"] = following[0]
         self.records[child.key] = self.histories[child.key] = record
         self.said.append({"op": wire.ENDED, "record": record})
+        if following is not None:
+            self.followed += 1
+            self._spawn(*following)
+
+    def _follower(self, child: Child, facts: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+        """The attempt that begins at once, as the brain has allowed."""
+        if child.armed is None or child.asked_to_stop or child.killed_for or self.stopping:
+            return None
+        key, plan, not_after = child.armed
+        return None if facts.get("code") in not_after else (key, plan)
 
     def die(self) -> None:
         """The keeper is killed: its children die with it, unseen. Records are on disk and stay."""

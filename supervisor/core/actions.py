@@ -18,7 +18,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Start a child for this attempt, which leaves out the records whose keys stand in ``quarantine``."""
+    """Start a child for this attempt, which leaves out the records whose keys stand in ``quarantine``.
+
+    With ``begun`` the keeper has started it already, as an ``Arm`` allowed.
+    """
 
     job: Job
     run: RunId
@@ -26,6 +29,27 @@ class StartAttempt:
     trigger: Trigger
     slot: Wall | None
     quarantine: tuple[str, ...] = ()
+    begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Let the keeper start this attempt at once when the one before it has ended by itself, unless with one of the codes in ``not_after``."""
+
+    job: Job
+    run: RunId
+    attempt: int
+    slot: Wall | None
+    not_after: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Disarm:
+    """Take back the leave to start an attempt after this one."""
+
+    job: str
+    run: RunId
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +170,8 @@ class Finished:
 Action = (
     Record
     | StartAttempt
+    | Arm
+    | Disarm
     | AskToStop
     | KillTree
     | TellAttemptEnded

@@ -535,6 +535,10 @@ def restore(
         state, actions, touched = done.state, [*actions, *_unfinished(done)], [*touched, name]
     known = {(run.id, run.attempt) for job_state in state.jobs.values() for run in job_state.memo.runs}
     known |= {(run.id, run.attempt) for memo in memos.values() for run in memo.runs}
+    for run_id, attempt in sorted(keeper.ended & known):  # what the keeper began after these is theirs
+        while (run_id, attempt) in keeper.ended:
+            attempt += 1  # noqa: PLW2901 - from one to the next
+            known.add((run_id, attempt))
     actions += [KillTree("", run_id, attempt, "unknown") for run_id, attempt in keeper.live if (run_id, attempt) not in known]
     return Step(state, tuple(actions), touched=tuple(touched))
 

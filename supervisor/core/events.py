@@ -36,6 +36,7 @@ class AttemptEnded:
 
     ``containment`` says which means held its limits (memory, processes, kill), ``surroundings`` what the host was like; for the report.
     ``changes`` is what has changed since the last good run, ``survey`` what the job was made of now (``core.survey``); None: not known.
+    ``followed``: the keeper has begun the next attempt already, as the engine had allowed.
     """
 
     job: str
@@ -49,6 +50,7 @@ class AttemptEnded:
     surroundings: Mapping[str, object] | None = None
     changes: Mapping[str, object] | None = None
     survey: str | None = None
+    followed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

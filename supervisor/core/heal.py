@@ -178,6 +178,14 @@ def consider(policy: HealPolicy, course: Course, failure: Failure, *, crowd: int
     return Healing(course, course)
 
 
+def may_step_in(policy: HealPolicy, course: Course) -> bool:
+    """Whether some failure could be the one that ``consider`` answers with a step, if it is the next after *course*."""
+    if policy.steps or course.taken or course.kills + 1 >= KILLS:
+        return True
+    times = course.times + 1 if course.position else 1  # one at another place begins a sequence, and one at none leads to no default step
+    return policy.repeats is not None and times >= policy.repeats
+
+
 def _count(course: Course, failure: Failure) -> Course:
     same = course.times > 0 and (course.fingerprint, course.position) == (failure.fingerprint, failure.place)
     blamed = failure.blamed

@@ -13,7 +13,9 @@ from typing import Final
 
 from supervisor.core import dossier, heal, incidents, outcome, restart, silences
 from supervisor.core.actions import (
+    Arm,
     AskToStop,
+    Disarm,
     KillTree,
     StartAttempt,
     TellAttemptEnded,
@@ -63,8 +65,11 @@ def start_run(turn: Turn, trigger: Trigger, slot: Wall | None = None) -> LiveRun
     return begin_attempt(turn, run)
 
 
-def begin_attempt(turn: Turn, run: LiveRun) -> LiveRun:
-    """The next child of this run: its intent is written down durably before the keeper is asked."""
+def begin_attempt(turn: Turn, run: LiveRun, *, begun: bool = False) -> LiveRun:
+    """The next child of this run: its intent is written down durably before the keeper is asked.
+
+    With *begun* the keeper has started it by itself; then the exit record of the one before it was the intent.
+    """
     run = replace(
         run,
         attempt=run.attempt + 1,
@@ -75,7 +80,12 @@ def begin_attempt(turn: Turn, run: LiveRun) -> LiveRun:
         deadline=None,
         killed=False,
     )
-    ask_for_start(turn, run)
+    ask_for_start(turn, run, begun=begun)
+    if run.stop is not None:  # it was begun in the moment in which somebody asked for the end of the one before it
+        policy = turn.state.job_of(run.id).stop
+        run = replace(run, phase=State.STOPPING, deadline=Mono(turn.now.mono + policy.grace_s))
+        turn.put(run)
+        turn.order(AskToStop(turn.state.name, run.id, run.attempt, policy.signal))
     return run
 
 
@@ -93,15 +103,15 @@ def adopt(turn: Turn, run: LiveRun, pid: int, started: Mono) -> None:
         turn.order(AskToStop(turn.state.name, run.id, run.attempt, turn.state.job_of(run.id).stop.signal))
 
 
-def ask_for_start(turn: Turn, run: LiveRun) -> None:
-    """Write the intent and ask the keeper; also for an intent that never reached it."""
+def ask_for_start(turn: Turn, run: LiveRun, *, begun: bool = False) -> None:
+    """Write the intent and ask the keeper; also for an intent that never reached it. Of one that has *begun* nothing is asked."""
     turn.put(run)
     turn.state = turn.state.remember(last_start_at=turn.now.wall, boot_id=turn.boot_id, epoch=turn.epoch)
     turn.write(_run_row(turn, run))
     turn.write(_attempt_row(turn, run, AttemptPhase.INTENDED))
     turn.durable = True
     aside = tuple(record.key for record in turn.state.quarantine)
-    turn.order(StartAttempt(turn.state.started_as(run.id), run.id, run.attempt, run.trigger, run.slot, aside))
+    turn.order(StartAttempt(turn.state.started_as(run.id), run.id, run.attempt, run.trigger, run.slot, aside, begun))
 
 
 def attempt_started(turn: Turn, event: AttemptStarted) -> None:
@@ -115,6 +125,23 @@ def attempt_started(turn: Turn, event: AttemptStarted) -> None:
     turn.write(_attempt_row(turn, run, AttemptPhase.STARTED))
     if stopping:  # the signal may have come before there was anybody to hear it
         turn.order(AskToStop(turn.state.name, run.id, run.attempt, turn.state.job_of(run.id).stop.signal))
+    else:
+        _arm(turn, run)
+
+
+def _arm(turn: Turn, run: LiveRun) -> None:
+    """Where another attempt is certain to follow at once, the keeper need not ask when the time comes (decision 0015).
+
+    Only of a service: runs of another job can overlap, and they share one budget.
+    """
+    job, memo = turn.state.job_of(run.id), turn.state.memo
+    may_end = run.stop is not None or run.errand is not None or turn.closing or turn.state.removed or memo.paused or job.drill
+    may_change = turn.state.quarantine or heal.may_step_in(job.heal, memo.course)
+    if not job.schedule.is_service or may_end or may_change:
+        return
+    if restart.follows_at_once(job.restart, memo.restarts, turn.now.mono):
+        not_after = frozenset() if job.restart.when is RestartWhen.ALWAYS else job.expect.success_exit_codes
+        turn.order(Arm(job, run.id, run.attempt + 1, run.slot, not_after))
 
 
 def breached(turn: Turn, event: Breached) -> None:
@@ -144,6 +171,8 @@ def hold(turn: Turn, run: LiveRun) -> None:
     turn.put(run)
     if run.phase is State.BACKING_OFF:
         _end_run(turn, run, Verdict(Outcome.STOPPED, "it was paused while it waited for its next attempt"))
+    elif run.phase is State.RUNNING:
+        turn.order(Disarm(turn.state.name, run.id, run.attempt))
 
 
 def due(turn: Turn, run: LiveRun) -> None:
@@ -222,7 +251,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     wait = decision.after_s if isinstance(decision, restart.Restart) else None
     turn.tell(TellAttemptEnded(job.name, run.id, run.attempt, verdict, event.evidence, wait, decision.reason.value))
     if isinstance(decision, restart.Restart):
-        _back_off(turn, run, verdict, decision, healing)
+        _back_off(turn, run, verdict, decision, healing, begun=event.followed)
     else:
         _end_run(turn, run, verdict, decision)
 
@@ -394,25 +423,25 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str
     return changed[0], [f"{word} incident {changed[0].id}{told}"]
 
 
-def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart, healing: heal.Healing) -> None:
+def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart, healing: heal.Healing, *, begun: bool) -> None:
     memo = turn.state.memo
-    if restart.counts(verdict.outcome) and not isinstance(healing.step, SetAside):
+    if begun or (restart.counts(verdict.outcome) and not isinstance(healing.step, SetAside)):
         window = turn.state.job_of(run.id).restart.budget.within_s
         recent = tuple(at for at in memo.restarts if turn.now.mono - at <= window)
         turn.state = turn.state.remember(restarts=(*recent, turn.now.mono))
     if isinstance(healing.step, RunCommand):
         begin_attempt(turn, replace(run, pid=None, then_start=False, errand=(verdict.outcome.value, healing.course.taken - 1)))
     else:
-        _wait(turn, run, decision.after_s)
+        _wait(turn, run, decision.after_s, begun=begun)
 
 
-def _wait(turn: Turn, run: LiveRun, after_s: float) -> None:
-    """The next attempt begins so long from now."""
-    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + after_s), pid=None, then_start=False)
+def _wait(turn: Turn, run: LiveRun, after_s: float, *, begun: bool = False) -> None:
+    """The next attempt begins so long from now, or has *begun*."""
+    waiting = replace(run, phase=State.BACKING_OFF, deadline=Mono(turn.now.mono + after_s), pid=None, then_start=begun and run.then_start)
     turn.put(waiting)
     turn.write(_run_row(turn, waiting))
     if after_s <= 0:
-        begin_attempt(turn, waiting)
+        begin_attempt(turn, waiting, begun=begun)
 
 
 def _end_run(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Decision | None = None) -> None:

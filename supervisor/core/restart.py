@@ -100,6 +100,17 @@ def decide(
     return Restart(wait_s, outcome)
 
 
+def follows_at_once(policy: RestartPolicy, restarts: Sequence[Mono], now: Mono) -> bool:
+    """Whether ``decide`` would answer every bad end with a restart that does not wait, so that it need not be asked first.
+
+    Holds for a run that nobody stops or pauses; a host-wide outcome, for which ``decide`` would wait a moment, is then to be counted, or no
+    budget would hold it. Whatever else may keep a job from its next attempt has to be asked here too.
+    """
+    never_waits = policy.backoff.first_s <= 0 or policy.backoff.max_s <= 0
+    unconditional = policy.when is not RestartWhen.NEVER and policy.retry_on is None and not policy.park_on
+    return never_waits and unconditional and _in_window(policy, restarts, now) < policy.budget.restarts
+
+
 def counts(outcome: Outcome) -> bool:
     """Whether a restart after *outcome* belongs on the list that ``decide`` gets as *restarts*."""
     return outcome not in HOST_WIDE

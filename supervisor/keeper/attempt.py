@@ -8,6 +8,18 @@ from supervisor.keeper.output import Capture
 
 
 @dataclass(slots=True)
+class Successor:
+    """The next attempt, as the brain has allowed it: forked ahead with all in place, it waits before its exec. ``not_after``: exit codes."""
+
+    key: str
+    plan: Plan
+    child: Child
+    output: int
+    group: str | None
+    not_after: frozenset[int]
+
+
+@dataclass(slots=True)
 class Attempt:
     """What the keeper knows of a live attempt. Times: ``*_mono`` CLOCK_MONOTONIC seconds, ``*_wall`` Unix seconds."""
 
@@ -35,10 +47,22 @@ class Attempt:
     clear_hits: int = 0
     reported_bytes: int = -1
     unkillable: list[int] = field(default_factory=list)
+    successor: Successor | None = None
 
     @property
     def pid(self) -> int:
         return self.child.pid
+
+    @property
+    def ends_by_itself(self) -> bool:
+        """Nobody asked for its end, and it did run."""
+        return self.started and self.launch_error is None and self.killed_for is None and not self.asked_to_stop
+
+    def may_be_followed(self, by: Successor) -> bool:
+        """Its end is one after which *by* may begin without asking."""
+        if not self.ends_by_itself or self.status is None or self.unkillable:
+            return False
+        return bool(self.status & 0x7F) or self.status >> 8 not in by.not_after
 
     def public(self) -> dict[str, Any]:
         """What HELLO and STARTED say of it."""

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from supervisor.keeper import held as held_child
+
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -28,6 +30,7 @@ _PYTHONS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python itself, 
 _IGNORED: Final = tuple(number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_PROGRAM: Final = held_child.make_program()
 _ERROR = struct.Struct("ii")
 
 # What went wrong in the child between fork and exec, in the order in which it is done.
@@ -88,10 +91,23 @@ class Plan:
 
 @dataclass(slots=True)
 class Child:
-    """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded."""
+    """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded. One that is held waits for ``let_go``."""
 
     pid: int
     errors: int
+    gate: int = -1
+
+    def let_go(self) -> None:
+        """Let a held child go on to its exec. One that has died meanwhile is met by whoever reaps it."""
+        with contextlib.suppress(OSError):
+            os.write(self.gate, b"x")
+        self.close_gate()
+
+    def close_gate(self) -> None:
+        """Give up the means to let it go."""
+        if self.gate >= 0:
+            os.close(self.gate)
+            self.gate = -1
 
 
 def output_pipe() -> tuple[int, int]:
@@ -109,27 +125,33 @@ def fork_child(
     *,
     stdio: tuple[int | None, int | None, int | None] = (None, None, None),
     own_session: bool = True,
+    held: bool = False,
 ) -> Child:
     """Fork and exec *plan*. ``OSError`` when not even the fork worked (out of processes, memory or descriptors).
 
     *stdio* are the descriptors that become 0, 1 and 2; None hands on our own. A child with a session of its own starts with every signal at
-    its default; one in ours keeps what our own starter had us ignore (nohup stays nohup).
+    its default; one in ours keeps what our own starter had us ignore (nohup stays nohup). A child that is *held* has all in place and waits
+    before its exec until it is let go; it dies with us.
     """
     errors_read, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    gate_read, gate_write = os.pipe2(os.O_CLOEXEC) if held else (-1, -1)
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)  # or a signal to the child would speak through our own wake-up pipe
     try:
         pid = os.fork()
         if pid == 0:
-            _become(plan, cgroup_dir, errors_write, stdio, parent, own_session=own_session)
+            _become(plan, cgroup_dir, errors_write, stdio, parent, gate_read, own_session=own_session)
     except OSError:
         os.close(errors_read)
-        os.close(errors_write)
+        if held:
+            os.close(gate_write)
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
-    os.close(errors_write)
-    return Child(pid, errors_read)
+        os.close(errors_write)
+        if held:
+            os.close(gate_read)
+    return Child(pid, errors_read, gate_write)
 
 
 def read_error(child: Child) -> tuple[str, int] | None:
@@ -158,7 +180,14 @@ def launch_error_text(plan: Plan, stage: str, code: int) -> str:
 
 
 def _become(
-    plan: Plan, cgroup_dir: str | None, errors: int, stdio: tuple[int | None, int | None, int | None], parent: int, *, own_session: bool
+    plan: Plan,
+    cgroup_dir: str | None,
+    errors: int,
+    stdio: tuple[int | None, int | None, int | None],
+    parent: int,
+    gate: int,
+    *,
+    own_session: bool,
 ) -> None:
     """In the child: everything up to exec. Never returns."""
     stage = 0
@@ -196,6 +225,8 @@ def _become(
             os._exit(127)
         stage = 9
         _signals((*_IGNORED, *_CAUGHT) if own_session else (*_PYTHONS, *_caught()))
+        if gate >= 0:
+            errors = held_child.wait(_PROGRAM, gate, errors, plan.argv, plan.environment)
         os.execvpe(plan.argv[0], plan.argv, plan.environment)  # noqa: S606 - no shell is the point
     except OSError as err:
         os.write(errors, _ERROR.pack(stage, err.errno or 0))

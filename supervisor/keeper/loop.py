@@ -17,7 +17,7 @@ from typing import Any, Final
 from supervisor import arming, procfs, proctree, wire
 from supervisor.errors import WireError
 from supervisor.keeper import cgroup, launch
-from supervisor.keeper.attempt import Attempt
+from supervisor.keeper.attempt import Attempt, Successor
 from supervisor.keeper.brain import Brain
 from supervisor.keeper.output import Capture
 from supervisor.keeper.records import Records
@@ -35,6 +35,7 @@ BYE_FOR_S: Final = 3.0  # how long the brain may take to close after its BYE
 HELLO_ROOM: Final = wire.MAX_MESSAGE - 2**20  # for live attempts and exit records; the rest of the message is small
 TELL_EVERY_S: Final = 0.1  # the records that did not fit into HELLO follow at this rhythm
 TELL_AT_ONCE: Final = 500
+HELD_MAX: Final = 64  # successors that wait, each a copy of us that costs some 0.5 MiB
 BREATH_S: Final = 0.01  # after a handler that failed: its descriptor is still ready, and must not make the loop spin
 
 _FATAL_FDS: Final = select.EPOLLHUP | select.EPOLLERR
@@ -50,6 +51,7 @@ class Keeper:
         self._records = Records(state_dir)
         self._attempts: dict[str, Attempt] = {}
         self._by_pid: dict[int, Attempt] = {}
+        self._held: dict[int, Attempt] = {}  # pid of a successor that waits → the attempt that it may follow
         self._owner: dict[tuple[int, int], str] = {}  # (pid, start time) of an orphan → the attempt it belongs to, "" for nobody's
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
@@ -188,12 +190,13 @@ class Keeper:
             "live": live,
             "ended": ended,
             "untold": self._untold,
+            "armed": [attempt.successor.key for attempt in self._held.values() if attempt.successor is not None],
         }
         return message
 
     def _fitting(self, room: int) -> list[dict[str, Any]]:
         """The newest exit records that fit into *room* bytes, in their order; the others will be told one by one."""
-        kept = self._records.kept()
+        kept = sorted(self._records.kept(), key=lambda record: "next" in record)  # told first: what followed them is known by them alone
         first = len(kept)
         while first and (room := room - len(json.dumps(kept[first - 1])) - 1) >= 0:
             first -= 1
@@ -302,14 +305,21 @@ class Keeper:
             self._record_failed_launch(key, f"cannot start a process from this plan: {type(err).__name__}: {err}")
 
     def _launch(self, key: str, plan: launch.Plan) -> None:
+        try:
+            child, output, group = self._fork(key, plan)
+        except OSError as err:
+            self._record_failed_launch(key, f"cannot start a process for {plan.argv[0]!r}: {err}")
+        else:
+            self._hold(key, plan, child, output, group)
+
+    def _fork(self, key: str, plan: launch.Plan, *, held: bool = False) -> tuple[launch.Child, int, str | None]:
+        """A child, our end of its output, its group. ``OSError``, and then nothing of it is left."""
         group, pipe, child = None, (-1, -1), None
         try:
             if self._jobs_group is not None and plan.cgroup is not None:
                 group = cgroup.create(self._jobs_group, key, plan.cgroup)
             pipe = launch.output_pipe()
-            child = launch.fork_child(plan, group, stdio=(self._null, pipe[1], pipe[1]))
-        except OSError as err:
-            self._record_failed_launch(key, f"cannot start a process for {plan.argv[0]!r}: {err}")
+            child = launch.fork_child(plan, group, stdio=(self._null, pipe[1], pipe[1]), held=held)
         finally:
             if pipe[1] >= 0:
                 os.close(pipe[1])
@@ -317,8 +327,7 @@ class Keeper:
                 os.close(pipe[0])
             if child is None and self._jobs_group is not None and plan.cgroup is not None:
                 cgroup.remove(group or cgroup.path_of(self._jobs_group, key))
-        if child is not None:
-            self._hold(key, plan, child, pipe[0], group)
+        return child, pipe[0], group
 
     def _hold(self, key: str, plan: launch.Plan, child: launch.Child, output: int, group: str | None) -> None:
         """From now on this child is ours to watch and to end. One that cannot be watched is ended at once, as one that failed to start."""
@@ -380,6 +389,7 @@ class Keeper:
     def _ask_attempt(self, attempt: Attempt, name: str) -> None:
         number = getattr(signal, "SIG" + name)
         attempt.asked_to_stop = True
+        self._drop_successor(attempt)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(attempt.pid, number)
             os.killpg(attempt.pid, signal.SIGCONT)  # a stopped process would not see it
@@ -390,7 +400,43 @@ class Keeper:
             return
         if attempt.killed_for is None and attempt.status is None:
             attempt.killed_for = message["reason"]
+            self._drop_successor(attempt)
         self._clear_unless_waiting(attempt)
+
+    def _arm(self, message: wire.Message) -> None:
+        """Fork the next attempt ahead, to be let go when this one has ended by itself. Where that cannot be, the brain starts it as always."""
+        key, attempt = message["key"], self._attempts.get(message["after"])
+        if attempt is None or attempt.status is not None or not attempt.ends_by_itself or attempt.successor is not None:
+            return
+        if self._stopping or len(self._held) >= HELD_MAX or key in self._attempts or self._records.get(key) is not None:
+            return
+        plan = launch.Plan.from_message(message["plan"])
+        try:
+            child, output, group = self._fork(key, plan, held=True)
+        except OSError as err:
+            say("successor_not_forked", key=key, error=str(err))
+            return
+        attempt.successor = Successor(key, replace(plan, environment={}), child, output, group, frozenset(message["not_after"]))
+        self._held[child.pid] = attempt
+        self._records.prepare(attempt.key)
+
+    def _disarm(self, message: wire.Message) -> None:
+        attempt = self._attempts.get(message["after"])
+        if attempt is not None:
+            self._drop_successor(attempt)
+
+    def _drop_successor(self, attempt: Attempt) -> None:
+        """It is not to begin: end it where it waits. It is our child and not reaped, so the pid is its own."""
+        successor, attempt.successor = attempt.successor, None
+        if successor is None or self._held.pop(successor.child.pid, None) is None:
+            return
+        successor.child.close_gate()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(successor.child.pid, signal.SIGKILL)
+        os.close(successor.child.errors)
+        os.close(successor.output)
+        if successor.group is not None:
+            self._remove_group(successor.group, 50)
 
     def _forget(self, message: wire.Message) -> None:
         self._records.forget(message["key"])
@@ -461,6 +507,8 @@ class Keeper:
             attempt = self._by_pid.get(found.si_pid)
             if attempt is not None:
                 self._guarded("exit", lambda: self._on_main_exit(attempt, *usage))  # noqa: B023 - called at once
+            elif found.si_pid in self._held:
+                self._drop_successor(self._held[found.si_pid])
             elif found.si_pid == self._brain.pid:
                 self._guarded("brain_exit", lambda: self._on_brain_exit(usage[0]))  # noqa: B023
             # else: an orphan of some job, adopted by us as the subreaper; it is gone now
@@ -532,7 +580,8 @@ class Keeper:
         roots = [] if attempt.status is not None else [attempt.pid]
         if attempt.cgroup is not None:
             return cgroup.processes(attempt.cgroup)
-        strangers = (pid for pid in proctree.own_children() if pid not in self._by_pid and pid != self._brain.pid)
+        known, held, brain = self._by_pid, self._held, self._brain.pid
+        strangers = (pid for pid in proctree.own_children() if pid not in known and pid not in held and pid != brain)
         return roots + [pid for pid in strangers if self._owner_of(pid) == attempt.key]
 
     def _owner_of(self, pid: int) -> str:
@@ -565,7 +614,21 @@ class Keeper:
         if group is not None:
             self._guarded("figures", lambda: figures.update(cgroup.figures(group)))
             self._remove_group(group, 50)
-        self._keep_record(attempt.record(figures))
+        self._keep_record(attempt.record(figures), self._take_successor(attempt))
+
+    def _take_successor(self, attempt: Attempt) -> Successor | None:
+        """What is to follow at once, if anything may."""
+        successor = attempt.successor
+        if successor is not None and not self._stopping and attempt.may_be_followed(successor):
+            return successor
+        self._drop_successor(attempt)
+        return None
+
+    def _begin(self, successor: Successor) -> None:
+        """The record that names it is on disk: from now on it is an attempt like any other."""
+        del self._held[successor.child.pid]
+        successor.child.let_go()
+        self._hold(successor.key, successor.plan, successor.child, successor.output, successor.group)
 
     def _close_output(self, attempt: Attempt) -> None:
         if attempt.capture is not None:
@@ -578,10 +641,19 @@ class Keeper:
         if not cgroup.remove(path) and tries:
             self._after(0.02, lambda: self._remove_group(path, tries - 1))
 
-    def _keep_record(self, record: dict[str, Any]) -> None:
+    def _keep_record(self, record: dict[str, Any], successor: Successor | None = None) -> None:
+        """Write down how it ended and what follows, in that order, and tell the brain. What cannot be written down is followed by nothing
+        that the brain has not asked for."""
+        if successor is not None:
+            record["next"] = successor.key
         trouble = self._records.write(record)
         if trouble is not None:
             say("exit_record_not_written", key=record["key"], error=trouble)
+        if successor is not None and trouble is None:
+            self._begin(successor)
+        elif successor is not None:
+            del record["next"]
+            self._drop_successor(self._held[successor.child.pid])
         self._send({"op": wire.ENDED, "record": record})
 
     # ---------------------------------------------------------------- the end of it all
@@ -610,6 +682,7 @@ class Keeper:
     def _end(self, attempt: Attempt) -> None:
         if attempt.killed_for is None and attempt.status is None:
             attempt.killed_for = "stop"
+            self._drop_successor(attempt)
         self._clear_unless_waiting(attempt)
 
     def _end_all(self) -> None:
@@ -640,6 +713,8 @@ class Keeper:
 _VERBS: Final[dict[str, Callable[[Keeper, wire.Message], None]]] = {
     wire.SPAWN: Keeper._spawn,  # noqa: SLF001 - the table of this class
     wire.SIGNAL: Keeper._ask,  # noqa: SLF001
+    wire.ARM: Keeper._arm,  # noqa: SLF001
+    wire.DISARM: Keeper._disarm,  # noqa: SLF001
     wire.KILL: Keeper._kill,  # noqa: SLF001
     wire.FORGET: Keeper._forget,  # noqa: SLF001
     wire.PONG: Keeper._pong,  # noqa: SLF001

@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 from fakes import T0
+from hypothesis import given
+from hypothesis import strategies as st
 from playbook import DUE, Play, ended, job, wish
 
 from supervisor.core import heal
@@ -245,3 +247,35 @@ def test_the_memo_of_an_earlier_version_is_read():
     old = json.loads(memo.encode())
     del old["course"]
     assert type(memo).decode(json.dumps(old)) == replace(memo, course=Course())
+
+
+PLACES = st.sampled_from([None, at("u7"), at("u8"), at(None, records=7), at("17", keyed=False)])
+FAILURES = st.builds(failure, PLACES, outcome=st.sampled_from(["crashed", "failed", "signalled"]), fingerprint=st.sampled_from(["a", "b"]))
+
+
+@given(
+    policy=st.sampled_from(
+        [HealPolicy(), HealPolicy(repeats=1), HealPolicy(repeats=2), HealPolicy(repeats=None), HealPolicy(steps={"failed": (Park(),)})]
+    ),
+    past=st.lists(FAILURES, max_size=5),
+    following=FAILURES,
+    crowds=st.tuples(st.integers(1, 6), st.integers(0, 6)),
+)
+def test_where_no_step_may_come_in_none_does(policy, past, following, crowds):
+    _, course = play(policy, *past)
+    if not heal.may_step_in(policy, course):
+        assert heal.consider(policy, course, following, crowd=crowds[0], crowd_then=crowds[1]).step is None
+
+
+@pytest.mark.parametrize(
+    ("past", "expected"),
+    [
+        ((), False),
+        ((None, None, None, None), False),  # a job that never says where it stands
+        ((at("u7"),), True),  # its second death sets the record aside
+        ((at(None, records=7),), False),
+        ((at(None, records=7), at(None, records=7)), True),  # the third time at one place parks
+    ],
+)
+def test_a_step_may_come_in_where_the_next_failure_could_be_the_one(past, expected):
+    assert heal.may_step_in(HealPolicy(), play(HealPolicy(), *map(failure, past))[1]) is expected

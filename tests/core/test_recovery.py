@@ -42,6 +42,7 @@ FAILS = Life(lives_s=2, code=1)
 WORKS = Life(lives_s=2, code=0)
 CRASHES = Life(lives_s=2, code=None, signal=11)
 STUBBORN = Life(heeds_s=None)
+AT_ONCE = Backoff(first_s=0, factor=1, max_s=0, jitter=0)
 ABSENT = Life(launch_error="no such file")
 SLOWER, CLEAN = ChangeEnvironment({"BATCH_SIZE": "10"}), RunCommand(("clean",), 5.0)
 
@@ -55,6 +56,24 @@ SCENARIOS = {
     "a service that fails, comes back and stays": Scenario((job(),), {"1.1": FAILS, "1.2": CRASHES}),
     "a service that gives up": Scenario((job(budget=(2, 600)),), {}, default=FAILS),
     "a service that cannot be started": Scenario((job(budget=(2, 600)),), {}, default=ABSENT),
+    "a service that fails and goes on at once": Scenario(
+        (job(backoff=AT_ONCE, budget=(4, 600)),), {"1.1": FAILS, "1.2": CRASHES, "1.3": Life(lives_s=1, code=3), "1.4": FAILS}
+    ),
+    "a service that goes on at once until its budget is spent": Scenario((job(backoff=AT_ONCE, budget=(3, 600)),), {}, default=FAILS),
+    "a service that goes on at once and ends well": Scenario((job(backoff=AT_ONCE),), {"1.1": FAILS, "1.2": WORKS}),
+    "a service that goes on at once however it ended": Scenario(
+        (job(backoff=AT_ONCE, when="always", budget=(20, 50)),),
+        {"1.1": FAILS, "1.3": STUBBORN},
+        ((5, lambda w: w.wish("pause", "job", 8)), (9, lambda w: w.wish("restart", "job")), (30, lambda w: w.wish("stop", "job"))),
+        default=WORKS,
+    ),
+    "a shutdown amid restarts at once": Scenario(
+        (job(backoff=AT_ONCE, when="always", budget=(99, 600)),),
+        {},
+        ((10.5, lambda w: w.shut_down()),),
+        until=40,
+        default=Life(lives_s=1, code=1),
+    ),
     "a job of every minute that fails now and then": Scenario(
         (job(every=60, budget=(1, 600)),), {"2.1": FAILS, "2.2": FAILS, "3.1": FAILS}, until=200, default=WORKS
     ),

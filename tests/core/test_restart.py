@@ -17,6 +17,7 @@ from supervisor.core.restart import (
     backoff_s,
     counts,
     decide,
+    follows_at_once,
 )
 
 STEADY = Backoff(first_s=1, factor=2, max_s=300, jitter=0)
@@ -131,3 +132,40 @@ def test_a_back_off_of_nothing_makes_no_loop_of_what_no_budget_holds():
     at_once = decide(policy, "job", Outcome.SIGNALLED, (), 1, Mono(0.0), failures_in_row=1)
     of_the_host = decide(policy, "job", Outcome.HOST_OOM, (), 1, Mono(0.0), failures_in_row=1)
     assert (at_once.after_s, of_the_host.after_s) == (0.0, 0.1)
+
+
+AT_ONCE = Backoff(first_s=0, factor=2, max_s=300, jitter=0.1)
+
+
+@given(
+    outcome=st.sampled_from([one for one in Outcome if one.is_bad and one not in HOST_WIDE]),
+    when=st.sampled_from(RestartWhen),
+    park_on=st.sampled_from([frozenset(), frozenset({Outcome.RECURSION})]),
+    retry_on=st.sampled_from([None, frozenset({Outcome.MEMORY})]),
+    backoff=st.sampled_from([AT_ONCE, STEADY]),
+    restarts=st.lists(st.floats(0, 600), max_size=6),
+    failures=st.integers(1, 50),
+    later=st.floats(0, 1200),
+)
+def test_what_the_keeper_may_begin_by_itself_is_what_would_be_decided(outcome, when, park_on, retry_on, backoff, restarts, failures, later):
+    policy = RestartPolicy(when, backoff, Budget(4, 300), retry_on, park_on)
+    known = [Mono(at) for at in restarts]
+    if follows_at_once(policy, known, Mono(600.0)):
+        assert follow(policy, outcome, known, failures, 600.0 + later) == Restart(0.0, outcome)
+
+
+@pytest.mark.parametrize(
+    ("policy", "restarts", "expected"),
+    [
+        (RestartPolicy(backoff=AT_ONCE), (), True),
+        (RestartPolicy(when=RestartWhen.ALWAYS, backoff=AT_ONCE), (), True),
+        (RestartPolicy(when=RestartWhen.NEVER, backoff=AT_ONCE), (), False),
+        (RestartPolicy(backoff=STEADY), (), False),  # it waits on purpose
+        (RestartPolicy(backoff=AT_ONCE, park_on=frozenset({Outcome.MEMORY})), (), False),  # the verdict has to be known first
+        (RestartPolicy(backoff=AT_ONCE, retry_on=frozenset({Outcome.MEMORY})), (), False),
+        (RestartPolicy(backoff=AT_ONCE), SPENT, False),  # the budget is spent
+        (RestartPolicy(backoff=AT_ONCE), SPENT[1:], True),
+    ],
+)
+def test_only_where_no_verdict_could_change_what_follows_the_keeper_may_go_ahead(policy, restarts, expected):
+    assert follows_at_once(policy, restarts, Mono(600.0)) is expected

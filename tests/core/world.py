@@ -14,15 +14,27 @@ from fakes import T0, FakeClock, FakeKeeper, Life, MemoryStore
 
 from supervisor import wire
 from supervisor.core import engine, schedule
-from supervisor.core.actions import Action, AskToStop, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellHealing
+from supervisor.core.actions import Action, Arm, AskToStop, Disarm, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellHealing
 from supervisor.core.crowd import MEMO, Crowd
-from supervisor.core.events import AttemptEnded, AttemptStarted, Due, Event, Reconfigured, ShutdownAsked, SummariesDue, Verb, Wish
+from supervisor.core.events import (
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    Due,
+    Event,
+    Reconfigured,
+    ShutdownAsked,
+    SummariesDue,
+    Verb,
+    Wish,
+)
 from supervisor.core.model import Evidence, Incident, Job, Mono, Outcome, Wall
 from supervisor.core.records import AttemptPhase, QuarantinedRecord
 from supervisor.core.remedy import StepName
 from supervisor.core.restart import counts
 from supervisor.core.state import EngineState, Memo
 from supervisor.evidence import exit_of
+from supervisor.successions import Successions
 
 FRESH_STARTS = (Verb.START, Verb.RESTART, Verb.TRIGGER, Verb.RESUME)  # a person has spoken: the budget begins afresh
 Script = Sequence[tuple[float, Callable[["World"], Any]]]
@@ -80,10 +92,15 @@ class World:
         laws.check(EngineState({}), None, result, self.clock.now())
         self.state = result.state
         self.deadlines.clear()
+        self.successions = Successions()
+        self.successions.take_over(hello)
+        begun = [one for one in hello["live"] if self.successions.has_begun(one["key"])]
         self._note(result)
         self._perform(result)
         for record in hello["ended"]:
             self._on_ended(record)
+        for attempt in begun:
+            self._on_started(attempt)
         self.keeper.obey({"op": wire.READY})
         self._hear()
 
@@ -122,9 +139,17 @@ class World:
         match action:
             case Record(rows, durable):
                 self.store.apply(rows, durable=durable)
-            case StartAttempt(job, run, attempt, _, slot, aside):
+            case StartAttempt(job, run, attempt, _, slot, aside, begun):
                 plan = {"job": job.name, "slot": slot, "argv": job.launch.argv, "environment": dict(job.launch.environment), "aside": aside}
-                self.keeper.obey({"op": wire.SPAWN, "key": wire.attempt_key(run, attempt), "plan": plan})
+                if not begun:
+                    self.keeper.obey({"op": wire.SPAWN, "key": wire.attempt_key(run, attempt), "plan": plan})
+            case Arm(job, run, attempt, slot, not_after):
+                plan = {"job": job.name, "slot": slot, "argv": job.launch.argv, "environment": dict(job.launch.environment), "aside": ()}
+                key, after = wire.attempt_key(run, attempt), wire.attempt_key(run, attempt - 1)
+                self.successions.arm(after, key)
+                self.keeper.obey({"op": wire.ARM, "key": key, "after": after, "plan": plan, "not_after": sorted(not_after)})
+            case Disarm(_, run, attempt):
+                self.keeper.obey({"op": wire.DISARM, "after": wire.attempt_key(run, attempt)})
             case AskToStop(_, run, attempt, signal):
                 self.keeper.obey({"op": wire.SIGNAL, "key": wire.attempt_key(run, attempt), "signal": signal})
             case KillTree(_, run, attempt, reason):
@@ -167,14 +192,23 @@ class World:
 
     def _on_ended(self, record: Mapping[str, Any]) -> None:
         run, attempt = wire.split_key(record["key"])
-        job = self._job_of(run, attempt)
+        job, following = self._job_of(run, attempt), record.get("next")
+        if job is None and self.successions.has_begun(record["key"]):
+            self.successions.put_off(record["key"], {"op": wire.ENDED, "record": record})
+            return
         if job is not None:
             lived = record["ended_mono"] - record["started_mono"]
             begun, over = (datetime.fromtimestamp(record[name], UTC) for name in ("started_wall", "ended_wall"))
             evidence = Evidence(exit_of(record), duration_s=max(0.0, lived), progress=record["position"])
-            self._deliver(AttemptEnded(job, run, attempt, evidence, begun, over))
+            self._deliver(AttemptEnded(job, run, attempt, evidence, begun, over, followed=following is not None))
         self.keeper.obey({"op": wire.FORGET, "key": record["key"]})
         self._count_action()
+        if following is not None:
+            if self.successions.is_lost(following) and job is not None:
+                self._deliver(AttemptLost(job, *wire.split_key(following), "nobody saw how it ended"))
+            early = self.successions.take_up(following)
+            if early is not None:
+                self._on_ended(early["record"])
 
     def _job_of(self, run: int, attempt: int) -> str | None:
         found = (name for name, job in self.state.jobs.items() if (one := job.run(run)) is not None and one.attempt == attempt)

@@ -339,6 +339,113 @@ def test_a_brain_that_dies_is_followed_by_one_that_takes_over_what_lives_and_wha
     assert set(world.keeper.starts.values()) == {1}
 
 
+def at_once(name: str = "job") -> Job:
+    """A service that goes on without a wait."""
+    return replace(job(name), restart=RestartPolicy(backoff=Backoff(first_s=0, factor=1, max_s=0, jitter=0)))
+
+
+def test_a_service_that_goes_on_at_once_is_begun_by_the_keeper_and_judged_afterwards(make):
+    world = make(at_once())
+    brain = world.brain()
+    brain.running("1.1")
+    armed = brain.expect(wire.ARM)
+    assert (armed["key"], armed["after"], armed["not_after"]) == ("1.2", "1.1", [0])
+    brain.end("1.1", code=1)
+    brain.expect(wire.FORGET, "1.1")
+    assert brain.expect(wire.ARM)["key"] == "1.3"
+    assert brain.quiet(wire.SPAWN), "the keeper was asked for what it had begun"
+    assert world.store.attempts[1, 1].outcome is Outcome.FAILED
+    assert world.store.attempts[1, 2].phase is AttemptPhase.STARTED
+    assert value(brain, 'mainstay_job_restarts_total{job_name="job",reason="failed"}') == 1
+    os.mkdir(world.places.run("1.3"))  # as a real planner does
+    brain.end("1.2", code=0)  # it is not followed, so what was prepared for 1.3 goes
+    brain.expect(wire.FORGET, "1.2")
+    assert not os.path.exists(world.places.run("1.3"))
+    assert brain.daemon.state.jobs["job"].state.value == "idle"
+    assert world.keeper.starts == {"1.1": 1, "1.2": 1}
+
+
+def test_what_the_keeper_began_while_there_was_no_brain_is_taken_over_by_the_next(make):
+    world = make(at_once())
+    first = world.brain()
+    first.running("1.1")
+    first.expect(wire.ARM)
+    first.die()
+    world.keeper.end("1.1", signal=11)
+    assert sorted(world.keeper.live) == ["1.2"]
+    second = world.brain()
+    second.expect(wire.FORGET, "1.1")
+    assert second.expect(wire.ARM)["key"] == "1.3"
+    assert "1.2" in second.daemon.watch.subjects()
+    assert world.store.attempts[1, 1].signal == 11
+    assert second.daemon.state.jobs["job"].state.value == "running"
+    assert second.quiet(wire.KILL)
+    assert second.quiet(wire.SPAWN)
+
+
+def test_what_the_keeper_began_and_nobody_holds_any_more_is_lost(make):
+    world = make(at_once())
+    first = world.brain()
+    first.running("1.1")
+    first.expect(wire.ARM)
+    first.die()
+    world.keeper.end("1.1", code=3)
+    world.keeper.die()
+    second = world.brain()
+    second.expect(wire.FORGET, "1.1")
+    assert second.quiet(wire.SPAWN)
+    second.later(0.2)  # nobody is to blame, and it waits a moment
+    second.running("1.3")
+    assert (world.store.attempts[1, 1].outcome, world.store.attempts[1, 1].exit_code) == (Outcome.FAILED, 3)
+    assert world.store.attempts[1, 2].outcome is Outcome.LOST
+    assert world.keeper.starts == {"1.1": 1, "1.2": 1, "1.3": 1}
+
+
+def test_an_end_that_is_told_before_the_one_before_it_waits_for_its_turn(make):
+    world = make(at_once())
+    first = world.brain()
+    first.running("1.1")
+    first.expect(wire.ARM)
+    first.die()
+    world.keeper.end("1.1", code=3)
+    world.keeper.end("1.2", code=4)
+    world.keeper.records = dict(reversed(world.keeper.records.items()))
+    second = world.brain()
+    second.expect(wire.FORGET, "1.2")
+    assert [world.store.attempts[1, number].exit_code for number in (1, 2)] == [3, 4]
+    assert not world.keeper.records
+
+
+def test_a_mistake_of_ours_in_judging_leaves_nothing_unwatched(make, monkeypatch):
+    world = make(at_once())
+    real = engine.step
+
+    def step(state: Any, event: Any, now: Any) -> engine.Step:
+        if isinstance(event, AttemptEnded):
+            raise RecursionError("a bug of ours")
+        return real(state, event, now)
+
+    brain = world.brain()
+    brain.running("1.1")
+    brain.expect(wire.ARM)
+    monkeypatch.setattr("supervisor.daemon.engine.step", step)
+    brain.end("1.1", code=1)
+    assert brain.expect(wire.KILL)["key"] == "1.2"
+
+
+def test_a_pause_takes_the_leave_back(make):
+    world = make(at_once())
+    brain = world.brain()
+    brain.running("1.1")
+    brain.expect(wire.ARM)
+    assert brain.ask(lambda: brain.daemon.wish(Wish(Verb.PAUSE, "job"))).ok
+    assert brain.expect(wire.DISARM)["after"] == "1.1"
+    brain.end("1.1", code=1)
+    brain.expect(wire.FORGET, "1.1")
+    assert brain.daemon.state.jobs["job"].state.value == "paused"
+    assert world.keeper.starts == {"1.1": 1}
+
+
 def test_a_history_that_cannot_be_written_stops_no_job_and_is_made_up_for(make):
     world = make(job())
     brain = world.brain()
