@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from harness import Mainstay
+from harness import Mainstay, wait_for
 from receivers import Web, free_port
-from test_alerting import alertmanager, needs_alertmanager
+from test_alerting import PROMETHEUS, alertmanager, get, needs_alertmanager, needs_prometheus, running
 
 __all__ = ["alertmanager"]
 
@@ -70,6 +71,39 @@ def test_every_fault_is_followed_from_its_beginning_to_the_last_all_clear(mainst
     assert {one["kind"] for one in mine} == {"opened", "closed"}
     assert all(one["drill"] is True and one["job"] == "drill.nightly" for one in mine)
     mainstay.wait_for_metric(f'mainstay_drill_passed{{fault="{fault}",job_name="nightly"}}', 1)
+
+
+@needs_alertmanager
+@needs_prometheus
+@pytest.mark.real
+@pytest.mark.parametrize("fault", ["exit", "silence"])
+def test_a_drill_goes_through_the_exported_rules_of_a_real_prometheus(mainstay: Mainstay, tmp_path: Path, fault: str) -> None:
+    assert PROMETHEUS is not None
+    assert mainstay.cli("export", "prometheus", "--output", str(tmp_path)).returncode == 0
+    rules = next(tmp_path.rglob("alerts.yml"))
+    port = free_port()
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n"
+        f"rule_files: [{rules}]\n"
+        f"scrape_configs: [{{job_name: mainstay, static_configs: [{{targets: ['127.0.0.1:{mainstay.port}']}}]}}]\n"
+    )
+    argv = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}"]
+    with running(tmp_path, PROMETHEUS, *argv):
+        wait_for(lambda: get(port, "/-/ready"), "Prometheus")
+        words = ("drill", "nightly", "--fault", fault, "--cap", "3s", "--prometheus", f"http://127.0.0.1:{port}")
+        done = mainstay.cli(*words, patience_s=110)
+    assert done.returncode == 0, (done.stdout, done.stderr, mainstay.log()[-2000:])
+    name = {"exit": "MainstayJobFailed", "silence": "MainstayJobNotSucceededInTime"}[fault]
+    assert f"{name} fires in Prometheus" in done.stdout
+
+
+@needs_alertmanager
+@pytest.mark.real
+def test_a_prometheus_that_does_not_answer_breaks_the_chain_before_anything_is_done(mainstay: Mainstay) -> None:
+    done = mainstay.cli("drill", "nightly", "--fault", "exit", "--prometheus", f"http://127.0.0.1:{free_port()}", patience_s=60)
+    assert done.returncode == 1
+    assert "does not answer as a Prometheus does" in done.stdout
+    assert done.stdout.endswith("The chain is broken at: armed.\n")
 
 
 def test_a_drill_leaves_the_job_itself_untouched(mainstay: Mainstay) -> None:
