@@ -16,6 +16,8 @@ need prometheus prometheus "tests of scrapes, rules and alerts on a real Prometh
 need promtool prometheus "tests of exported rules and of the exposition format"
 need prometheus-alertmanager prometheus-alertmanager "tests of alerts through a real Alertmanager"
 need amtool prometheus-alertmanager "tests of exported routes"
+need chromium chromium "tests of the status page in a real browser"
+need chromedriver chromium-driver "tests of the status page in a real browser"
 need mmdebstrap mmdebstrap "tests under a real systemd"
 need mkfs.ext4 e2fsprogs "tests under a real systemd"
 need systemd-analyze systemd "tests of the shipped units"
@@ -46,6 +48,7 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     need prometheus prometheus "tests of scrapes, rules and alerts on a real Prometheus"
     need prometheus-alertmanager prometheus-alertmanager "tests of alerts through a real Alertmanager"
     need mmdebstrap mmdebstrap "tests under a real systemd"
+    need chromedriver chromium-driver "tests of the status page in a real browser"
 fi
 if [ -n "$missing" ]; then
     echo "make: these tests will skip:$unable"

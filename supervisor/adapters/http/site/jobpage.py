@@ -76,6 +76,10 @@ def _facts(view: View, job: Json, runs: Sequence[Json]) -> Html:
         ("Memory", memory(job)),
         ("Recent runs", html('{strip} <span class="muted">{words}</span>', strip=strip(runs), words=_row_words(job))),
     ]
+    quiet = job.get("quiet")
+    if quiet:
+        until = html(" until {ago}", ago=ago(quiet["until"], view.now)) if quiet["until"] else NOTHING
+        facts.append(("Alerts", html('held back{until} <span class="muted">{why}</span>', until=until, why=quiet["why"])))
     if alive:
         facts.append(("Alive now", joined(alive, "<br>")))
     cards = joined(html('<div class="card"><h2>{title}</h2><div>{body}</div></div>', title=title, body=body) for title, body in facts)

@@ -108,3 +108,33 @@ def _line(at: float | None, most: float, kind: str) -> Html:
     return html(
         '<line class="{kind}" x1="0" x2="{w}" y1="{y}" y2="{y}"><title>{kind} {at}</title></line>', kind=kind, w=WIDTH, y=y, at=size(at)
     )
+
+
+def curve(points: Sequence[Sequence[float]], limit: float | None) -> Html:
+    """Memory over time as an area below the line of its limit. *points*: (seconds, bytes), in order."""
+    if len(points) < 2:
+        return NOTHING
+    longest = points[-1][0] or 1.0
+    most = max([limit or 0, *(value for _, value in points)]) * 1.04 or 1
+    spots = [f"{at / longest * WIDTH:.1f},{HEIGHT - value / most * HEIGHT:.1f}" for at, value in points]
+    return html(
+        '<svg class="peaks curve" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" aria-label="{words}">{line}'
+        '<polygon points="{first},{h} {spots} {w},{h}"/><polyline points="{spots}"/></svg>',
+        w=WIDTH,
+        h=HEIGHT,
+        words=f"memory from {size(points[0][1])} to {size(points[-1][1])} in {took(longest)}" + (f", limit {size(limit)}" if limit else ""),
+        line=_line(limit, most, "limit"),
+        first=f"{points[0][0] / longest * WIDTH:.1f}",
+        spots=" ".join(spots),
+    )
+
+
+def part_bar(value: float, of: float, *, struck: bool) -> Html:
+    """A figure as a part of its line, without words: they stand beside it."""
+    part = min(1.0, value / of) if of else 1.0
+    return html(
+        '<svg class="bar {kind}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><rect class="track" width="100" height="8"/>'
+        '<rect class="fill" width="{width}" height="8"/></svg>',
+        kind="over" if struck else "near" if part >= NEAR else "fine",
+        width=f"{part * 100:.1f}",
+    )

@@ -15,7 +15,7 @@ from supervisor.adapters.http.backend import Backend
 from supervisor.adapters.http.door import ACTS, WHO
 from supervisor.adapters.http.requests import form_body, job_name, job_of, number, query_of, whole
 from supervisor.adapters.http.routes import BUTTON_VERBS, INCIDENT_VERBS, Route
-from supervisor.adapters.http.site import dossierpage, jobpage, overview
+from supervisor.adapters.http.site import jobpage, overview, records
 from supervisor.adapters.http.site.layout import ASSETS, POLICY, View, asset, page
 from supervisor.adapters.http.site.markup import Html, html, link
 from supervisor.adapters.http.site.pictures import STRIP_RUNS
@@ -86,24 +86,24 @@ class Site:
 
     async def runs_page(self, request: Request, query: Query) -> Response:
         job = job_of(query)
-        return _page(dossierpage.runs_page(await self._view(request), await self._read(self._backend.runs, job, 100), job))
+        return _page(records.runs_page(await self._view(request), await self._read(self._backend.runs, job, 100), job))
 
     async def run_page(self, request: Request, _query: Query) -> Response:
         run = number(request.path_params["run"], "a run", "/runs")
         found = await self._read(self._backend.run, run)
         if found is None:
             raise no_run(run)
-        return _page(dossierpage.run_page(await self._view(request), found, await self._read(self._backend.why, None, run)))
+        return _page(records.run_page(await self._view(request), found, await self._read(self._backend.why, None, run)))
 
     async def incidents_page(self, request: Request, _query: Query) -> Response:
-        return _page(dossierpage.incidents_page(await self._view(request), await self._read(self._backend.incidents, False, 100)))
+        return _page(records.incidents_page(await self._view(request), await self._read(self._backend.incidents, False, 100)))
 
     async def incident_page(self, request: Request, query: Query) -> Response:
         incident = number(request.path_params["number"], "an incident", "/incidents")
         found = await self._read(self._backend.incident, incident)
         if found is None:
             raise no_incident(incident)
-        return _page(dossierpage.incident_page(await self._view(request), found, _done(query)))
+        return _page(records.incident_page(await self._view(request), found, _done(query)))
 
     async def asset(self, request: Request, query: Query) -> Response:
         name = request.path_params["asset"]

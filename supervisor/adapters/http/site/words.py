@@ -91,7 +91,9 @@ def ago(stamp: str | None, now: datetime) -> Html:
     if at is None or stamp is None:
         return NOTHING
     seconds = (now - at).total_seconds()
-    words = "just now" if abs(seconds) < 1 else f"{span(seconds)} ago" if seconds > 0 else f"in {span(seconds)}"
+    words = (
+        ("just now" if seconds >= 0 else "now") if abs(seconds) < 1 else f"{span(seconds)} ago" if seconds > 0 else f"in {span(seconds)}"
+    )
     return html('<time datetime="{stamp}" title="{exact}">{words}</time>', stamp=stamp, exact=exactly(stamp), words=words)
 
 

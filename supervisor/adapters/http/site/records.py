@@ -1,17 +1,15 @@
-"""The dossier of a run's end as a page, and the pages of runs and incidents around it."""
+"""The pages of runs and incidents; the dossier that stands on them is ``dossier``'s."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from supervisor.adapters.http.site.dossier import dossier
 from supervisor.adapters.http.site.jobpage import run_table
 from supervisor.adapters.http.site.layout import View, button, crumb, incident_rows, page, pill, told
 from supervisor.adapters.http.site.markup import NOTHING, Html, html, joined, link
-from supervisor.adapters.http.site.words import ago, exactly, outcome_words, size, tone, took
-from supervisor.core.explain import override
-from supervisor.core.prose import clean, signal_name
+from supervisor.adapters.http.site.words import ago, outcome_words, tone
 
 Json = Mapping[str, Any]
-FRAMES_SHOWN = 30
 
 
 def runs_page(view: View, runs: Sequence[Json], job: str | None) -> Html:
@@ -64,7 +62,7 @@ def incident_page(view: View, incident: Json, done: str | None) -> Html:
             ago=ago(incident["last_at"], view.now),
             run=_run_link(incident["last_run"]),
         ),
-        html("{words}", words="people were told" if incident["alerted"] else "nobody was told yet"),
+        html("{words}", words=_who_knows(incident)),
     ]
     if not is_open:
         story.append(
@@ -111,124 +109,13 @@ def run_page(view: View, run: Json, report: Json | None) -> Html:
     return page(view, f"Run {run['run']}", "/runs", body, live=f"/api/v1/events?job={link(run['job'])[1:]}", stays=ended)
 
 
-def dossier(report: Json) -> Html:
-    """All that is known of an end, the story first and the raw material last."""
-    parts = [
-        _facts(report),
-        _bullets("Evidence", report["evidence"]),
-        _cycle(report.get("cycle")),
-        _exception(report.get("exception")),
-        _bullets("What Mainstay did", report["did"]),
-        _bullets("What it does next", report["will"]),
-        _bullets("How to override", override(report)),
-        _stacks(report.get("stacks") or []),
-        _output(report["output_tail"]),
-    ]
-    to = f"/api/v1/runs/{int(report['run'])}/dossier"
-    return html(
-        '<div id="dossier" class="dossier">{parts}<p class="muted"><a href="{to}">The dossier as JSON</a></p></div>',
-        parts=joined(parts),
-        to=to,
-    )
-
-
-def _facts(report: Json) -> Html:
-    signal = report["signal"]
-    end = (
-        signal_name(signal)
-        if isinstance(signal, int)
-        else "no exit code"
-        if report["exit_code"] is None
-        else f"exit code {report['exit_code']}"
-    )
-    facts = [
-        ("ended", exactly(report["ended_at"])),
-        ("took", took(report["duration_seconds"])),
-        ("attempt", report["attempt"]),
-        ("end", end),
-        ("limit that struck", report["limit"]),
-        ("memory peak", size(report["memory_peak_bytes"])),
-        ("CPU time", took(report["cpu_seconds"])),
-        ("fingerprint", report["fingerprint"]),
-    ]
-    rows = joined(
-        html("<div><dt>{name}</dt><dd>{value}</dd></div>", name=name, value=value)
-        for name, value in facts
-        if value is not None and value != ""
-    )
-    return html('<section><dl class="strip-of">{rows}</dl></section>', rows=rows)
-
-
-def _bullets(title: str, lines: Sequence[str]) -> Html:
-    if not lines:
-        return NOTHING
-    return html(
-        "<section><h2>{title}</h2><ul>{items}</ul></section>",
-        title=title,
-        items=joined(html("<li>{line}</li>", line=line) for line in lines),
-    )
-
-
-def _frames(frames: Sequence[Json]) -> Html:
-    items = joined(
-        html(
-            '<li><b>{function}</b> <span class="muted">{file}:{line}</span></li>',
-            function=frame.get("function"),
-            file=frame.get("file"),
-            line=frame.get("line"),
-        )
-        for frame in frames[:FRAMES_SHOWN]
-    )
-    more = html('<li class="muted">… and {n} more</li>', n=len(frames) - FRAMES_SHOWN) if len(frames) > FRAMES_SHOWN else NOTHING
-    return html('<ol class="frames">{items}{more}</ol>', items=items, more=more)
-
-
-def _cycle(cycle: Json | None) -> Html:
-    if not cycle:
-        return NOTHING
-    depth = f", {cycle['depth']:,} levels deep" if isinstance(cycle.get("depth"), int) else ""
-    notes = joined(html('<li class="muted">{note}</li>', note=note) for note in cycle.get("notes") or [])
-    return html(
-        '<section><h2>What called itself</h2><p class="muted">{kind}{depth}</p>{frames}<ul>{notes}</ul></section>',
-        kind=cycle.get("kind"),
-        depth=depth,
-        frames=_frames(cycle.get("frames") or []),
-        notes=notes,
-    )
-
-
-def _exception(error: Json | None) -> Html:
-    if not error:
-        return NOTHING
-    return html(
-        "<section><h2>Exception</h2><p><b>{type}</b>: {message}</p><details><summary>{n} frames</summary>{frames}</details></section>",
-        type=error.get("type"),
-        message=clean(str(error.get("message") or ""), 500),
-        n=len(error.get("frames") or []),
-        frames=_frames((error.get("frames") or [])[::-1]),
-    )
-
-
-def _stacks(stacks: Sequence[Json]) -> Html:
-    if not stacks:
-        return NOTHING
-    parts = joined(
-        html(
-            "<details><summary>thread {thread}, {depth} frames deep</summary>{frames}</details>",
-            thread=stack.get("thread"),
-            depth=stack.get("depth"),
-            frames=_frames(stack.get("frames") or []),
-        )
-        for stack in stacks[:16]
-    )
-    return html("<section><h2>Where it stood</h2>{parts}</section>", parts=parts)
-
-
-def _output(tail: str) -> Html:
-    if not tail.strip():
-        return NOTHING
-    lines = tail.rstrip("\n").split("\n")[-60:]
-    return html('<section><h2>Last output</h2><pre class="log">{text}</pre></section>', text="\n".join(lines))
+def _who_knows(incident: Json) -> str:
+    """Who was told of it, or why nobody was."""
+    if incident.get("told"):
+        return "told: " + ", ".join(incident["told"])
+    if incident.get("held"):
+        return "held back by a silence or a maintenance window"
+    return "people were told" if incident["alerted"] else "nobody was told"
 
 
 def _run_link(run: int) -> Html:
