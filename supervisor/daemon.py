@@ -527,7 +527,9 @@ class Daemon:
         key, facts = record["key"], {"job": live.job, "run": live.run}
         evidence, tail = Evidence(exit_of(record)), ""
         with self._guarded("gathering", **facts):
-            evidence = self._gatherer.gather(record, subject, live.host_oom_at_start, self._places.run(key))
+            evidence = self._gatherer.gather(
+                record, subject, live.host_oom_at_start, self._places.run(key), self._places.checkpoint(live.job)
+            )
         with self._guarded("tailing", **facts):
             tail = self._places.tail(live.job, key, TAIL_BYTES)
         with self._guarded("counting", **facts):

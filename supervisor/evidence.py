@@ -1,13 +1,18 @@
 """Gathers what bears on a verdict once an attempt has ended: exit record, the watch's figures, the guard's last words, the shared page."""
 
+import os
+import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from supervisor import page as shared_page
 from supervisor import procfs
 from supervisor.core.model import Evidence, Exit, LastWords, Progress
+from supervisor.page import Page
 from supervisor.ports import WordsReader
+from supervisor.progressfile import read_signs
 from supervisor.watch import Subject
+
+CHECKPOINT_BYTES: Final = 64 * 1024  # what supervisor.job keeps at most
 
 
 def exit_of(record: Mapping[str, Any]) -> Exit:
@@ -39,8 +44,32 @@ def _curve(subject: Subject | None) -> tuple[tuple[float, int], ...]:
     return points if points and points[-1][0] >= end[0] else (*points, end)
 
 
-def _progress(page: shared_page.Page) -> Progress:
-    return Progress(page.record_in_work, page.done, page.total, page.stage)
+def _progress(page: Page, subject: Subject | None, ended: float, checkpoint: str | None) -> Progress:
+    """Where the job stood. How long at its record is known from the last look at least."""
+    record_s = None
+    if subject is not None and subject.record_at is not None:
+        record_s = max(0.0, ended - subject.record_at) if (page.record_in_work, page.seq) == subject.record else 0.0
+    kept = None if checkpoint is None else _digest(checkpoint)
+    return Progress(page.record_in_work, page.done, page.total, page.stage, page.keyed, page.records, kept, record_s)
+
+
+def _digest(path: str) -> str | None:
+    """A name for what the job's checkpoint holds. The file is the job's: it is not followed, and not read beyond what it may be."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        data = os.pread(fd, CHECKPOINT_BYTES, 0)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    from hashlib import blake2b  # 2 ms that a job without checkpoints has no use for
+
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 class Gatherer:
@@ -49,13 +78,15 @@ class Gatherer:
     def __init__(self, words: WordsReader) -> None:
         self._words = words
 
-    def gather(self, record: Mapping[str, Any], subject: Subject | None, host_oom_at_start: int | None, run_dir: str) -> Evidence:
-        """The evidence for one ended attempt. *subject* is what the watch saw, None if it never watched."""
+    def gather(
+        self, record: Mapping[str, Any], subject: Subject | None, host_oom_at_start: int | None, run_dir: str, checkpoint: str | None = None
+    ) -> Evidence:
+        """The evidence for one ended attempt. *subject* is what the watch saw, None if it never watched. *checkpoint* is where the job keeps its own."""
         facts = exit_of(record)
         pid = record.get("pid")
         words = self._words(run_dir, pid) if pid else LastWords()
         seen = subject.watched if subject is not None else None
-        page = shared_page.read_page(run_dir + "/page")
+        page = read_signs(run_dir + "/page")
         oom_now = self.host_oom_kills()
         return Evidence(
             exit=facts,
@@ -69,7 +100,7 @@ class Gatherer:
             duration_s=max(0.0, float(record["ended_mono"]) - float(record["started_mono"])),
             records=page.records if page is not None and page.says_anything else None,
             memory_curve=_curve(subject),
-            progress=_progress(page) if page is not None and page.says_anything else None,
+            progress=_progress(page, subject, float(record["ended_mono"]), checkpoint) if page is not None and page.says_anything else None,
             processes_peak=seen.processes_peak if seen else 0,
             study=subject.study() if subject is not None else None,
         )

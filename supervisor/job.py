@@ -6,17 +6,27 @@ Standard library only, and harmless without Mainstay: each call does nothing whe
     MAINSTAY_CHECKPOINT  JSON, replaced by rename; given back by ``resume`` after any death
     MAINSTAY_METRICS     Prometheus text format, replaced by rename; re-exported by Mainstay
     MAINSTAY_QUARANTINE  JSON list of record keys that killed the job before; ``records`` leaves them out
+    MAINSTAY_ONLY        the one key that ``records`` hands on: a replay (see ``only``)
 
-No call raises because of the channel: a full disk costs the supervisor's view, never the job. Not for several threads at once.
+No call raises because of the channel: a full disk costs the supervisor's view, never the job. Python 3.8 and newer.
+
+One process tells, the first that does; one loop of ``records`` at a time is followed. Others (nested, of another thread or task, of a child) hand
+their records on all the same and leave the quarantined ones out, only nobody follows them. All calls may come from any thread.
 """
+
+from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import Any, Final, TypeVar
+from _thread import allocate_lock
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from supervisor import page as _page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -34,12 +44,24 @@ class _Channel:
     def __init__(self) -> None:
         self.pid = 0
         self.writer: _page.Writer | None = None
+        self.followed = allocate_lock()  # held by the loop of records that is followed
+        self.saying = allocate_lock()
 
     def open(self) -> _page.Writer | None:
         if self.pid != os.getpid():
             self.writer = self._find() if self.pid == 0 else None
             self.pid = os.getpid()
         return self.writer
+
+    def say(self, done: int | None, total: int | None, stage: str) -> None:
+        """Progress and a sign of life; left unsaid while another thread says something, for nobody waits here."""
+        writer = self.open()
+        if writer is not None and self.saying.acquire(False):
+            try:
+                writer.progress(done, total, stage)
+            finally:
+                self.saying.release()
+            writer.heartbeat(time.monotonic_ns())
 
     @staticmethod
     def _find() -> _page.Writer | None:
@@ -58,41 +80,47 @@ _channel = _Channel()
 def records(iterable: Iterable[T], key: Callable[[T], object] | None = None, total: int | None = None, stage: str = "") -> Iterator[T]:
     """Hand on the records of *iterable*; whatever kills the job, Mainstay then knows which record was in work.
 
-    *key* names a record (a short text, the same in every run; without it, its position counts from 0). *total* (its length, where it has one) gives a
-    progress in per cent. Records whose key stands in the quarantine are left out. Costs less than a microsecond per record. A loop left by ``break`` or by
-    an exception leaves its record named until the next one begins.
+    *key* names a record (a short text, the same in every run; without it, its position counts from 0, and a record that kills is never set aside).
+    *total* (its length, where it has one) gives a progress in per cent. Records whose key stands in the quarantine are left out; in a replay, all others
+    are. Costs less than a microsecond per record. A loop left by ``break`` or by an exception leaves its record named until the next one begins.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    poison = _quarantined()
+    wanted, poison = only(), _quarantined()
     writer = _channel.open()
-    if writer is None and not poison:
+    if writer is None and not poison and wanted is None:
         yield from iterable
         return
     named: Iterable[tuple[str, T]] = (
         ((str(key(item)), item) for item in iterable) if key else ((str(i), item) for i, item in enumerate(iterable))
     )
-    if writer is None:
-        yield from (item for name, item in named if name not in poison)
-        return
-    writer.progress(None, total, stage)
-    writer.heartbeat(time.monotonic_ns())
-    if not poison:
-        yield from writer.each(named)
-        return
-    for name, item in named:
-        if name not in poison:
-            writer.begin(name)
+    if wanted is not None:
+        named = ((name, item) for name, item in named if _page.name_of(name).decode() == wanted)
+    elif poison:
+        named = ((name, item) for name, item in named if _page.name_of(name).decode() not in poison)
+    if writer is None or not _channel.followed.acquire(False):
+        for _, item in named:
             yield item
-        writer.finish()
+        return
+    try:
+        writer.keyed(key is not None)
+        _channel.say(None, total, stage)
+        yield from writer.each(named)
+    finally:
+        _channel.followed.release()
+
+
+def only() -> str | None:
+    """The key of the one record that ``mainstay quarantine --replay`` wants; None in an ordinary run.
+
+    A job that leaves something behind can tell a replay by it. ``resume`` gives nothing in a replay, and what ``checkpoint`` keeps is forgotten.
+    """
+    return os.environ.get("MAINSTAY_ONLY") or None
 
 
 def progress(done: int, total: int | None = None, stage: str = "") -> None:
     """*done* of *total* (None: not known) in *stage*, in any unit. Also a heartbeat."""
-    writer = _channel.open()
-    if writer is not None:
-        writer.progress(max(0, done), total, stage)
-        writer.heartbeat(time.monotonic_ns())
+    _channel.say(max(0, done), total, stage)
 
 
 def heartbeat() -> None:
@@ -118,13 +146,14 @@ def checkpoint(value: Mapping[str, Any]) -> None:
 def resume() -> dict[str, Any] | None:
     """What the last ``checkpoint`` of this job kept, whichever process made it; None where there is none."""
     value = _read_json("MAINSTAY_CHECKPOINT", CHECKPOINT_MAX_BYTES)
+    heartbeat()
     return value if isinstance(value, dict) else None
 
 
 class Counter:
     """A number that only grows. Counts of one run; Mainstay adds the runs up."""
 
-    def __init__(self, sample: "_Sample") -> None:
+    def __init__(self, sample: _Sample) -> None:
         self._sample = sample
 
     def inc(self, amount: float = 1) -> None:
@@ -138,7 +167,7 @@ class Counter:
 class Gauge:
     """A number that goes up and down."""
 
-    def __init__(self, sample: "_Sample") -> None:
+    def __init__(self, sample: _Sample) -> None:
         self._sample = sample
 
     def set(self, value: float) -> None:

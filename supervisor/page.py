@@ -16,16 +16,19 @@ one aligned store of eight bytes, ``sequence << 8 | length``, commits it. A job 
     512     2 x 256  record keys, UTF-8
     1024    2 x 256  progress: done, total, base (8 bytes each, see ``Page.done``), then the stage's name, UTF-8
 
-Nothing else is stored; what the supervisor decides from it is not here. Standard library only: jobs import this.
+Nothing else is stored; what the supervisor decides from it is not here. Standard library only, and for Python 3.8 and newer: jobs import this.
 """
+
+from __future__ import annotations
 
 import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -44,16 +47,16 @@ _SEQUENCE: Final = 2**56 - 1
 COUNT_MAX: Final = 2**63 - 1  # larger numbers on a page are nonsense
 
 # Indices of the eight-byte words.
-_W_MAGIC, _W_VERSION, _W_RECORD, _W_RECORDS, _W_PROGRESS, _W_HEARTBEAT = range(6)
-_HEAD: Final = struct.Struct("<6Q")
+_W_MAGIC, _W_VERSION, _W_RECORD, _W_RECORDS, _W_PROGRESS, _W_HEARTBEAT, _W_KEYED, _W_WRITER = range(8)
+_HEAD: Final = struct.Struct("<8Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """What a page said at one moment.
 
     ``seq`` counts the commits of a record key; ``records`` the records finished. ``done`` and ``total`` are in the job's own unit, None where it
     does not say; while ``records()`` of a known length runs, ``done`` follows it. ``heartbeat_mono`` is CLOCK_MONOTONIC seconds of this boot.
+    ``keyed``: the record's name is a key that the job gave it, not its position.
     """
 
     seq: int
@@ -64,6 +67,7 @@ class Page:
     record_in_work: str | None
     heartbeat_mono: float | None
     progress_seq: int
+    keyed: bool = False
 
     @property
     def pulse(self) -> tuple[int, int, int, float | None]:
@@ -80,7 +84,7 @@ def create_page(path: str, *, uid: int = -1, gid: int = -1) -> None:
     """Make an empty page at *path*, readable and writable by *uid* (-1: ourselves) only. ``OSError``, also when something is there already."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, _HEAD.pack(MAGIC, VERSION, 0, 0, 0, 0).ljust(SIZE, b"\0"))
+        os.write(fd, _HEAD.pack(MAGIC, VERSION, 0, 0, 0, 0, 0, 0).ljust(SIZE, b"\0"))
         if uid != -1 or gid != -1:
             os.fchown(fd, uid, gid)
     finally:
@@ -114,7 +118,7 @@ def parse_page(data: bytes) -> Page | None:
     """The page in *data*; None when it is not 4 KiB of our version or holds what no job of ours can have written."""
     if len(data) != SIZE:
         return None
-    magic, version, record, records, progress, heartbeat = _HEAD.unpack_from(data)
+    magic, version, record, records, progress, heartbeat, keyed, _ = _HEAD.unpack_from(data)
     if magic != MAGIC or version != VERSION or max(records, heartbeat) > COUNT_MAX:
         return None
     key = _key(data, record)
@@ -133,6 +137,7 @@ def parse_page(data: bytes) -> Page | None:
         record_in_work=key or None,
         heartbeat_mono=heartbeat / 1e9 if heartbeat else None,
         progress_seq=progress >> 8,
+        keyed=keyed == 1,
     )
 
 
@@ -171,10 +176,23 @@ def clean_text(text: str, size: int = TEXT_MAX) -> bytes:
     return kept.encode(errors="replace")[:size].decode(errors="ignore").encode()
 
 
+def name_of(key: str) -> bytes:
+    """*key* as a page has it, and the quarantine after it. What does not fit or cannot be shown is told apart by a digest of the whole."""
+    if key.isprintable():
+        raw = key.encode(errors="replace")
+        if len(raw) <= TEXT_MAX:
+            return raw
+    from hashlib import blake2b  # most keys never need it
+
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return clean_text(key, TEXT_MAX - len(digest) - 1) + b"~" + digest.encode()
+
+
 class Writer:
     """The job's end of a page. Not for several threads at once; a forked child must not use its parent's.
 
-    ``OSError`` or ``ValueError`` when *path* is not a page of our version.
+    A page has one writer: the first process that opens it, and after its end the next. ``OSError`` or ``ValueError`` when *path* is not a page of our
+    version, or another process writes there.
     """
 
     __slots__ = ("_map", "_progress_seq", "_record_seq", "_records", "_words")
@@ -190,6 +208,9 @@ class Writer:
         self._words = memoryview(self._map).cast("Q")
         if self._words[_W_MAGIC] != MAGIC or self._words[_W_VERSION] != VERSION:
             raise ValueError(f"{path} is not a page of version {VERSION}")
+        if _lives(self._words[_W_WRITER]):
+            raise ValueError(f"process {self._words[_W_WRITER]} writes on {path}")
+        self._words[_W_WRITER] = os.getpid()
         self._record_seq = self._words[_W_RECORD] >> 8
         self._progress_seq = self._words[_W_PROGRESS] >> 8
         self._records = self._words[_W_RECORDS]
@@ -199,9 +220,13 @@ class Writer:
         """How many records are finished."""
         return self._records
 
+    def keyed(self, value: bool) -> None:
+        """Whether the names of records are keys of the job's own."""
+        self._words[_W_KEYED] = int(value)
+
     def begin(self, key: str) -> None:
         """The record *key* is in work from now on."""
-        raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else clean_text(key)
+        raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else name_of(key)
         seq = self._record_seq = (self._record_seq + 1) & _SEQUENCE
         at = _KEYS + (seq & 1) * _SLOT
         self._map[at : at + len(raw)] = raw
@@ -218,7 +243,7 @@ class Writer:
         """The records of (key, record) pairs, each between its ``begin`` and its ``finish``; written out here because it is paid per record."""
         page, words = self._map, self._words
         for key, item in named:
-            raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else clean_text(key)
+            raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else name_of(key)
             seq = (self._record_seq + 1) & _SEQUENCE
             at = _KEYS + (seq & 1) * _SLOT
             page[at : at + len(raw)] = raw
@@ -248,6 +273,19 @@ class Writer:
         """Let go of the page; it stays as it is."""
         self._words.release()
         self._map.close()
+
+
+def _lives(pid: int) -> bool:
+    """Whether another process than ours has that pid."""
+    if pid in (0, os.getpid()) or pid > 2**31 - 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _count(number: int) -> int:

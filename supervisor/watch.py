@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from supervisor import page as shared_page
 from supervisor import procfs, proctree
 from supervisor.core import limits as rules
 from supervisor.core import study
 from supervisor.core.model import Breach, LimitName, Limits, Look, Mono, Study, Waiting
 from supervisor.ports import Clock, Sampler
+from supervisor.progressfile import read_signs
 
 LOOKS_PER_S: Final = 250.0  # what all looks at quiet jobs together may cost
 QUIET_MIN_S: Final = 0.1
@@ -57,6 +57,8 @@ class Subject:
     untold: Breach | None = None  # told already, and not taken up
     page_read_at: float = 0.0
     heartbeat: float | None = None  # CLOCK_MONOTONIC seconds of the job's last sign of life
+    record: tuple[str | None, int] = (None, 0)
+    record_at: float | None = None  # since when that record is seen in work
     glimpses: tuple[study.Glimpse, ...] = ()
 
     @property
@@ -247,9 +249,11 @@ class Watch:
         if subject.page is None or (subject.limits.stall_s is None and now - subject.page_read_at < PAGE_S):
             return subject.output_bytes
         subject.page_read_at = now
-        page = shared_page.read_page(subject.page)
+        page = read_signs(subject.page)
         if page is None or not page.says_anything:
             return subject.output_bytes
+        if (page.record_in_work, page.seq) != subject.record:
+            subject.record, subject.record_at = (page.record_in_work, page.seq), now
         subject.heartbeat = page.heartbeat_mono
         return page.pulse
 
