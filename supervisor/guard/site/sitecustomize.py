@@ -4,6 +4,23 @@ It never prints, and raises only what the shadowed module raises. It parses on e
 """
 
 
+class _ForJobs:
+    """Finds ``supervisor``, for ``from supervisor import job``, where the job's own Python has nothing of that name: asked last of all."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != "supervisor":
+            return None
+        import os
+        from _frozen_importlib_external import spec_from_file_location
+
+        folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(_HERE))))
+        return spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+
+
+_HERE = __file__
+
+
 def _arm():
     import os
     import sys
@@ -14,6 +31,7 @@ def _arm():
             from _mainstay_guard import hooks
 
             hooks.arm()
+            sys.meta_path.append(_ForJobs)
     except Exception:  # not BaseException: a Ctrl-C that lands here has to end the job, as it would without us
         pass
     sys.path[:] = [entry for entry in sys.path if entry != here]
