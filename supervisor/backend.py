@@ -20,10 +20,10 @@ from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Reader, Store
 from supervisor.core import silences
 from supervisor.core.drill import CAP_S
-from supervisor.core.events import IncidentWish, SilenceWish, Verb, Wish
+from supervisor.core.events import IncidentWish, ReleaseWish, SilenceWish, Verb, Wish
 from supervisor.core.model import Cron, Every, Fault, Incident, Job, Limits, Manual
 from supervisor.core.plan import PlanKind, PlannedChange, plan
-from supervisor.core.records import RunRow, SlotRow
+from supervisor.core.records import QuarantinedRecord, RunRow, SlotRow
 from supervisor.core.settings import Config
 from supervisor.core.state import JobState
 from supervisor.core.units import format_duration, parse_duration
@@ -255,6 +255,17 @@ class Backend:
             return None
         return {**self._incident(found), "report": self._reader().report(found.last_run)}
 
+    def quarantine(self, job: str, key: str | None) -> Json | None:
+        state = self._daemon.state.jobs.get(job)
+        if state is None:
+            return None
+        records = [_quarantined(one) for one in state.quarantine if key in (None, one.key)]
+        if key is None:
+            return {"job": job, "records": records}
+        if not records:
+            return None
+        return {"job": job, "records": [one | {"report": self._reader().report(one["run"], one["attempt"])} for one in records]}
+
     def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> Json | None:
         kept = [
             one
@@ -325,12 +336,17 @@ class Backend:
                 return 400, {"error": f"for: {err}", "mend": "write a duration such as 1h30m"}
         if verb == "silence" and for_s is None:
             return 400, {"error": "for: says not how long", "mend": "write a duration such as 2h"}
+        if verb == "release":
+            if not isinstance(arguments.get("key"), str):
+                return 400, {"error": "key: says not which record", "mend": "write the key as the quarantine lists it"}
+            because = str(arguments.get("because") or "an operator released it")[:200]
+            return self._wish(ReleaseWish(target, arguments["key"], because), timeout_s, missing=404)
         if verb in ("silence", "unsilence"):
             return self._wish(SilenceWish(target, for_s, str(arguments.get("comment", ""))), timeout_s, missing=409)
         until = None if for_s is None else self._daemon.last_tick.wall + timedelta(seconds=for_s)
         return self._wish(Wish(Verb(verb), target, until), timeout_s, missing=409)
 
-    def _wish(self, event: Wish | SilenceWish | IncidentWish, timeout_s: float, *, missing: int) -> tuple[int, Json]:
+    def _wish(self, event: Wish | SilenceWish | ReleaseWish | IncidentWish, timeout_s: float, *, missing: int) -> tuple[int, Json]:
         try:
             answer = self._daemon.ask(lambda: self._daemon.wish(event), timeout_s)
         except TimeoutError:
@@ -447,6 +463,18 @@ def _incident(incident: Incident) -> Json:
         "closed_at": _stamp(end),
         "closed_because": incident.closed_because,
         "duration_seconds": None if end is None else (end - incident.opened_at).total_seconds(),
+    }
+
+
+def _quarantined(record: QuarantinedRecord) -> Json:
+    return {
+        "key": record.key,
+        "at": _stamp(record.at),
+        "run": record.run,
+        "attempt": record.attempt,
+        "outcome": record.outcome.value,
+        "fingerprint": record.fingerprint,
+        "summary": record.summary,
     }
 
 

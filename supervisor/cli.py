@@ -234,6 +234,22 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "--prometheus", metavar="URL", help="also follow it through the alert rules of this Prometheus, e.g. http://127.0.0.1:9090"
     )
     drill.add_argument("--json", action="store_true", help="print the result as JSON")
+    aside = _add(
+        commands,
+        "quarantine",
+        _quarantine,
+        "the records that are set aside because they killed the job",
+        "mainstay quarantine nightly --replay user-4711",
+    )
+    aside.add_argument("job", metavar="JOB")
+    deed = aside.add_mutually_exclusive_group()
+    deed.add_argument("--list", action="store_true", help="all of them (this is the default)")
+    deed.add_argument("--show", metavar="KEY", help="one, with the dossier of the death that it is there for")
+    deed.add_argument("--release", metavar="KEY", help="take it out: the next attempt is given it again")
+    deed.add_argument(
+        "--replay", metavar="KEY", help="run the job for it alone, under its limits; released if that ends well, else exit code 1"
+    )
+    aside.add_argument("--json", action="store_true", help="print JSON")
     reload = _add(commands, "reload", _reload, "take the config anew, whole or not at all", "mainstay reload --plan")
     reload.add_argument("--plan", action="store_true", help="only show what would change, restart or vanish")
     reload.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -384,6 +400,15 @@ def _drill(options: argparse.Namespace) -> int:
         return EXIT_USAGE
     given = {"fault": options.fault, "cap": options.cap, "prometheus": options.prometheus}
     return talk.drill(options.config, options.job, {key: value for key, value in given.items() if value is not None}, as_json=options.json)
+
+
+def _quarantine(options: argparse.Namespace) -> int:
+    from supervisor import aside
+
+    for deed, work in ((options.show, aside.show), (options.release, aside.release), (options.replay, aside.replay)):
+        if deed is not None:
+            return work(options.config, options.job, deed, as_json=options.json)
+    return aside.listing(options.config, options.job, as_json=options.json)
 
 
 def _reload(options: argparse.Namespace) -> int:

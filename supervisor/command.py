@@ -46,7 +46,7 @@ class Started:
 
 def start(argv: Sequence[str], limits: Mapping[str, Any], *, use_guard: bool) -> Started:
     """Start *argv* with the kernel's share of *limits* (fields of ``Limits``). ``OSError`` when not even a process could be made."""
-    run_dir = _make_run_dir()
+    run_dir = make_run_dir()
     try:
         return _start(argv, limits, run_dir, use_guard=use_guard)
     except OSError:
@@ -64,18 +64,27 @@ def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_
     if use_guard:
         environment = arm(environment, run_dir, limits.get("recursion_frames"))
     plan = launch.Plan(list(argv), environment, os.getcwd(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))
+    counts = limits.get("output_bytes") is not None or limits.get("stall_s") is not None
+    return start_plan(plan, run_dir, (1, 2) if counts else ())
+
+
+def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Started:
+    """Start *plan*, whose page and reports are in *run_dir*. *targets* are the descriptors to which its stdout and stderr are passed on while they are
+    counted; none: it writes to ours itself. ``OSError``.
+    """
     launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
     wake = _catch_signals()
     started_mono, started_wall = time.monotonic(), time.time()  # noqa: TID251 - `exec` is a program of its own, without the loop
-    counts = limits.get("output_bytes") is not None or limits.get("stall_s") is not None
-    pipes = [launch.output_pipe(), launch.output_pipe()] if counts else []
+    pipes = [launch.output_pipe() for _ in targets]
     try:
-        create_page(run_dir + "/page")
-        child = launch.fork_child(plan, stdio=(None, pipes[0][1], pipes[1][1]) if counts else (None, None, None), own_session=False)
+        create_page(run_dir + "/page", uid=-1 if plan.uid is None else plan.uid, gid=-1 if plan.gid is None else plan.gid)
+        if plan.uid is not None or plan.gid is not None:
+            os.chown(run_dir, -1 if plan.uid is None else plan.uid, -1 if plan.gid is None else plan.gid)
+        child = launch.fork_child(plan, stdio=(None, pipes[0][1], pipes[1][1]) if pipes else (None, None, None), own_session=False)
     finally:
         for _, theirs in pipes:
             os.close(theirs)
-    streams = [Stream(ours, target) for (ours, _), target in zip(pipes, (1, 2), strict=False)]
+    streams = [Stream(ours, target) for (ours, _), target in zip(pipes, targets, strict=True)]
     return Started(plan, run_dir, wake, child, started_mono, started_wall, streams)
 
 
@@ -85,7 +94,7 @@ def wait_for_exec(started: Started) -> None:
     started.failure = launch.read_error(started.child)
 
 
-def _make_run_dir() -> str:
+def make_run_dir() -> str:
     """A folder of our own for page and reports; ``tempfile`` would take 5 ms to import."""
     base = next((folder for name in ("TMPDIR", "TEMP", "TMP") if (folder := os.environ.get(name)) and os.path.isdir(folder)), "/tmp")  # noqa: S108 - 0700, made anew
     folder = os.path.join(os.path.abspath(base), f"mainstay-exec-{os.getpid()}-{os.urandom(8).hex()}")

@@ -40,7 +40,10 @@ TTY_ROOM: Final = 256  # what a terminal takes at once when it takes anything
 class OneShot:
     """One command, one attempt, policy "never"."""
 
-    def __init__(self, started: Started, limits: Limits) -> None:
+    def __init__(self, started: Started, limits: Limits, *, name: str | None = None, expect: Expect = Expect()) -> None:  # noqa: B008 - frozen
+        """*name* and *expect* are a job's, where it is one that runs here."""
+        self._name = name or os.path.basename(started.plan.argv[0])
+        self._expect = expect
         self._limits = limits
         self._clock = Clock()
         self._watch = Watch(self._clock, self._on_breach)
@@ -89,7 +92,7 @@ class OneShot:
             "ended_mono": time.monotonic(),
         }
         evidence = gatherer.gather(record, subject, oom_before, self._run_dir)
-        verdict = outcome.judge(self._limits, Expect(), evidence)
+        verdict = outcome.judge(self._limits, self._expect, evidence)
         return _exit_code(verdict, evidence, stage), verdict, evidence
 
     # ---------------------------------------------------------------- while it runs
@@ -233,7 +236,7 @@ class OneShot:
             did.append("stopped all of its processes, looked at them, then killed them")
         if evidence.exit.leftovers:
             did.append(f"ended {evidence.exit.leftovers} processes that it had left behind")
-        name = os.path.basename(self._plan.argv[0])
+        name = self._name
         occasion = dossier.Occasion(
             name,
             0,

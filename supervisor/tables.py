@@ -130,6 +130,12 @@ def ledger(runs: Sequence[Json], slots: Sequence[Json], limit: int) -> str:
     return table(header, [row for _, row in rows[:limit]], colour=4)
 
 
+def quarantine(found: Sequence[Json]) -> str:
+    """Records that are set aside, in a table, oldest first."""
+    rows = [[one["key"], one["outcome"], _ago(one["at"]), f"{one['run']}.{one['attempt']}", one["summary"][:90]] for one in found]
+    return table(["RECORD", "OUTCOME", "SET ASIDE", "RUN.ATTEMPT", "SUMMARY"], rows)
+
+
 def incidents(found: Sequence[Json]) -> str:
     """Incidents in a table, newest first."""
     if not found:

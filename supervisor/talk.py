@@ -42,6 +42,16 @@ def _guessed_state_dir(path: str) -> str | None:
     return None if found is None else os.path.join(os.path.dirname(os.path.abspath(path)), found[1])
 
 
+def daemon_of(config: str | None) -> Client:
+    """The daemon that runs *config*. ``NoDaemonError``."""
+    return _client(config)
+
+
+def print_json(value: object) -> int:
+    """As JSON, with exit code 0."""
+    return _print(value)
+
+
 def _print(value: object) -> int:
     """As JSON; on a terminal in ASCII, lest what a job wrote drives it."""
     sys.stdout.write(json.dumps(value, ensure_ascii=sys.stdout.isatty(), indent=2) + "\n")

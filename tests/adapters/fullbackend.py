@@ -254,6 +254,20 @@ class FullBackend:
     def drill(self, number: int) -> Json | None:
         return {"drill": 5, "job": "nightly", "fault": "memory", "done": True} if number == 5 else None
 
+    def quarantine(self, job: str, key: str | None) -> Json | None:
+        record = {
+            "key": "user-7",
+            "at": "2026-03-01T12:00:00.000Z",
+            "run": 1,
+            "attempt": 2,
+            "outcome": "crashed",
+            "fingerprint": "c0ffee",
+            "summary": "it died",
+        }
+        if job != "nightly" or key not in (None, "user-7"):
+            return None
+        return {"job": job, "records": [record if key is None else record | {"report": None}]}
+
     def drills(self, job: str) -> list[Json]:
         return [{"job": job, "fault": "memory", "ok": True}]
 

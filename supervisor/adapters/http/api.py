@@ -117,6 +117,17 @@ class Api:
     async def drills(self, request: Request, _query: Query) -> Response:
         return json_answer({"drills": await self._read(self._backend.drills, job_name(request.path_params["name"]))})
 
+    async def quarantine(self, request: Request, query: Query) -> Response:
+        name, key = job_name(request.path_params["name"]), query.get("key")
+        answer = await self._read(self._backend.quarantine, name, key)
+        missing = "there is no such record in quarantine" if key is not None else f"there is no job {name}"
+        return _found(
+            answer,
+            Refusal(
+                404, missing, "GET /api/v1/jobs/NAME/quarantine lists them" if key is not None else "GET /api/v1/status lists the jobs"
+            ),
+        )
+
     async def logs(self, request: Request, query: Query) -> Response:
         name = job_name(request.path_params["name"])
         lines, offset = whole(query, "n", most=MOST_LINES), whole(query, "offset")

@@ -54,6 +54,9 @@ class Backend(Protocol):
     def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> JsonObject | None:
         """A piece of captured output: at least ``text`` and ``offset``, where the next piece begins. None without job, run or attempt."""
 
+    def quarantine(self, job: str, key: str | None) -> JsonObject | None:
+        """The records that are set aside, or the one of that key with its dossier; None without such a job or record."""
+
     def drill(self, number: int) -> JsonObject | None:
         """A drill as it stands; None if there is none of that number in this life of the brain."""
 
@@ -64,6 +67,6 @@ class Backend(Protocol):
         """Asks for a change and waits for the answer: HTTP status and body.
 
         Verbs on a job (target: its name): start, stop, restart, trigger, pause (``for``), resume, silence (``for``, ``comment``),
-        unsilence, drill (``fault``, ``cap``, ``prometheus``); on an incident (target: its number): ack,
+        unsilence, drill (``fault``, ``cap``, ``prometheus``), release (``key``, ``because``); on an incident (target: its number): ack,
         resolve; on the configuration (target ""): reload, with ``plan``: True for only looking.
         """

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 Json = dict[str, Any]
 
-JOB_VERBS: Final = ("start", "stop", "restart", "trigger", "pause", "resume", "silence", "unsilence", "drill")
+JOB_VERBS: Final = ("start", "stop", "restart", "trigger", "pause", "resume", "silence", "unsilence", "drill", "release")
 BUTTON_VERBS: Final = JOB_VERBS[:6]  # those that the status page has buttons for
 INCIDENT_VERBS: Final = ("ack", "resolve")
 MOST_ROWS: Final = 1000
@@ -122,6 +122,15 @@ TABLE: Final = (
         "drills",
         "The last result of each fault that the job was drilled for.",
         "Drills",
+        refusals=(404,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/jobs/{name}/quarantine",
+        "quarantine",
+        "The records of the job's input that are set aside, oldest first; with `key` the one, and the dossier of the death that it is there for.",
+        "Quarantine",
+        (Param("key", "Only this record.", {"type": "string", "maxLength": 255}),),
         refusals=(404,),
     ),
     Route("GET", "/api/v1/drills/{number}", "drill", "One drill of this life of the brain, as it stands.", "Drill", refusals=(404,)),

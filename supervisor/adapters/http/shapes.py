@@ -91,6 +91,16 @@ _INCIDENT: Final = {
     "told": _list(_TEXT),
     "escalated_at": _STAMP_OR_NULL,
 }
+_QUARANTINED: Final = {
+    "key": _TEXT,
+    "at": _STAMP,
+    "run": _WHOLE,
+    "attempt": _WHOLE,
+    "outcome": _TEXT,
+    "fingerprint": _TEXT,
+    "summary": _TEXT,
+    "report": {"type": ["object", "null"]},
+}
 
 SHAPES: Final[dict[str, Json]] = {
     "Refused": _object({"error": _TEXT, "mend": _TEXT, "problems": _list(_TEXT)}, optional=("problems",)),
@@ -238,6 +248,7 @@ SHAPES: Final[dict[str, Json]] = {
     "Incidents": _object({"incidents": _list(_object(_INCIDENT))}),
     "Incident": _object({**_INCIDENT, "report": {"anyOf": [of("Report"), {"type": "null"}]}}),
     "Done": _object({"ok": {"const": True}, "text": _TEXT, "changes": _list({"type": "object"})}, optional=("text", "changes")),
+    "Quarantine": _object({"job": _TEXT, "records": _list(_object(_QUARANTINED, optional=("report",)))}),
     "Drill": {"type": "object"},
     "Drills": _object({"drills": _list({"type": "object"})}),
     "Asked": {
@@ -249,6 +260,8 @@ SHAPES: Final[dict[str, Json]] = {
                 "description": "Of a pause or silence: how long, e.g. 1h30m.",
             },
             "comment": {"type": "string", "description": "Of a silence: why."},
+            "key": {"type": "string", "description": "Of a release: which record comes out of quarantine."},
+            "because": {"type": "string", "description": "Of a release: why."},
             "fault": {"type": "string", "description": "Of a drill: recursion, memory, hang, crash, exit, stall or silence."},
             "cap": {"type": "string", "description": "Of a drill: how long at most."},
             "prometheus": {"type": "string", "description": "Of a drill: the address of a Prometheus to ask for its rule."},
