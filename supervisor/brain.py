@@ -206,7 +206,8 @@ class _Brain:
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in self.hello["live"]}
         told = (record["key"] for record in self.hello["ended"])
         ended = frozenset(wire.split_key(key) for key in (*told, *self.hello.get("untold", ())))
-        keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended, bool(self.hello.get("stopping")))
+        doubtful = frozenset(map(wire.split_key, self.hello.get("doubtful", ())))
+        keeper = engine.KeeperView(self.hello["epoch"], self.hello["boot_id"], live, ended, bool(self.hello.get("stopping")), doubtful)
         next_run, next_incident = self.store.next_ids()
         next_run = max([next_run, *(run + 1 for run, _ in {*live, *ended})])  # a history that was lost knows nothing of these
         now = Now(self.now.mono, self.now.wall)

@@ -202,6 +202,8 @@ class Daemon:
         self._apply_all(first)
         for name in self.state.jobs:
             self._after(name)
+        self._owed.extend(hello.get("doubtful", ()))  # they are lost, which is written; nothing is to be heard of them
+        self._let_records_go()
         self._heard.extend({"op": wire.ENDED, "record": record} for record in hello["ended"])
         self._heard.extend(
             {"op": wire.STARTED, "attempt": attempt} for attempt in hello["live"] if self._successions.has_begun(attempt["key"])
@@ -516,6 +518,7 @@ class Daemon:
         if not is_judged:  # nobody would watch it
             self._link.send(wire.KILL, key=key, reason="unknown")
         if self._successions.is_lost(key) and job is not None:
+            self._live.pop(key, None)
             self._events.append(AttemptLost(job, *wire.split_key(key), "Mainstay died with it, in the moment in which it began"))
         message = self._successions.take_up(key)
         if message is not None:

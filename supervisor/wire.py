@@ -32,7 +32,7 @@ STATUS: Final = "status"  # status: one line for `systemctl status`
 BYE: Final = "bye"  # code: everything is stopped, the keeper may go
 
 # keeper -> brain
-HELLO: Final = "hello"  # version, epoch, boot_id, keeper_pid, cgroup, restarts, stopping, live: [attempt], ended: [exit record], untold: [key], armed: [key]
+HELLO: Final = "hello"  # version, epoch, boot_id, keeper_pid, cgroup, restarts, stopping, live: [attempt], ended: [exit record], untold: [key], armed: [key], doubtful: {key: key}
 STARTED: Final = "started"  # attempt: key, pid, pid_started, started_mono, started_wall, cgroup
 ENDED: Final = "ended"  # record: see keeper.records
 OUTPUT: Final = "output"  # counts: {key: [bytes, dropped]}

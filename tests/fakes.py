@@ -210,6 +210,7 @@ class FakeKeeper:
     plans: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     histories: dict[str, dict[str, Any]] = field(default_factory=dict)
     died_unseen: set[str] = field(default_factory=set)
+    doubtful: dict[str, str] = field(default_factory=dict)
     followed: int = 0  # how many attempts it began by itself
     stopping: bool = False
     said_bye: bool = False
@@ -234,6 +235,7 @@ class FakeKeeper:
             "stopping": self.stopping,
             "live": [child.public() for child in self.live.values()],
             "ended": list(self.records.values()),
+            "doubtful": dict(self.doubtful),
             "armed": [child.armed[0] for child in self.live.values() if child.armed is not None],
         }
 
@@ -255,6 +257,7 @@ class FakeKeeper:
                     self.live[message["after"]].armed = None
             case wire.FORGET:
                 self.records.pop(message["key"], None)
+                self.doubtful.pop(message["key"], None)
             case wire.READY:
                 if self.stopping:
                     self.said.append({"op": wire.SHUTDOWN})
@@ -354,6 +357,7 @@ class FakeKeeper:
 
     def reboot(self) -> None:
         """The machine goes down hard and comes up again."""
+        self.doubtful |= {child.key: child.armed[0] for child in self.live.values() if child.armed is not None}
         self.die()
         self.boot_id = f"boot-{self.lives}"
         self.clock.reboot()

@@ -59,7 +59,8 @@ class Step:
 class KeeperView:
     """What the keeper says it holds: (run, attempt) → (pid, start on the monotonic clock) of live ones, and the keys of ended ones.
 
-    ``stopping``: somebody asked for the end, and it will ask us again once we are ready; so nothing new begins.
+    ``stopping``: somebody asked for the end, and it will ask us again once we are ready; so nothing new begins. ``doubtful``: after these another
+    attempt had leave to begin when the machine went down, and nobody knows whether it did.
     """
 
     epoch: str
@@ -67,6 +68,7 @@ class KeeperView:
     live: Mapping[tuple[RunId, int], tuple[int, Mono]]
     ended: frozenset[tuple[RunId, int]] = frozenset()
     stopping: bool = False
+    doubtful: frozenset[tuple[RunId, int]] = frozenset()
 
 
 def step(state: EngineState, event: Event, now: Now) -> Step:
@@ -572,7 +574,7 @@ def _restore_run(turn: Turn, run: LiveRun, memo: Memo, keeper: KeeperView) -> No
     else:
         rebooted = memo.boot_id != keeper.boot_id
         why = "the machine was rebooted" if rebooted else "both halves of Mainstay died, and the job with them"
-        lifecycle.attempt_lost(turn, AttemptLost(turn.state.name, run.id, run.attempt, why))
+        lifecycle.attempt_lost(turn, AttemptLost(turn.state.name, run.id, run.attempt, why, key in keeper.doubtful))
 
 
 def earliest(state: EngineState) -> tuple[Mono | None, Wall | None]:

@@ -55,12 +55,13 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class AttemptLost:
-    """The end of the child cannot be known; ``why`` says how that came."""
+    """The end of the child cannot be known; ``why`` says how that came. ``doubtful``: the keeper may have begun the next one too."""
 
     job: str
     run: RunId
     attempt: int
     why: str
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,11 @@ def attempt_lost(turn: Turn, event: AttemptLost) -> None:
     verdict = Verdict(Outcome.LOST, f"how it ended cannot be known: {event.why}", evidence=(event.why,))
     ended = AttemptEnded(turn.state.name, run.id, run.attempt, Evidence(Exit()), run.attempt_wall or run.started_at, turn.now.wall)
     (_settle if run.errand is None else _settle_errand)(turn, run, ended, verdict)
+    waiting = turn.state.run(event.run)
+    if (
+        event.doubtful and waiting is not None and waiting.phase is State.BACKING_OFF
+    ):  # that number may be used: the next is the one after it
+        turn.put(replace(waiting, attempt=waiting.attempt + 1))
 
 
 def attempt_ended(turn: Turn, event: AttemptEnded) -> None:

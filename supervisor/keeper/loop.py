@@ -48,7 +48,7 @@ class Keeper:
         self.epoch = os.urandom(6).hex()
         self.boot_id = procfs.boot_id()
         self._state_dir = state_dir
-        self._records = Records(state_dir)
+        self._records = Records(state_dir, self.boot_id)
         self._attempts: dict[str, Attempt] = {}
         self._by_pid: dict[int, Attempt] = {}
         self._held: dict[int, Attempt] = {}  # pid of a successor that waits → the attempt that it may follow
@@ -190,6 +190,7 @@ class Keeper:
             "live": live,
             "ended": ended,
             "untold": self._untold,
+            "doubtful": self._records.doubtful,
             "armed": [attempt.successor.key for attempt in self._held.values() if attempt.successor is not None],
         }
         return message
@@ -418,7 +419,7 @@ class Keeper:
             return
         attempt.successor = Successor(key, replace(plan, environment={}), child, output, group, frozenset(message["not_after"]))
         self._held[child.pid] = attempt
-        self._records.prepare(attempt.key)
+        self._records.prepare(attempt.key, key)
 
     def _disarm(self, message: wire.Message) -> None:
         attempt = self._attempts.get(message["after"])
@@ -642,18 +643,24 @@ class Keeper:
             self._after(0.02, lambda: self._remove_group(path, tries - 1))
 
     def _keep_record(self, record: dict[str, Any], successor: Successor | None = None) -> None:
-        """Write down how it ended and what follows, in that order, and tell the brain. What cannot be written down is followed by nothing
-        that the brain has not asked for."""
+        """Write down how it ended and what follows, let that begin, and tell the brain, in that order.
+
+        A record that was prepared ahead is noted first, which outlives us; that something may follow is on disk since then, so what follows need
+        not wait for the disk again. What cannot be written down is followed by nothing that the brain has not asked for.
+        """
         if successor is not None:
             record["next"] = successor.key
+            if self._records.note(record):
+                self._begin(successor)
         trouble = self._records.write(record)
         if trouble is not None:
             say("exit_record_not_written", key=record["key"], error=trouble)
-        if successor is not None and trouble is None:
-            self._begin(successor)
-        elif successor is not None:
-            del record["next"]
-            self._drop_successor(self._held[successor.child.pid])
+        if successor is not None and successor.child.pid in self._held:
+            if trouble is None:
+                self._begin(successor)
+            else:
+                del record["next"]
+                self._drop_successor(self._held[successor.child.pid])
         self._send({"op": wire.ENDED, "record": record})
 
     # ---------------------------------------------------------------- the end of it all

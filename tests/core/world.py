@@ -84,7 +84,9 @@ class World:
             incidents[one.job] = (*incidents.get(one.job, ()), one)
         live = {wire.split_key(one["key"]): (one["pid"], Mono(one["started_mono"])) for one in hello["live"]}
         ended = frozenset(wire.split_key(record["key"]) for record in hello["ended"])
-        view = engine.KeeperView(hello["epoch"], hello["boot_id"], live, ended, hello["stopping"])
+        view = engine.KeeperView(
+            hello["epoch"], hello["boot_id"], live, ended, hello["stopping"], frozenset(map(wire.split_key, hello["doubtful"]))
+        )
         aside: dict[str, tuple[QuarantinedRecord, ...]] = {}
         for record in self.store.records_aside():
             aside[record.job] = (*aside.get(record.job, ()), record)
@@ -97,6 +99,8 @@ class World:
         begun = [one for one in hello["live"] if self.successions.has_begun(one["key"])]
         self._note(result)
         self._perform(result)
+        for key in hello["doubtful"]:
+            self.keeper.obey({"op": wire.FORGET, "key": key})
         for record in hello["ended"]:
             self._on_ended(record)
         for attempt in begun:
@@ -356,6 +360,7 @@ class World:
         live = {(run.id, run.attempt) for job in self.state.jobs.values() for run in job.memo.runs if run.is_alive}
         assert sorted(keeper.live) == sorted(wire.attempt_key(*key) for key in live)
         assert not keeper.records, "an exit record was never taken over"
+        assert not keeper.doubtful
         open_runs = {run.id for job in self.state.jobs.values() for run in job.memo.runs}
         assert {row.id for row in store.runs.values() if row.ended_at is None} == open_runs
         for name, job in self.state.jobs.items():

@@ -115,7 +115,7 @@ def test_a_message_that_is_too_large_to_send_ends_nobody(keeper: Keeper, capfd: 
 
 
 def test_a_record_that_was_written_in_part_is_trouble_and_is_kept_in_memory(tmp_path: Path) -> None:
-    records = Records(str(tmp_path))
+    records = Records(str(tmp_path), "boot")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
     try:
