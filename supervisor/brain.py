@@ -19,6 +19,7 @@ from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.launcher import Launcher
 from supervisor.adapters.metrics import Metrics
+from supervisor.adapters.multiproc import Tally
 from supervisor.adapters.notify import Heart, Outbox
 from supervisor.adapters.sampler import Sampler
 from supervisor.adapters.statedir import StateDir
@@ -251,6 +252,7 @@ class _Brain:
             configured=self._configured,
             counters=self.counters,
             beat=self._beat,
+            tally=Tally(self.places.multiproc),
             hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 

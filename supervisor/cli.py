@@ -285,13 +285,21 @@ def _reading_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _without_multiproc()
     from supervisor.config.load import find_config, load
     from supervisor.start import start
 
     return start(load(os.path.abspath(find_config(options.config))))
 
 
+def _without_multiproc() -> None:
+    """With this variable the client library would keep Mainstay's own metrics in files, and every job would inherit it."""
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
+
+
 def _brain(options: argparse.Namespace) -> int:
+    _without_multiproc()
     from supervisor.adapters import logs  # noqa: F401 - before anybody imports structlog, which would load rich (6 MiB)
     from supervisor.brain import main as brain
 

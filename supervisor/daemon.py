@@ -21,9 +21,11 @@ from typing import Any, Final
 import structlog
 
 from supervisor import wire
+from supervisor.adapters import jobmetrics, multiproc
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
+from supervisor.adapters.multiproc import Tally
 from supervisor.core import engine
 from supervisor.core.actions import Action, Arm, AskToStop, Disarm, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
 from supervisor.core.engine import Answer
@@ -51,6 +53,7 @@ from supervisor.watch import Subject, Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
+TALLY_S: Final = 5.0  # between two looks at the multiprocess files of one job: they have to be read to see whether they changed
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
 UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
@@ -122,6 +125,7 @@ class Daemon:
         hourly: Callable[[], None],
         counters: Mapping[tuple[str, str], float] | None = None,
         beat: Callable[[], None] = lambda: None,
+        tally: Tally | None = None,
     ) -> None:
         self.config = config
         self.state = state
@@ -144,6 +148,8 @@ class Daemon:
         self._configured = configured
         self._hourly = hourly
         self._beat = beat
+        self._tally = tally
+        self._tallied_at: dict[str, float] = {}
         self._hourly_at = 0.0
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
@@ -188,6 +194,9 @@ class Daemon:
         held = {*hello.get("untold", ()), *(one["key"] for one in (*hello["live"], *hello["ended"]))}
         self._places.sweep_runs({*held, *hello.get("armed", ())})
         self._adopt(hello)
+        for name in self.state.jobs:
+            with self._guarded("reading", job=name):
+                self._take_multiproc(name, at_once=True)
         for name in self.state.jobs:
             self._after(name)
         gone = {text.split(" ")[0] for name, text in self._restored if name == TOLD} - held
@@ -334,6 +343,8 @@ class Daemon:
         if job_state is None:
             self._metrics.remove_job(name)
             self._job_metrics.drop(name)
+            if self._tally is not None:
+                self._places.discard(self._tally.drop(name))
             return
         mono, wall = job_state.mono_deadline(), job_state.wall_deadline(closing=self.state.closing)
         if mono is not None:
@@ -538,7 +549,7 @@ class Daemon:
         with self._guarded("counting", **facts):
             self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
             self._count_cpu(live, evidence.exit.cpu_s)
-        self._take_job_metrics(live.job, live.run)
+        self._take_job_metrics(live.job, live.run, ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
         followed = record.get("next") is not None
@@ -786,14 +797,33 @@ class Daemon:
         for live in lives[self._ticks % turns :: turns]:
             self._take_job_metrics(live.job, live.run)
 
-    def _take_job_metrics(self, job: str, run: RunId) -> None:
+    def _take_job_metrics(self, job: str, run: RunId, *, ended: bool = False) -> None:
         with self._guarded("reading", job=job):
-            for problem in self._job_metrics.update(job, self._places.metrics(job), run):
-                log.warning("job_metrics_rejected", job=job, reason=problem.reason.value, detail=problem.detail)
-                self._metrics.inc("mainstay_job_metrics_rejected_total", job_name=job, reason=problem.reason.value)
+            self._reject(job, self._job_metrics.update(job, self._places.metrics(job), run))
+            self._take_multiproc(job, at_once=ended)
             updated = self._job_metrics.last_update(job)
             if updated is not None:
                 self._metrics.set("mainstay_job_metrics_last_update_timestamp_seconds", updated, job_name=job)
+
+    def _take_multiproc(self, job: str, *, at_once: bool) -> None:
+        """What the job counts in multiprocess files, if it asked for them."""
+        state, now = self.state.jobs.get(job), self._clock.now()
+        if self._tally is None or state is None or not state.job.multiprocess_metrics:
+            return
+        if not at_once and now.mono - self._tallied_at.get(job, -TALLY_S) < TALLY_S:
+            return
+        self._tallied_at[job] = now.mono
+        look = self._tally.look(job, [key for key, live in self._live.items() if live.job == job])
+        self._reject(job, look.problems)
+        if look.families is not None:
+            self._reject(job, self._job_metrics.put(job, look.families, now.wall.timestamp()))
+        for folder in look.discard:
+            self._places.discard(folder)
+
+    def _reject(self, job: str, problems: "Iterable[jobmetrics.Problem | multiproc.Problem]") -> None:
+        for problem in problems:
+            log.warning("job_metrics_rejected", job=job, reason=problem.reason.value, detail=problem.detail)
+            self._metrics.inc("mainstay_job_metrics_rejected_total", job_name=job, reason=problem.reason.value)
 
     def _save_counters(self) -> None:
         self._unsaved |= {**self._metrics.changed(), **self._job_metrics.changed(), **self._told()}

@@ -37,6 +37,8 @@ _RESERVED_PREFIXES = ("mainstay_", "scrape_")
 _OUR_LABELS = frozenset({"job_name", "job", "instance"})
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_SUMMED = "\0"  # behind a job's name: what was summed from its multiprocess files
+
 _Stamp = tuple[int, int, int]
 _Series = tuple[str, Labels]
 _Claim = tuple[str, MetricType]
@@ -107,12 +109,22 @@ class JobMetrics:
             kept.totals = TOTALS in text.splitlines()
             return self._take(job, kept, families, life, stamp)
 
+    def put(self, job: str, families: list[Family], taken_at: float) -> list[Problem]:
+        """Takes families that somebody else has read and summed (the multiprocess files), beside those of the job's text file.
+
+        They are the job's totals and replace those that were put before. *taken_at*: Unix time.
+        """
+        with self._lock:
+            kept = self._jobs.setdefault(job + _SUMMED, _Kept(path="its multiprocess files", totals=True))
+            return self._take(job + _SUMMED, kept, families, "", (int(taken_at * 1e9), 0, 0))
+
     def drop(self, job: str) -> None:
         """Takes all metrics of *job* off the page and forgets them."""
         with self._lock:
-            if job in self._jobs:
-                self._set_claims(job, [])
-                del self._jobs[job]
+            for key in (job, job + _SUMMED):
+                if key in self._jobs:
+                    self._set_claims(key, [])
+                    del self._jobs[key]
             first = label_text((("job_name", job),))
             forgotten = {key for key in self._restored if key[1] == first or key[1].startswith(f"{first},")}
             self._restored = {key: value for key, value in self._restored.items() if key not in forgotten}
@@ -121,8 +133,8 @@ class JobMetrics:
     def last_update(self, job: str) -> float | None:
         """The modification time of the last file that was taken, Unix time."""
         with self._lock:
-            kept = self._jobs.get(job)
-            return kept.taken_at if kept else None
+            moments = (kept.taken_at for key in (job, job + _SUMMED) if (kept := self._jobs.get(key)))
+            return max((moment for moment in moments if moment is not None), default=None)
 
     def lines(self) -> list[str]:
         """The page's part: one text per family, with HELP and TYPE, ready to be joined."""
@@ -147,7 +159,7 @@ class JobMetrics:
         self._accumulate(job, kept, families, life)
         self._set_claims(job, families)
         kept.families, kept.samples, kept.taken_at = families, samples, stamp[0] / 1e9
-        kept.blocks = {family.name: _block(job, kept, family) for family in families}
+        kept.blocks = {family.name: _block(job.removesuffix(_SUMMED), kept, family) for family in families}
         self._lines = None
         return problems
 
@@ -166,6 +178,9 @@ class JobMetrics:
             if family.name in _RESERVED or family.name.startswith(_RESERVED_PREFIXES):
                 problems.append(Problem(RejectReason.RESERVED, f"{family.name}: the name is taken; choose another"))
                 continue
+            if self._is_siblings(job, family):
+                problems.append(Problem(RejectReason.DUPLICATE, f"{family.name} is in the job's text file and in its multiprocess files"))
+                continue
             rival = self._rival(job, own, family)
             if rival is not None:
                 problems.append(
@@ -175,6 +190,11 @@ class JobMetrics:
             own |= dict.fromkeys(series_names(family.name, family.type), (family.name, family.type))
             allowed.append(family)
         return allowed, problems
+
+    def _is_siblings(self, job: str, family: Family) -> bool:
+        """Whether the job has this family on the page already, from its other source."""
+        sibling = job.removesuffix(_SUMMED) if job.endswith(_SUMMED) else job + _SUMMED
+        return any(sibling in self._claims.get(name, {}) for name in series_names(family.name, family.type))
 
     def _rival(self, job: str, own: Mapping[str, _Claim], family: Family) -> _Claim | None:
         """What *family* cannot share the page with: another type of the same name, or a family whose ``x_count`` it would be."""

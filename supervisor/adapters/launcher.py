@@ -24,6 +24,8 @@ _TAKEN_AWAY: Final = (
     "STATE_DIRECTORY",
     "RUNTIME_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
+    "PROMETHEUS_MULTIPROC_DIR",  # jobs that inherited one directory would count into each other's files
+    "prometheus_multiproc_dir",
 )
 
 
@@ -116,10 +118,15 @@ class Launcher:
         who = identity(job.launch)
         key = attempt_key(run, attempt)
         try:
-            self._state.prepare(job.name, key, -1 if who.uid is None else who.uid, -1 if who.gid is None else who.gid, quarantine)
+            uid, gid = -1 if who.uid is None else who.uid, -1 if who.gid is None else who.gid
+            self._state.prepare(job.name, key, uid, gid, quarantine)
+            if job.multiprocess_metrics:
+                self._state.prepare_multiproc(job.name, key, uid, gid)
         except OSError as err:
             raise LaunchError(f"cannot make the folders of run {key} in {self._state.path}: {err.strerror}") from err
         env = environment(self._base, job, who)
+        if job.multiprocess_metrics:
+            env["PROMETHEUS_MULTIPROC_DIR"] = self._state.multiproc_dir(job.name, key)
         env |= {
             "MAINSTAY_JOB": job.name,
             "MAINSTAY_RUN": str(run),

@@ -9,6 +9,7 @@
       logs/JOB/RUN.ATTEMPT.log
       runs/RUN.ATTEMPT/    the job's own: the guard's reports and the shared page, gone after the verdict
       jobs/JOB/            the job's own: metrics.prom, checkpoint.json
+      multiproc/JOB/       sums.json, and the job's own RUN.ATTEMPT/ (see ``multiproc.tally``)
       trash/               what is being deleted, beside the loop (see ``trash``)
 
 What a job may write is never followed or trusted; that is the business of who reads it.
@@ -40,7 +41,7 @@ class StateDir:
         """Make what is missing. ``SupervisorError`` when it cannot be made or is not ours."""
         try:
             os.makedirs(self.path, mode=ENTER, exist_ok=True)
-            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER), ("trash", OURS)):
+            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER), ("multiproc", ENTER), ("trash", OURS)):
                 folder = os.path.join(self.path, name)
                 os.makedirs(folder, mode=mode, exist_ok=True)
                 found = os.lstat(folder)
@@ -99,6 +100,26 @@ class StateDir:
     def metrics(self, job: str) -> str:
         return os.path.join(self.job(job), "metrics.prom")
 
+    @property
+    def multiproc(self) -> str:
+        return os.path.join(self.path, "multiproc")
+
+    def multiproc_dir(self, job: str, key: str) -> str:
+        """What ``$PROMETHEUS_MULTIPROC_DIR`` of an attempt names."""
+        return os.path.join(self.multiproc, job, key)
+
+    def prepare_multiproc(self, job: str, key: str, uid: int, gid: int) -> None:
+        """That directory, owned by the job's user, in one of ours. ``OSError``."""
+        folder = self.multiproc_dir(job, key)
+        os.makedirs(os.path.dirname(folder), mode=ENTER, exist_ok=True)
+        os.makedirs(folder, mode=OURS, exist_ok=True)
+        if uid != -1 or gid != -1:
+            os.chown(folder, uid, gid, follow_symlinks=False)
+
+    def discard(self, path: str) -> None:
+        """Delete *path*, something of ours or a job's below the state directory, beside the caller."""
+        self._trash.put(path)
+
     def prepare(self, job: str, key: str, uid: int, gid: int, quarantine: Sequence[str] = ()) -> None:
         """Folders, page and quarantine of one attempt, owned by the job's user (-1: ourselves). ``OSError``."""
         os.makedirs(os.path.dirname(self.log(job, key)), mode=OURS, exist_ok=True)
@@ -130,7 +151,7 @@ class StateDir:
         """Remove the output and the own folders of jobs that are not to *keep*, once nothing in them has changed since *before*
         (seconds since 1970); the folders that went."""
         gone = []
-        for kind in ("logs", "jobs"):
+        for kind in ("logs", "jobs", "multiproc"):
             parent = os.path.join(self.path, kind)
             with contextlib.suppress(OSError):
                 gone += [os.path.join(parent, name) for name in os.listdir(parent) if name not in keep]

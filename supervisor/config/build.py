@@ -47,6 +47,7 @@ def job(name: str, section: Section, windows: Iterable[Window] = ()) -> Job:
         enabled=section["enabled"],
         description=section["description"],
         maintenance=tuple(windows),
+        multiprocess_metrics=section["metrics"]["multiprocess"],
     )
 
 

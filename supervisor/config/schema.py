@@ -374,6 +374,20 @@ DRILL = Shape(
 
 HEAL = heal_shape(VARIABLES)
 
+METRICS = Shape(
+    [
+        Key(
+            "multiprocess",
+            Flag(),
+            "Whether the job gets a `$PROMETHEUS_MULTIPROC_DIR` of its own for each attempt: what it counts with prometheus_client then survives "
+            "SIGKILL and stands on Mainstay's page. The library reads the variable when it is imported, so a job that serves its metrics itself "
+            "must not have it.",
+            False,
+        ),
+    ],
+    hints={"multiproc": "write multiprocess"},
+)
+
 JOB = Shape(
     [
         Key("description", Text(form="text", empty_ok=True), "What the job is for; alerts and pages show it.", ""),
@@ -421,6 +435,7 @@ JOB = Shape(
         Key("success_exit_codes", _EXIT_CODES, "The same as `expect.success_exit_codes`, for short."),
         Key("alerts", ALERTS, "Who is told."),
         Key("logs", LOGS, "The captured output."),
+        Key("metrics", METRICS, "The job's own metrics beside the file that `$MAINSTAY_METRICS` names."),
         Key("dossier", DOSSIER, "What of the job's own data its dossiers may hold. Secrets are taken out of them in any case."),
         Key("drill", DRILL, "Faults on purpose, in a stand-in with this job's limits and alert route, to prove that the alert arrives."),
         Key("heal", HEAL, "What is done about failures that will repeat, beyond restarting."),

@@ -133,6 +133,7 @@ def test_every_key_arrives_in_its_field(write, folder):
         enabled=False,
         description='Every key: says what it does | with signs, ünïcode and "quotes"',
         maintenance=(Window("backups", Every(86400.0), 1800.0),),
+        multiprocess_metrics=True,
     )
     patching = Window("patching", Cron("0 3 * * 0", "Europe/Berlin"), 7200.0)
     assert config.jobs["cron"].maintenance == (patching, Window("backups", Every(86400.0), 1800.0))
