@@ -193,14 +193,12 @@ DEATHS: dict[str, Death] = {
 
 
 def pythons() -> dict[str, str]:
-    """Version → path of every CPython from 3.11 on that can be had here."""
+    """Version → path of one CPython of each minor version from 3.11 on that can be had here, the newest of it."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cpython"))
     from pythons import find_pythons
 
-    found: dict[str, str] = {}
-    for python in find_pythons():
-        found.setdefault(".".join(map(str, python.version)), python.path)
-    return dict(sorted(found.items()))
+    newest = {python.version[:2]: python for python in sorted(find_pythons(), key=lambda one: one.version)}
+    return {".".join(map(str, python.version)): python.path for python in newest.values()}
 
 
 def start(bench: Bench, python: str, name: str) -> None:
