@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from supervisor import __version__, wire
-from supervisor.adapters import guard, logs
+from supervisor.adapters import guard, kernellog, logs
 from supervisor.adapters.clock import Clock
 from supervisor.adapters.eye import Eye
 from supervisor.adapters.http import HttpServer, Rules
@@ -22,6 +22,7 @@ from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.multiproc import Tally
 from supervisor.adapters.notify import Heart, Outbox
 from supervisor.adapters.sampler import Sampler
+from supervisor.adapters.signaltrace import SignalTrace
 from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Store
 from supervisor.backend import Backend
@@ -118,6 +119,7 @@ class _Brain:
             self.metrics.inc("mainstay_store_errors_total", operation="open")
         self.outbox = self._outbox(config)
         self.heart = self._heart(config)
+        self.trace = self._trace() if config.settings.trace_signals else None
 
     def run(self, trouble: list[str]) -> int:
         restored = self._restore()
@@ -158,11 +160,21 @@ class _Brain:
             http.stop()
             self._stop_heart()
             self.outbox.stop(2.0)
+            if self.trace is not None:
+                self.trace.close()
             with contextlib.suppress(StoreError):
                 self.store.set_meta("stopped_at", self.clock.now().wall.isoformat())
             self.store.close()
 
     # ---------------------------------------------------------------- parts
+
+    def _trace(self) -> SignalTrace | None:
+        found = SignalTrace.open()
+        if found is None:
+            log.warning(
+                "signal_trace_unavailable", mend="run as root with tracefs at /sys/kernel/tracing, or set supervisor.trace_signals: false"
+            )
+        return found
 
     def _outbox(self, config: Config) -> Outbox:
         def on_result(receiver: str, result: str) -> None:
@@ -243,7 +255,7 @@ class _Brain:
             sampler_for=lambda pid, group, run_dir: Sampler(
                 pid, group, lambda one: Eye(one, cache), lambda one: guard.swallowed(run_dir, one), lambda one: guard.ask(run_dir, one)
             ),
-            gatherer=Gatherer(guard.read_last_words),
+            gatherer=Gatherer(guard.read_last_words, kernellog.oom_victims, self.trace),
             metrics=self.metrics,
             job_metrics=self.job_metrics,
             containment=containment,

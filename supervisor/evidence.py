@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from supervisor import procfs
-from supervisor.core.model import Evidence, Exit, LastWords, Progress
+from supervisor.core.model import Evidence, Exit, LastWords, OomVictim, Progress, Sender
 from supervisor.page import Page
-from supervisor.ports import WordsReader
+from supervisor.ports import OomReader, SenderReader, WordsReader
 from supervisor.progressfile import read_signs
 from supervisor.watch import Subject
 
@@ -75,8 +75,10 @@ def _digest(path: str) -> str | None:
 class Gatherer:
     """Puts the pieces together. Reads only; what cannot be read is absent."""
 
-    def __init__(self, words: WordsReader) -> None:
+    def __init__(self, words: WordsReader, oom_victims: OomReader | None = None, senders: SenderReader | None = None) -> None:
         self._words = words
+        self._oom_victims = oom_victims
+        self._senders = senders
 
     def gather(
         self, record: Mapping[str, Any], subject: Subject | None, host_oom_at_start: int | None, run_dir: str, checkpoint: str | None = None
@@ -88,6 +90,7 @@ class Gatherer:
         seen = subject.watched if subject is not None else None
         page = read_signs(run_dir + "/page")
         oom_now = self.host_oom_kills()
+        host_oom = None if oom_now is None or host_oom_at_start is None else max(0, oom_now - host_oom_at_start)
         return Evidence(
             exit=facts,
             words=words,
@@ -96,14 +99,35 @@ class Gatherer:
             memory_peak_bytes=max(seen.memory_peak_bytes if seen else 0, facts.memory_peak_bytes or facts.max_rss_bytes),
             depth_peak=seen.depth_peak if seen else 0,
             swallowed_seen=seen.swallowed_seen if seen else 0,
-            host_oom_kills=None if oom_now is None or host_oom_at_start is None else max(0, oom_now - host_oom_at_start),
+            host_oom_kills=host_oom,
             duration_s=max(0.0, float(record["ended_mono"]) - float(record["started_mono"])),
             records=page.records if page is not None and page.says_anything else None,
             memory_curve=_curve(subject),
             progress=_progress(page, subject, float(record["ended_mono"]), checkpoint) if page is not None and page.says_anything else None,
             processes_peak=seen.processes_peak if seen else 0,
             study=subject.study() if subject is not None else None,
+            oom_victims=self._victims(record, subject, host_oom),
+            sender=self._sender(record, facts),
         )
+
+    def _victims(self, record: Mapping[str, Any], subject: Subject | None, host_oom: int | None) -> tuple[OomVictim, ...] | None:
+        """Read only where the kernel's count rose, or is not known: its log has thousands of lines."""
+        if host_oom == 0:
+            return ()
+        pid = record.get("pid")
+        if self._oom_victims is None or not pid:
+            return None
+        return self._oom_victims(pid, subject.pids if subject is not None else (), float(record["started_mono"]))
+
+    def _sender(self, record: Mapping[str, Any], facts: Exit) -> Sender | None:
+        """Who else than we sent what ended it, or what it took for a wish to end."""
+        pid = record.get("pid")
+        if self._senders is None or not pid:
+            return None
+        ours = facts.killed_for is not None or facts.asked_to_stop
+        found = None if ours else self._senders.sender_of(pid, facts.signal)
+        self._senders.forget(pid)
+        return found
 
     @staticmethod
     def host_oom_kills() -> int | None:

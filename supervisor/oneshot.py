@@ -7,7 +7,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,7 +18,7 @@ from supervisor.adapters.clock import Clock
 from supervisor.adapters.sampler import Sampler
 from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
 from supervisor.core import outcome
-from supervisor.core.model import Breach, Evidence, Expect, Limits, Look, Mono, Outcome, OutputAction, Verdict
+from supervisor.core.model import Breach, Evidence, Expect, Limits, Look, Mono, OomVictim, Outcome, OutputAction, Verdict
 from supervisor.evidence import Gatherer
 from supervisor.keeper import launch
 from supervisor.ports import DepthReader
@@ -67,7 +67,7 @@ class OneShot:
 
     def _run(self) -> tuple[int, Verdict, Evidence]:
         started_mono = self._started.started_mono
-        gatherer = Gatherer(guard.read_last_words)
+        gatherer = Gatherer(guard.read_last_words, _oom_victims)
         oom_before = gatherer.host_oom_kills()
         wait_for_exec(self._started)
         stage = self._started.failure
@@ -271,6 +271,13 @@ def _room(target: int) -> int:
     if stat.S_ISREG(mode):
         return CHUNK
     return TTY_ROOM if os.isatty(target) else select.PIPE_BUF
+
+
+def _oom_victims(main: int, others: Collection[int], since_mono_s: float) -> tuple[OomVictim, ...] | None:
+    """The kernel's log, loaded only when its count of OOM kills has risen."""
+    from supervisor.adapters.kernellog import oom_victims
+
+    return oom_victims(main, others, since_mono_s)
 
 
 def _eye(pid: int) -> DepthReader:

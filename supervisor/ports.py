@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from supervisor.core.limits import Sample
-from supervisor.core.model import Job, LastWords, Look, Mono, Now, Waiting, Wall
+from supervisor.core.model import Job, LastWords, Look, Mono, Now, OomVictim, Sender, Waiting, Wall
 from supervisor.core.study import Spot
 
 if TYPE_CHECKING:  # `exec` has no history and no time to load its rows
@@ -96,6 +96,19 @@ class WordsReader(Protocol):
     """Reads what the guard left behind."""
 
     def __call__(self, report_dir: str, pid: int) -> LastWords: ...
+
+
+class OomReader(Protocol):
+    """Whom of a tree the kernel's OOM killer ended since then; None where that cannot be known."""
+
+    def __call__(self, main: int, others: Collection[int], since_mono_s: float, /) -> tuple[OomVictim, ...] | None: ...
+
+
+class SenderReader(Protocol):
+    """Who sent a signal to a process."""
+
+    def sender_of(self, pid: int, number: int | None = None) -> Sender | None: ...
+    def forget(self, pid: int) -> None: ...
 
 
 class Store(Protocol):

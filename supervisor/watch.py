@@ -28,6 +28,7 @@ STRAYS_S: Final = 1.0
 AGAIN_S: Final = 0.5  # until a breach is told again that nobody took up
 PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
+PIDS_KEPT: Final = 1024
 PROCESSES_STUDIED: Final = 4
 THREADS_TOLD: Final = 64
 CORES: Final = os.cpu_count() or 1
@@ -60,6 +61,7 @@ class Subject:
     record: tuple[str | None, int] = (None, 0)
     record_at: float | None = None  # since when that record is seen in work
     glimpses: tuple[study.Glimpse, ...] = ()
+    pids: set[int] = field(default_factory=set)  # of the processes that were seen in its tree
 
     @property
     def is_settled(self) -> bool:
@@ -212,6 +214,8 @@ class Watch:
             subject.gone = True
             return
         subject.judged_at = now
+        if len(subject.pids) < PIDS_KEPT:
+            subject.pids.update(subject.sampler.members())
         judged = rules.judge(subject.limits, subject.watched, sample, subject.started, now, armed=subject.armed, dmax=dmax, cores=CORES)
         subject.watched = judged.watched
         for breach in judged.breaches:

@@ -71,6 +71,7 @@ def daemon(section: Section) -> settings.Settings:
         history_days=section["history"] / 86400,
         external_url=None if section["external_url"] is None else section["external_url"].rstrip("/"),
         heartbeat=None if heartbeat is None else settings.Heartbeat(_hidden(heartbeat, "url"), heartbeat["every"], heartbeat["timeout"]),
+        trace_signals=section["trace_signals"],
     )
 
 

@@ -540,6 +540,13 @@ SUPERVISOR = Shape(
             default_note="null: none",
         ),
         Key("history", Duration(3600.0), "How long runs and incidents are remembered.", Settings(state_dir="").history_days * 86400),
+        Key(
+            "trace_signals",
+            Flag(),
+            "Let the kernel's trace tell who sent a signal that ended a job: an instance of tracefs of our own. For root, and read at the start; where"
+            " it cannot be had, a warning says so.",
+            Settings(state_dir="").trace_signals,
+        ),
     ]
 )
 

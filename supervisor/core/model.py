@@ -459,12 +459,14 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class OomVictim:
-    """A process that the kernel's OOM killer ended, by the kernel's log. ``in_cgroup``: for the limit of a control group, not for want of host memory."""
+    """A process that the kernel's OOM killer ended, by the kernel's log. ``in_cgroup``: for the limit of a control group, not for want of host memory;
+    ``is_main``: the job's main process."""
 
     pid: int
     name: str
     resident_bytes: int
     in_cgroup: bool
+    is_main: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,19 @@ class Case:
         return max(self.error.depth if self.error else 0, words.cycle.depth if words.cycle else 0) or self.evidence.depth_peak
 
     @property
+    def was_oom_killed(self) -> bool:
+        """The kernel's OOM killer ended the main process: by its log, or, where that cannot be read, by the host's count."""
+        victims = self.evidence.oom_victims
+        if victims is not None:
+            return any(victim.is_main for victim in victims)
+        return bool(self.evidence.host_oom_kills)
+
+    @property
+    def lost_workers(self) -> int:
+        """How many other processes of the tree the kernel's OOM killer ended: by the job's cgroup, else by the kernel's log."""
+        return self.evidence.exit.oom_kills or sum(not victim.is_main for victim in self.evidence.oom_victims or ())
+
+    @property
     def runs_away(self) -> bool:
         return self.swallows or self.fills_the_stack
 
@@ -198,8 +211,9 @@ def _refined(case: Case, limit: LimitName) -> Finding | None:
         caught = case.evidence.words.swallowed_memory
         count = counted(caught, "MemoryError") if caught else "MemoryErrors (seen from outside)"
         return Finding(Outcome.MEMORY, f"It caught {count} of its own and went on without memory; it was killed {case.after}.", limit)
-    if limit in (LimitName.TIME, LimitName.STALL) and case.evidence.exit.oom_kills:
-        return Finding(Outcome.WORKER_LOST, f"{_workers(case)}, and the rest never ended; it was killed {case.after}.", LimitName.MEMORY)
+    if limit in (LimitName.TIME, LimitName.STALL) and case.lost_workers:
+        struck = LimitName.MEMORY if case.evidence.exit.oom_kills else limit
+        return Finding(Outcome.WORKER_LOST, f"{_workers(case)}, and the rest never ended; it was killed {case.after}.", struck)
     return None
 
 
@@ -236,7 +250,7 @@ def _signal(case: Case) -> Finding | None:
         return _refined(case, LimitName.CPU) or Finding(Outcome.CPU, _limit_sentence(case, LimitName.CPU), LimitName.CPU)
     if number in FATAL_SIGNALS:
         return _fatal_signal(case, number)
-    return Finding(Outcome.SIGNALLED, f"{signal_name(number)} ended it {case.after}; Mainstay did not send it.")
+    return Finding(Outcome.SIGNALLED, f"{signal_name(number)} ended it {case.after}; {_sender(case) or 'Mainstay did not send it'}.")
 
 
 def _sigkill(case: Case) -> Finding:
@@ -250,15 +264,25 @@ def _sigkill(case: Case) -> Finding:
             f"The kernel killed it at {_memory_line(case)} {case.after}{where and f'; it was in {where}'}.",
             LimitName.MEMORY,
         )
-    if facts.host_oom_kills:
+    if case.was_oom_killed:
+        main = next((victim for victim in facts.oom_victims or () if victim.is_main), None)
+        who = "a control group around it" if main is not None and main.in_cgroup else "the host"
         return Finding(
             Outcome.HOST_OOM,
-            f"The kernel killed it {case.after} because the host ran out of memory; it used {about_size(_peak(case))} itself"
+            f"The kernel killed it {case.after} because {who} ran out of memory; it used {about_size(_peak(case))} itself"
             + (f", within its limit of {about_size(case.limits.memory_bytes)}." if case.limits.memory_bytes is not None else "."),
         )
     if case.limits.cpu_s is not None and facts.exit.cpu_s >= case.limits.cpu_s + CPU_HARD_S - 0.1:
         return _refined(case, LimitName.CPU) or Finding(Outcome.CPU, _limit_sentence(case, LimitName.CPU), LimitName.CPU)
-    return Finding(Outcome.SIGNALLED, f"SIGKILL ended it {case.after}; neither Mainstay nor the kernel's OOM killer sent it.")
+    who = _sender(case) or "neither Mainstay nor the kernel's OOM killer sent it"
+    return Finding(Outcome.SIGNALLED, f"SIGKILL ended it {case.after}; {who}.")
+
+
+def _sender(case: Case) -> str:
+    sender = case.evidence.sender
+    if sender is None:
+        return ""
+    return "it sent it to itself" if sender.is_self else f"{sender.name} (pid {sender.pid}) sent it"
 
 
 def _fatal_signal(case: Case, number: int) -> Finding:
@@ -339,9 +363,10 @@ def _is_memory_error(kind: str) -> bool:
 
 
 def _worker_lost(case: Case) -> Finding | None:
-    if not case.evidence.exit.oom_kills or _is_success(case):
+    if not case.lost_workers or _is_success(case):
         return None
-    return Finding(Outcome.WORKER_LOST, f"{_workers(case)}; the rest gave up {case.after} ({_how(case)}).", LimitName.MEMORY)
+    limit = LimitName.MEMORY if case.evidence.exit.oom_kills else None
+    return Finding(Outcome.WORKER_LOST, f"{_workers(case)}; the rest gave up {case.after} ({_how(case)}).", limit)
 
 
 def _out_of_processes(case: Case) -> Finding | None:
@@ -495,8 +520,9 @@ def _peak(case: Case) -> int:
 
 
 def _workers(case: Case) -> str:
-    count = case.evidence.exit.oom_kills or 0
-    return f"The kernel killed {counted(count, 'process', 'processes')} of its tree at {_memory_line(case)}"
+    if case.evidence.exit.oom_kills:
+        return f"The kernel killed {counted(case.lost_workers, 'process', 'processes')} of its tree at {_memory_line(case)}"
+    return f"The kernel's OOM killer ended {counted(case.lost_workers, 'process', 'processes')} of its tree"
 
 
 def _where(case: Case) -> str:

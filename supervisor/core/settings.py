@@ -57,6 +57,7 @@ class Settings:
     actions: TcpActions = TcpActions.AUTO
     external_url: str | None = None
     heartbeat: Heartbeat | None = None
+    trace_signals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
