@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from supervisor import procfs
 from supervisor.arming import arm, rlimits
 from supervisor.keeper import launch
 from supervisor.page import create_page
@@ -42,6 +43,7 @@ class Started:
     started_wall: float
     streams: list[Stream] = field(default_factory=list)
     failure: tuple[str, int] | None = None
+    oom_kills: int | None = None  # the host's count before the start
 
 
 def start(argv: Sequence[str], limits: Mapping[str, Any], *, use_guard: bool) -> Started:
@@ -76,6 +78,7 @@ def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Sta
     wake = _catch_signals()
     started_mono, started_wall = time.monotonic(), time.time()  # noqa: TID251 - `exec` is a program of its own, without the loop
     pipes = [launch.output_pipe() for _ in targets]
+    oom_kills = procfs.oom_kills()
     try:
         create_page(run_dir + "/page", uid=-1 if plan.uid is None else plan.uid, gid=-1 if plan.gid is None else plan.gid)
         if plan.uid is not None or plan.gid is not None:
@@ -85,7 +88,7 @@ def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Sta
         for _, theirs in pipes:
             os.close(theirs)
     streams = [Stream(ours, target) for (ours, _), target in zip(pipes, targets, strict=True)]
-    return Started(plan, run_dir, wake, child, started_mono, started_wall, streams)
+    return Started(plan, run_dir, wake, child, started_mono, started_wall, streams, oom_kills=oom_kills)
 
 
 def wait_for_exec(started: Started) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import structlog
 
-from supervisor import wire
+from supervisor import procfs, wire
 from supervisor.adapters import jobmetrics, multiproc
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
@@ -482,7 +482,7 @@ class Daemon:
 
     def _observe(self, key: str, live: Live, attempt: Mapping[str, Any]) -> None:
         live.pid, live.cgroup = attempt["pid"], attempt["cgroup"]
-        live.host_oom_at_start = self._gatherer.host_oom_kills()
+        live.host_oom_at_start = procfs.oom_kills()
         sampler = self._sampler_for(attempt["pid"], attempt["cgroup"], self._places.run(key))
         sampler.confirm(attempt["pid_started"])
         self.watch.add(

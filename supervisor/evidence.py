@@ -1,5 +1,7 @@
 """Gathers what bears on a verdict once an attempt has ended: exit record, the watch's figures, the guard's last words, the shared page."""
 
+import contextlib
+import itertools
 import os
 import stat
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from supervisor.progressfile import read_signs
 from supervisor.watch import Subject
 
 CHECKPOINT_BYTES: Final = 64 * 1024  # what supervisor.job keeps at most
+FILES_READ: Final = 4096
 
 
 def exit_of(record: Mapping[str, Any]) -> Exit:
@@ -72,6 +75,14 @@ def _digest(path: str) -> str | None:
     return blake2b(data, digest_size=8).hexdigest()
 
 
+def _guarded(run_dir: str) -> set[int]:
+    """The pids of the tree's Pythons, by the names of the files that their guards opened: one may live too short a time to be seen."""
+    with contextlib.suppress(OSError), os.scandir(run_dir) as entries:
+        names = (entry.name.partition(".")[0] for entry in itertools.islice(entries, FILES_READ))
+        return {int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 10}
+    return set()
+
+
 class Gatherer:
     """Puts the pieces together. Reads only; what cannot be read is absent."""
 
@@ -89,7 +100,7 @@ class Gatherer:
         words = self._words(run_dir, pid) if pid else LastWords()
         seen = subject.watched if subject is not None else None
         page = read_signs(run_dir + "/page")
-        oom_now = self.host_oom_kills()
+        oom_now = procfs.oom_kills()
         host_oom = None if oom_now is None or host_oom_at_start is None else max(0, oom_now - host_oom_at_start)
         return Evidence(
             exit=facts,
@@ -106,18 +117,21 @@ class Gatherer:
             progress=_progress(page, subject, float(record["ended_mono"]), checkpoint) if page is not None and page.says_anything else None,
             processes_peak=seen.processes_peak if seen else 0,
             study=subject.study() if subject is not None else None,
-            oom_victims=self._victims(record, subject, host_oom),
+            oom_victims=self._victims(record, subject, host_oom, run_dir),
             sender=self._sender(record, facts),
         )
 
-    def _victims(self, record: Mapping[str, Any], subject: Subject | None, host_oom: int | None) -> tuple[OomVictim, ...] | None:
+    def _victims(
+        self, record: Mapping[str, Any], subject: Subject | None, host_oom: int | None, run_dir: str
+    ) -> tuple[OomVictim, ...] | None:
         """Read only where the kernel's count rose, or is not known: its log has thousands of lines."""
         if host_oom == 0:
             return ()
         pid = record.get("pid")
         if self._oom_victims is None or not pid:
             return None
-        return self._oom_victims(pid, subject.pids if subject is not None else (), float(record["started_mono"]))
+        seen = subject.pids if subject is not None else set()
+        return self._oom_victims(pid, seen | _guarded(run_dir), float(record["started_mono"]))
 
     def _sender(self, record: Mapping[str, Any], facts: Exit) -> Sender | None:
         """Who else than we sent what ended it, or what it took for a wish to end."""
@@ -128,10 +142,3 @@ class Gatherer:
         found = None if ours else self._senders.sender_of(pid, facts.signal)
         self._senders.forget(pid)
         return found
-
-    @staticmethod
-    def host_oom_kills() -> int | None:
-        """The kernel's count of OOM kills on this host, None where it does not tell (before Linux 4.13)."""
-        text = procfs.read_file("/proc/vmstat", 1 << 17) or b""
-        start = text.find(b"\noom_kill ")
-        return int(text[start + 10 :].split(b"\n", 1)[0]) if start >= 0 else None

@@ -68,7 +68,6 @@ class OneShot:
     def _run(self) -> tuple[int, Verdict, Evidence]:
         started_mono = self._started.started_mono
         gatherer = Gatherer(guard.read_last_words, _oom_victims)
-        oom_before = gatherer.host_oom_kills()
         wait_for_exec(self._started)
         stage = self._started.failure
         status, cpu_s, max_rss = self._supervise(self._started.wake, Mono(started_mono)) if stage is None else _reap_now(self._child)
@@ -91,7 +90,7 @@ class OneShot:
             "started_mono": started_mono,
             "ended_mono": time.monotonic(),
         }
-        evidence = gatherer.gather(record, subject, oom_before, self._run_dir)
+        evidence = gatherer.gather(record, subject, self._started.oom_kills, self._run_dir)
         verdict = outcome.judge(self._limits, self._expect, evidence)
         return _exit_code(verdict, evidence, stage), verdict, evidence
 

@@ -132,6 +132,13 @@ def environment_value(pid: int, name: str) -> str | None:
     return None
 
 
+def oom_kills() -> int | None:
+    """The kernel's count of OOM kills on this host, None where it does not tell (before Linux 4.13)."""
+    text = read_file("/proc/vmstat", 1 << 17) or b""
+    start = text.find(b"\noom_kill ")
+    return int(text[start + 10 :].split(b"\n", 1)[0]) if start >= 0 else None
+
+
 def boot_id() -> str:
     """What names this boot of the machine; $MAINSTAY_BOOT_ID_FILE stands in for the kernel's file in tests."""
     text = read_file(os.environ.get("MAINSTAY_BOOT_ID_FILE", "/proc/sys/kernel/random/boot_id"), 128)
