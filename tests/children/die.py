@@ -167,12 +167,12 @@ def recursion_default_argument():
 
 
 def gather(users):
-    return gather([*users, bytes(len(users))])
+    return gather(users + b"x")
 
 
 def recursion_growing_argument():
     sys.setrecursionlimit(10**9)
-    gather([])
+    gather(b"")
 
 
 def recursion_in_a_thread():
@@ -183,6 +183,12 @@ def recursion_in_a_thread():
 
 
 # ---------------------------------------------------------------- memory
+
+
+def breathe(number):
+    """So slow that somebody who looks has time to, also on a busy machine."""
+    if number % 5000 == 0:
+        time.sleep(0.005)
 
 
 def memory_list():
@@ -204,6 +210,7 @@ class User:
 def memory_objects():
     for number in itertools.count():
         KEEP.append(User(number))
+        breathe(number)
 
 
 def memory_dict():
@@ -211,12 +218,14 @@ def memory_dict():
     KEEP.append(users)
     for number in itertools.count():
         users[number] = (str(number), number)
+        breathe(number)
 
 
 def memory_linked():
     chain = None
-    while True:
+    for number in itertools.count():
         chain = (chain, object())
+        breathe(number)
 
 
 def memory_threads():

@@ -36,10 +36,9 @@ def take(ours):
     counts = {}
     for container in large:
         _count_large(counts, container)
-    numbers = _numbers(total)
     taken = 0
     sample = {}
-    for number in numbers:
+    for number in _numbers(total):
         thing = objects[number]
         taken += 1
         if id(thing) not in left_out:
@@ -69,15 +68,17 @@ def _large(objects, deadline):
 
 
 def _numbers(total):
-    """SAMPLE places in the list in no order: a stride would fall into step with how the job makes its objects. All of a short one."""
-    if total <= SAMPLE:
-        return range(total)
-    state = 0x2545F491
-    numbers = []
-    for _ in range(SAMPLE):
-        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
-        numbers.append((state >> 11) % total)
-    return numbers
+    """Up to SAMPLE different places in the list, spread evenly from the first on: in steps of the golden section, which fall into step with nothing."""
+    step = max(1, int(total * 0.6180339887498949))
+    while _common_divisor(step, total) > 1:
+        step += 1
+    return (i * step % total for i in range(min(total, SAMPLE)))
+
+
+def _common_divisor(one, other):
+    while other:
+        one, other = other, one % other
+    return one
 
 
 def _count(counts, thing):
