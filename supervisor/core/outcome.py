@@ -169,7 +169,7 @@ def judge(job_limits: Limits, expect: Expect, evidence: Evidence) -> Verdict:
         outcome=finding.outcome,
         summary=clean(finding.sentence),
         limit=finding.limit,
-        evidence=tuple(clean(line) for line in _facts(case)),
+        evidence=tuple(clean(line) for line in [*_facts(case), *(_cycle_facts(case) if finding.outcome is Outcome.RECURSION else ())]),
         cycle=case.cycle if finding.outcome is Outcome.RECURSION else None,
         exception=evidence.words.exception,
         stacks=evidence.look.stacks if evidence.look else (),
@@ -665,6 +665,8 @@ def _outside_facts(case: Case) -> list[str]:
         found.append(f"samples: deepest stack {counted(facts.depth_peak, 'level')}")
     if facts.swallowed_seen:
         found.append(f"samples: {counted(facts.swallowed_seen, 'look')} found a RecursionError on its way or the stack at its limit")
-    if case.cycle is not None:
-        found += [f"cycle: {note}" for note in case.cycle.notes]
     return found
+
+
+def _cycle_facts(case: Case) -> list[str]:
+    return [] if case.cycle is None else [f"cycle: {note}" for note in case.cycle.notes]

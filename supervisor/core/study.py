@@ -113,6 +113,7 @@ def summarize(taken: Sequence[Glimpse], limits: Limits, struck: LimitName | None
     """What *taken*, oldest first, say together; None if they are none. *struck*: the limit that ended it, if one did."""
     if not taken:
         return None
+    taken = _since_it_hangs(taken)
     span_s = taken[-1].at - taken[0].at
     tracks = _tracks(taken)
     ticks = sum(max(0, track[-1].cpu_ticks - track[0].cpu_ticks) for track in tracks)
@@ -127,6 +128,16 @@ def summarize(taken: Sequence[Glimpse], limits: Limits, struck: LimitName | None
         busy=_lines(tracks, len(taken)),
         memory_errors=sum(any((spot.exception or "").endswith("MemoryError") for spot in glimpse.spots) for glimpse in taken),
         at_limit=0 if limits.memory_bytes is None else sum(each.memory_bytes >= AT_LIMIT_SHARE * limits.memory_bytes for each in taken),
+    )
+
+
+def _since_it_hangs(taken: Sequence[Glimpse]) -> Sequence[Glimpse]:
+    """The later half alone where nothing moved in it: a hang may have begun amid the looks."""
+    half = taken[len(taken) // 2 :]
+    return (
+        half
+        if len(half) >= STILL_LOOKS and _pace(_tracks(half), 0.0) is Pace.HANGING and _pace(_tracks(taken), 0.0) is not Pace.HANGING
+        else taken
     )
 
 
