@@ -152,10 +152,8 @@ def memory(pids: Iterable[int]) -> tuple[float, float]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """CPU seconds used so far by all threads of these processes, to the nanosecond."""
-    return (
-        sum(int(_lines(f"/proc/{pid}/task/{tid}/schedstat")[0].split()[0]) for pid in pids for tid in os.listdir(f"/proc/{pid}/task")) / 1e9
-    )
+    """CPU seconds used so far by these processes, ended threads included, to the nanosecond: their CPU clocks, as clock_getcpuclockid(3) numbers them."""
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
 def _lines(path: str) -> list[str]:

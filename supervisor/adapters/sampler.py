@@ -22,6 +22,7 @@ MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
 MAX_EYES_KEPT: Final = 64
 MAX_SIGNED: Final = 9  # processes whose own figures are part of the signature
 FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
+STATM_SHARED: Final = 2
 STATM_DATA: Final = 5
 CAUGHT_EVERY_S: Final = 0.2
 CAUGHT_PER_S: Final = 100.0
@@ -142,15 +143,16 @@ class Sampler:
         if self.strays or len(self._members) > 1 or self._looks % FULL_WALK_EVERY == 1 or _pread(self._children, 16):
             self.refresh()
         if self._group is not None:
-            memory, cpu, processes = self._group.figures()
+            (memory, cpu, processes), shared = self._group.figures(), 0
         else:
-            memory, cpu, processes = self._walked(stat)
+            memory, shared, cpu, processes = self._walked(stat)
         depth, limit, recursion_error = self._depth()
         if limit is None and not recursion_error:
             recursion_error = self._catches_them(at)
         return Sample(
             at=at,
             memory_bytes=memory,
+            shared_bytes=shared,
             processes=processes,
             depth=depth,
             recursion_limit=limit,
@@ -160,18 +162,19 @@ class Sampler:
             progress_token=progress_token,
         )
 
-    def _walked(self, stat: procfs.Stat) -> tuple[int, float, int]:
-        memory = _resident(_pread(self._statm, 128))
+    def _walked(self, stat: procfs.Stat) -> tuple[int, int, float, int]:
+        memory, shared = _resident(_pread(self._statm, 128))
         cpu = stat.cpu_s + stat.waited_cpu_s
         processes = stat.threads
         for pid in self._members[1:]:
             other = procfs.read_stat(pid)
             if other is None or other.is_dead:
                 continue
-            memory += _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")
+            resident, of_it_shared = _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")
+            memory, shared = memory + resident, shared + of_it_shared
             cpu += other.cpu_s + other.waited_cpu_s
             processes += other.threads
-        return memory, cpu, processes
+        return memory, shared, cpu, processes
 
     def _depth(self) -> tuple[int, int | None, bool]:
         deepest, limit, error = 0, None, False
@@ -232,7 +235,7 @@ class Sampler:
         """Have the guard of the largest process write down what fills its memory; False if there is none to ask, or no room on its stack."""
         if self._ask is None:
             return False
-        sizes = {pid: _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"") for pid in self._members[:MAX_ASKED]}
+        sizes = {pid: _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")[0] for pid in self._members[:MAX_ASKED]}
         for pid in sorted(sizes, key=lambda one: -sizes[one]):
             seen = self.eye(pid).depth()
             if seen is not None and seen.frames > ROOM_SHARE * seen.limit:
@@ -337,9 +340,10 @@ def _signed(pid: int) -> bytes:
     return (procfs.read_file(f"{folder}/statm", 128) or b"") + children + stat[stat.rfind(b")") :]
 
 
-def _resident(statm: bytes) -> int:
+def _resident(statm: bytes) -> tuple[int, int]:
+    """(resident bytes, those among them that are shared or of files), as in proc_pid_statm(5)."""
     fields = statm.split()
-    return int(fields[1]) * procfs.PAGE_BYTES if len(fields) > 1 else 0
+    return (int(fields[1]) * procfs.PAGE_BYTES, int(fields[2]) * procfs.PAGE_BYTES) if len(fields) > STATM_SHARED else (0, 0)
 
 
 def _number(text: bytes) -> int:

@@ -39,7 +39,7 @@ OWN_LIMIT_FAILED = "own_limit_failed"  # Breach.detail: deeper than the interpre
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the whole tree of an attempt.
+    """One look at the whole tree of an attempt. ``shared_bytes`` is the part of ``memory_bytes`` that is shared with others or with files.
 
     ``depth`` is the deepest Python stack, ``recursion_limit`` that interpreter's own limit (None: not readable), ``recursion_error``
     whether a RecursionError is in flight there. ``progress_token`` is anything that differs once the job got on.
@@ -47,6 +47,7 @@ class Sample:
 
     at: Mono
     memory_bytes: int = 0
+    shared_bytes: int = 0
     processes: int = 1
     depth: int = 0
     recursion_limit: int | None = None
@@ -86,6 +87,7 @@ class Watched:
     progress_at: Mono | None = None
     hits: tuple[Hit, ...] = ()
     soft_told: bool = False
+    shared_at_soft_bytes: int = 0
     memory_peak_bytes: int = 0
     depth_peak: int = 0
     swallowed_seen: int = 0
@@ -128,7 +130,7 @@ def judge(
 ) -> Judgement:
     """Hold *sample* against *limits*, for an attempt that began at *started*.
 
-    *armed*: an rlimit already turns the memory line into a MemoryError, so killing waits for 5 % more. *dmax* is the longest pause
+    *armed*: an rlimit already turns the memory line into a MemoryError, so killing waits for 5 % more of private memory. *dmax* is the longest pause
     between looks that the caller can afford for its number of jobs; *cores* how fast CPU time can pass. Time and stall are judged at
     *now*, everything else at the sample.
     """
@@ -136,7 +138,7 @@ def judge(
     soft = _soft(limits, seen, sample)
     breaches = (*_hard(limits, seen, sample, started, now, armed=armed), *soft)
     if soft:
-        seen = replace(seen, soft_told=True)
+        seen = replace(seen, soft_told=True, shared_at_soft_bytes=sample.shared_bytes)
     hard = _gravest(breaches) if breaches else None
     return Judgement(seen, breaches, hard, _next_look_s(limits, seen, sample, started, now, armed=armed, dmax=dmax, cores=cores))
 
@@ -173,6 +175,7 @@ def _remember(watched: Watched, sample: Sample, started: Mono) -> Watched:
         progress_at=max(since, sample.at) if moved and last is not None else since,
         hits=hits,
         soft_told=watched.soft_told,
+        shared_at_soft_bytes=watched.shared_at_soft_bytes,
         memory_peak_bytes=max(watched.memory_peak_bytes, sample.memory_bytes),
         depth_peak=max(watched.depth_peak, sample.depth),
         processes_peak=max(watched.processes_peak, sample.processes),
@@ -226,7 +229,7 @@ def _soft(limits: Limits, watched: Watched, sample: Sample) -> tuple[Breach, ...
 def _hard(limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, armed: bool) -> tuple[Breach, ...]:
     found = (
         _recursion(limits, watched, sample),
-        _memory(limits, sample, armed=armed),
+        _memory(limits, watched, sample, armed=armed),
         _over(LimitName.PROCESSES, sample.processes, limits.processes),
         _over(LimitName.OUTPUT, sample.output_bytes, limits.output_bytes) if limits.output_action is OutputAction.KILL else None,
         _cpu(limits, sample),
@@ -254,11 +257,18 @@ def _error_room(own: int | None, line: int) -> int:
     return ERROR_ROOM_FRAMES if own is not None and own <= line else 0
 
 
-def _memory(limits: Limits, sample: Sample, *, armed: bool) -> Breach | None:
+def _memory(limits: Limits, watched: Watched, sample: Sample, *, armed: bool) -> Breach | None:
     line = limits.memory_bytes
-    if line is None or sample.memory_bytes <= line * (ARMED_SHARE if armed else 1):
+    if line is None or sample.memory_bytes <= line + _slack_bytes(line, watched, sample, armed=armed):
         return None
     return Breach(LimitName.MEMORY, sample.memory_bytes, line)
+
+
+def _slack_bytes(line: float, watched: Watched, sample: Sample, *, armed: bool) -> float:
+    """How far above the line killing waits for the rlimit's MemoryError: not at all for shared pages, which RLIMIT_DATA does not count."""
+    if not armed:
+        return 0.0
+    return max(0.0, line * (ARMED_SHARE - 1) - max(0, sample.shared_bytes - watched.shared_at_soft_bytes))
 
 
 def _over(limit: LimitName, measured: float, line: float | None) -> Breach | None:
@@ -296,7 +306,7 @@ def _next_look_s(
     looks = [dmax, max(YOUNG_LOOK_S, 0.5 * (now - started))]
     rates = watched.rates
     if limits.memory_bytes is not None:
-        line = limits.memory_bytes * (ARMED_SHARE if armed else 1)
+        line = limits.memory_bytes + _slack_bytes(limits.memory_bytes, watched, sample, armed=armed)
         looks.append(_pause_s(line - sample.memory_bytes, rates.memory, MEMORY_RATE))
     looks.append(_frames_pause_s(limits, sample, rates))
     if limits.processes is not None:

@@ -68,6 +68,22 @@ def test_an_armed_rlimit_gets_five_percent_to_do_its_work():
 
 
 @pytest.mark.parametrize(
+    ("memory", "shared", "killed"),
+    [
+        (103, 10, False),  # private growth: the MemoryError is on its way
+        (103, 33, True),  # all of it is shared
+        (101, 13, False),
+        (103, 13, True),  # 3 MiB of shared growth leave 2 of the 5 MiB that are waited for
+    ],
+)
+def test_shared_pages_are_not_waited_for_because_no_rlimit_counts_them(memory, shared, killed):
+    limits = Limits(memory_bytes=100 * MIB)
+    soft = look(limits, sample(memory_bytes=80 * MIB, shared_bytes=10 * MIB)).watched
+    later = sample(memory_bytes=memory * MIB, shared_bytes=shared * MIB)
+    assert (judge(limits, soft, later, START, later.at, armed=True).hard is not None) is killed
+
+
+@pytest.mark.parametrize(
     ("limits", "line"),
     [(Limits(memory_bytes=400 * MIB), 300 * MIB), (Limits(memory_bytes=400 * MIB, memory_soft_bytes=200 * MIB), 200 * MIB)],
 )
