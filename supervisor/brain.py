@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -24,7 +24,8 @@ from supervisor.adapters.notify import Heart, Outbox
 from supervisor.adapters.sampler import Sampler
 from supervisor.adapters.signaltrace import SignalTrace
 from supervisor.adapters.statedir import StateDir
-from supervisor.adapters.store import Store
+from supervisor.adapters.store import Reader, Store
+from supervisor.adapters.surveyor import Surveyor
 from supervisor.backend import Backend
 from supervisor.config.load import load
 from supervisor.core import engine
@@ -37,7 +38,7 @@ from supervisor.core.webconfig import WebConfig
 from supervisor.daemon import Daemon
 from supervisor.drill.drills import Drills
 from supervisor.errors import ConfigError, StoreError, SupervisorError, WireError
-from supervisor.evidence import Gatherer
+from supervisor.evidence import Gatherer, Hider
 
 HELLO_S: Final = 30.0
 SWITCH_S: Final = 0.001  # the loop must not wait 5 ms for a thread that renders a page
@@ -117,6 +118,9 @@ class _Brain:
         if self.store.quarantined:
             log.error("history_set_aside", path=self.store.quarantined, consequence="a new history was begun")
             self.metrics.inc("mainstay_store_errors_total", operation="open")
+        self.survey_reader: Reader | None = None
+        self.hider = Hider(os.environ, (*config.receivers.values(), config.settings))
+        logs.hide(self.hider.ours.text)
         self.outbox = self._outbox(config)
         self.heart = self._heart(config)
         self.trace = self._trace() if config.settings.trace_signals else None
@@ -265,6 +269,8 @@ class _Brain:
             counters=self.counters,
             beat=self._beat,
             tally=Tally(self.places.multiproc),
+            hider=self.hider,
+            surveyor=Surveyor(self._kept_survey, self.environment, self._survey_key(), self.hider.of),
             hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 
@@ -291,6 +297,25 @@ class _Brain:
             backend, settings.listen, self.places.socket, rules=rules, web_config=None if path is None else lambda: _web_config(path)
         )
 
+    def _kept_survey(self, job: str) -> tuple[str, int, datetime] | None:
+        """Asked by the surveyor in its own thread."""
+        if self.survey_reader is None:
+            self.survey_reader = self.store.reader()
+        try:
+            return self.survey_reader.good_run(job)
+        except StoreError as err:
+            log.warning("survey_unreadable", job=job, error=str(err))
+            return None
+
+    def _survey_key(self) -> bytes:
+        """Under which secret values are compared from run to run; it never leaves the history."""
+        key = self.store.meta("survey_key")
+        if key is None:
+            key = os.urandom(16).hex()
+            with contextlib.suppress(StoreError):
+                self.store.set_meta("survey_key", key)
+        return bytes.fromhex(key)
+
     def _prune(self) -> None:
         """Let old history go, beside the loop: it may take a while."""
         try:
@@ -309,6 +334,8 @@ class _Brain:
         old = self.config
         self.config = config
         self._keep_secrets(config)
+        self.hider.take((*config.receivers.values(), config.settings))
+        logs.hide(self.hider.ours.text)
         self._keep_loaded()
         if old.settings.heartbeat != config.settings.heartbeat:
             self._stop_heart()

@@ -21,7 +21,7 @@ from typing import Any, Final
 import structlog
 
 from supervisor import procfs, wire
-from supervisor.adapters import jobmetrics, multiproc
+from supervisor.adapters import host, jobmetrics, multiproc
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
@@ -42,11 +42,12 @@ from supervisor.core.events import (
 )
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
 from supervisor.core.records import Notification
+from supervisor.core.redact import without_messages
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
 from supervisor.errors import ConfigError, LaunchError, StoreError, WireError
-from supervisor.evidence import Gatherer, exit_of
-from supervisor.ports import Clock, Places, Planner, Sampler, Store
+from supervisor.evidence import Gatherer, Hider, exit_of
+from supervisor.ports import Clock, Places, Planner, Sampler, Store, Surveyor
 from supervisor.successions import Successions
 from supervisor.teller import Teller
 from supervisor.watch import Subject, Watch, let_go
@@ -59,6 +60,7 @@ FILES_PER_TICK: Final = 100
 UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
 HOUR_S: Final = 3600.0
 TAIL_BYTES: Final = 16 * 1024
+SURVEY_S: Final = 0.008  # a survey that is not done when its attempt ends is not waited for any longer
 TOLD: Final = "mainstay-told"  # beside the counters in the history: how much of a live attempt they hold already
 PUT_OFF_S: Final = 60.0  # a job that we failed to look at is put off, not forgotten
 STEP_FAILURES_MAX: Final = 20  # then we had better start afresh: the keeper sees to that
@@ -126,6 +128,8 @@ class Daemon:
         counters: Mapping[tuple[str, str], float] | None = None,
         beat: Callable[[], None] = lambda: None,
         tally: Tally | None = None,
+        hider: Hider | None = None,
+        surveyor: Surveyor | None = None,
     ) -> None:
         self.config = config
         self.state = state
@@ -140,6 +144,8 @@ class Daemon:
         self._planner = planner
         self._sampler_for = sampler_for
         self._gatherer = gatherer
+        self._hider = hider or Hider({})
+        self._surveyor = surveyor
         self._metrics = metrics
         self._job_metrics = job_metrics
         self._teller = Teller(metrics)
@@ -408,14 +414,16 @@ class Daemon:
         key = wire.attempt_key(action.run, action.attempt)
         self._live[key] = Live(action.job.name, action.run, action.attempt, action.job)
         if action.begun:
+            self._survey(key, action.job)
             return
         why = "Mainstay failed to plan it; its log has the traceback (this is a bug of ours)"
         with self._guarded("planning", job=action.job.name, run=action.run):
             try:
                 self._link.send(wire.SPAWN, key=key, plan=self._plan(action))
             except LaunchError as err:
-                why = str(err)
+                why = self._hider.of(action.job).text(str(err))
             else:
+                self._survey(key, action.job)
                 return
         del self._live[key]
         now = self._clock.now().wall
@@ -431,6 +439,12 @@ class Daemon:
             plan = self._planner.plan(action.job, action.run, action.attempt, action.slot, ())
             self._successions.arm(after, key)
             self._link.send(wire.ARM, key=key, after=after, plan=plan, not_after=sorted(action.not_after))
+
+    def _survey(self, key: str, job: Job) -> None:
+        """Have somebody look at what the job is made of now, so that a bad end can be held against the last good run."""
+        if self._surveyor is not None:
+            with self._guarded("surveying", job=job.name):
+                self._surveyor.begin(key, job)
 
     def _finish(self) -> None:
         self._save_counters()
@@ -539,21 +553,32 @@ class Daemon:
         """The verdict on an attempt that has ended; False when the engine failed at it. What cannot be gathered is no evidence: the
         keeper's record alone is enough."""
         key, facts = record["key"], {"job": live.job, "run": live.run}
-        evidence, tail = Evidence(exit_of(record)), ""
+        redactor = self._hider.of(live.config)
+        evidence, tail = redactor.facts(Evidence(exit_of(record))), ""
         with self._guarded("gathering", **facts):
-            evidence = self._gatherer.gather(
+            gathered = self._gatherer.gather(
                 record, subject, live.host_oom_at_start, self._places.run(key), self._places.checkpoint(live.job)
             )
+            shown = redactor.facts(gathered if live.config.dossier.messages else without_messages(gathered))
+            evidence = replace(shown, progress=gathered.progress)  # a record's key is what it is found by again
         with self._guarded("tailing", **facts):
-            tail = self._places.tail(live.job, key, TAIL_BYTES)
+            tail = redactor.text(self._places.tail(live.job, key, TAIL_BYTES)) if live.config.dossier.output else ""
+        found = self._surveyor.finish(key, SURVEY_S) if self._surveyor is not None else None
+        around: dict[str, object] | None = None
+        with self._guarded("looking round", **facts):
+            python = {"python": evidence.words.python} if evidence.words.python else {}
+            around = host.surroundings(live.config.launch, {**(found.facts if found is not None else {}), **python})
         with self._guarded("counting", **facts):
             self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
             self._count_cpu(live, evidence.exit.cpu_s)
         self._take_job_metrics(live.job, live.run, ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
+        changes, survey = (found.changes, found.text) if found is not None else (None, None)
         followed = record.get("next") is not None
-        event = AttemptEnded(live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment, followed=followed)
+        event = AttemptEnded(
+            live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment, around, changes, survey, followed=followed
+        )
         return self._step(event) is None
 
     def _let_records_go(self) -> None:
@@ -616,6 +641,7 @@ class Daemon:
             live = self._live[attempt["key"]] = self._remembered(attempt["key"], job)
             self._count_output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
             self._observe(attempt["key"], live, attempt)
+            self._survey(attempt["key"], live.config)
             self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
             log.info("run_adopted", job=job, run=run, attempt=number, pid=attempt["pid"])
         for key in ended:

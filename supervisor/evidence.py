@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from supervisor import procfs
-from supervisor.core.model import Evidence, Exit, LastWords, OomVictim, Progress, Sender
+from supervisor.core import redact
+from supervisor.core.model import Evidence, Exit, Job, LastWords, Launch, OomVictim, Progress, Sender
+from supervisor.core.redact import Redactor
 from supervisor.page import Page
 from supervisor.ports import OomReader, SenderReader, WordsReader
 from supervisor.progressfile import read_signs
@@ -36,6 +38,28 @@ def exit_of(record: Mapping[str, Any]) -> Exit:
         leftovers=int(record.get("leftovers") or 0),
         unkillable=tuple(record.get("unkillable") or ()),
     )
+
+
+class Hider:
+    """Knows each job's secrets: what it is given, what it inherits from us, and what receivers are reached with."""
+
+    def __init__(self, inherited: Mapping[str, str], receivers: object = ()) -> None:
+        self._inherited = inherited
+        self._made: dict[str, tuple[Job, Redactor]] = {}
+        self.take(receivers)
+
+    def take(self, receivers: object) -> None:
+        """The receivers of a config that was taken."""
+        self._shared = tuple(redact.secrets_in_settings(receivers))
+        self.ours = Redactor((*self._shared, *redact.secrets_of(Job("", Launch((), "/")), self._inherited)))
+        self._made.clear()
+
+    def of(self, job: Job) -> Redactor:
+        """What takes the secrets out of anything that comes from *job*."""
+        made = self._made.get(job.name)
+        if made is None or made[0] is not job:
+            made = self._made[job.name] = (job, Redactor((*self._shared, *redact.secrets_of(job, self._inherited))))
+        return made[1]
 
 
 def _curve(subject: Subject | None) -> tuple[tuple[float, int], ...]:

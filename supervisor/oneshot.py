@@ -18,7 +18,7 @@ from supervisor.adapters.clock import Clock
 from supervisor.adapters.sampler import Sampler
 from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
 from supervisor.core import outcome
-from supervisor.core.model import Breach, Evidence, Expect, Limits, Look, Mono, OomVictim, Outcome, OutputAction, Verdict
+from supervisor.core.model import Breach, Evidence, Expect, Job, Launch, Limits, Look, Mono, OomVictim, Outcome, OutputAction, Verdict
 from supervisor.evidence import Gatherer
 from supervisor.keeper import launch
 from supervisor.ports import DepthReader
@@ -226,10 +226,14 @@ class OneShot:
 
     # ---------------------------------------------------------------- the end
 
-    def report(self, verdict: Verdict, evidence: Evidence) -> dict[str, object]:
-        """The dossier."""
-        from supervisor.core import dossier
+    def report(self, evidence: Evidence) -> dict[str, object]:
+        """The dossier, without the secrets that the command was given."""
+        from supervisor.core import dossier, redact
 
+        job = Job(self._name, Launch(tuple(self._plan.argv), self._plan.directory, self._plan.environment))
+        redactor = redact.Redactor(redact.secrets_of(job, {}))
+        evidence = replace(redactor.facts(evidence), progress=evidence.progress)
+        verdict = outcome.judge(self._limits, self._expect, evidence)
         did = []
         if evidence.exit.killed_for is not None and evidence.exit.killed_for != "stop":
             did.append("stopped all of its processes, looked at them, then killed them")
@@ -243,7 +247,7 @@ class OneShot:
             datetime.fromtimestamp(self._started.started_wall, UTC),
             datetime.now(UTC),
             self._limits,
-            output=self._tail.decode(errors="surrogateescape"),
+            output=redactor.text(self._tail.decode(errors="surrogateescape")),
             containment={"memory": "poll", "processes": "poll", "kill": "poll"},
         )
         named = replace(verdict, fingerprint=outcome.fingerprint_of(name, verdict, evidence))
@@ -320,7 +324,7 @@ def main(started: Started, limits: Mapping[str, Any], report_path: str | None) -
         return OURS_FAILED
     if report_path is None and not verdict.outcome.is_bad:
         return code
-    return _tell(code, shot.report(verdict, evidence), report_path)
+    return _tell(code, shot.report(evidence), report_path)
 
 
 def _tell(code: int, report: Mapping[str, object], path: str | None) -> int:

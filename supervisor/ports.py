@@ -92,6 +92,24 @@ class Planner(Protocol):
     def plan(self, job: Job, run: int, attempt: int, slot: Wall | None, quarantine: Sequence[str] = ()) -> dict[str, Any]: ...
 
 
+class Found(Protocol):
+    """What a survey of a job came to (see ``adapters.surveyor``)."""
+
+    @property
+    def changes(self) -> Mapping[str, object]: ...
+    @property
+    def facts(self) -> Mapping[str, object]: ...
+    @property
+    def text(self) -> str | None: ...
+
+
+class Surveyor(Protocol):
+    """Looks at what a job is made of, beside the loop."""
+
+    def begin(self, key: str, job: Job) -> None: ...
+    def finish(self, key: str, patience_s: float) -> Found | None: ...
+
+
 class WordsReader(Protocol):
     """Reads what the guard left behind."""
 

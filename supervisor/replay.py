@@ -43,7 +43,7 @@ def replay(job: Job, key: str, base: Mapping[str, str]) -> Replay:
     progress = evidence.progress
     finished = progress is not None and progress.records > 0
     met = finished or (progress is not None and progress.record is not None)
-    return Replay(shot.report(verdict, evidence), met, finished and not verdict.outcome.is_bad)
+    return Replay(shot.report(evidence), met, finished and not verdict.outcome.is_bad)
 
 
 def _plan(job: Job, key: str, base: Mapping[str, str], run_dir: str) -> launch.Plan:

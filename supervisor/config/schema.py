@@ -52,6 +52,7 @@ from supervisor.core.model import (
     Service,
     StopPolicy,
 )
+from supervisor.core.redact import is_secretive
 from supervisor.core.settings import (
     PAGERDUTY_URL,
     AlertmanagerReceiver,
@@ -71,16 +72,6 @@ from supervisor.core.units import format_duration, quoted
 
 NAME = r"[A-Za-z0-9_.-]{1,64}"
 NAME_FORM = "1 to 64 of the letters A-Z a-z, the digits, and _ . -"
-
-_SECRETIVE = re.compile(
-    r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|DSN|(^|[_-])(API|ACCESS|ENCRYPTION|SIGNING)?_?KEY($|[_-])", re.IGNORECASE
-)
-
-
-def is_secretive(name: str) -> bool:
-    """True for names whose values should not be shown to whoever looks on."""
-    return bool(_SECRETIVE.search(name))
-
 
 _PERSON = Text(form="a name or a number, e.g. metrics", pattern=r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?")
 _MAIL = Text(form="a mail address, e.g. ops@example.org", pattern=r"[^\s@<>,;:\"]{1,64}@[^\s@<>,;:\"]{1,255}")

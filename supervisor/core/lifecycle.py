@@ -43,7 +43,7 @@ from supervisor.core.model import (
     Wall,
 )
 from supervisor.core.prose import clean, counted
-from supervisor.core.records import AttemptPhase, AttemptRow, QuarantinedRecord, RunRow, SlotResult, SlotRow
+from supervisor.core.records import AttemptPhase, AttemptRow, GoodRow, QuarantinedRecord, RunRow, SlotResult, SlotRow
 from supervisor.core.remedy import NAMES, Park, RunCommand, SetAside, TryAgain
 from supervisor.core.state import Last, LiveRun, StopReason
 from supervisor.core.turn import Turn
@@ -253,6 +253,9 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     did = [*_did(run, event, verdict), *healed]
     incident, told = _observe(turn, run, job, verdict, did, will)
     _write_end(turn, run, event, verdict, [*did, *told], will, incident)
+    is_good = verdict.outcome is Outcome.SUCCEEDED or (job.schedule.is_service and event.evidence.duration_s >= job.restart.stable_s)
+    if is_good and event.survey is not None:
+        turn.write(GoodRow(job.name, run.id, event.ended_at, event.survey))
     wait = decision.after_s if isinstance(decision, restart.Restart) else None
     turn.tell(TellAttemptEnded(job.name, run.id, run.attempt, verdict, event.evidence, wait, decision.reason.value))
     if isinstance(decision, restart.Restart):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from supervisor.adapters.store.connection import Link
-from supervisor.adapters.store.rows import ATTEMPTS, INCIDENTS, QUARANTINE, RUNS, SLOTS, R, Table, Value, from_micros
-from supervisor.core.model import Incident, Outcome, RunId
+from supervisor.adapters.store.rows import ATTEMPTS, GOOD_RUNS, INCIDENTS, QUARANTINE, RUNS, SLOTS, R, Table, Value, from_micros
+from supervisor.core.model import Incident, Outcome, RunId, Wall
 from supervisor.core.records import AttemptRow, Delivery, NotificationKind, QuarantinedRecord, RunRow, SlotRow
 
 T = TypeVar("T")
@@ -64,6 +64,14 @@ class Reads:
     def slots(self, job: str, limit: int = 100) -> list[SlotRow]:
         """Newest first."""
         return self._rows(SLOTS, "WHERE job = ? ORDER BY slot DESC LIMIT ?", job, limit)
+
+    def good_run(self, job: str) -> tuple[str, RunId, Wall] | None:
+        """(survey, run, end) of the job's last good run: the survey as it was kept, which is what it was made of until now."""
+        kept = _first(self._rows(GOOD_RUNS, "WHERE job = ?", job))
+        if kept is None:
+            return None
+        last = _first(self._rows(RUNS, "WHERE job = ? AND outcome = 'succeeded' ORDER BY id DESC LIMIT 1", job))
+        return (kept.survey, kept.run, kept.ended_at) if last is None or last.ended_at is None else (kept.survey, last.id, last.ended_at)
 
     def incidents(self, *, open_only: bool = False, limit: int = 100) -> list[Incident]:
         """Newest first."""

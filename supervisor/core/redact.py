@@ -1,0 +1,190 @@
+"""Takes secrets out of what is written down or shown: by the form of a value, by the name beside it, and by knowing it.
+
+Every text that comes from a job (its output, its exceptions, what was seen in it) goes through one ``Redactor`` before a verdict is made of it, so
+nothing that follows (dossier, history, alert, log, page) has to think of it again. What it cannot know is a secret without a form, a name or a place
+in the config: a password that a job prints bare. Patterns are bounded, for the text may be made to be slow.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
+
+from supervisor.core.model import Evidence, Frame, Job
+
+T = TypeVar("T")
+
+REDACTED: Final = "[redacted]"
+SHORTEST: Final = 6  # a known value that is shorter stands in too many words
+KNOWN_MAX: Final = 500
+
+_WORD: Final = (
+    r"pass(?:w(?:or)?d|wd|phrase|code)|pwd|secrets?|tokens?|credentials?|cookies?|session_?id|authorization|dsn|signature|"
+    r"(?:api|access|account|auth|private|secret|signing|encryption|shared|master)[_-]?key"
+)
+_SECRETIVE: Final = re.compile(
+    r"PASS|PWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|SESSION|SIGNATURE|DSN|(^|[_-])(API|ACCESS|ACCOUNT|ENCRYPTION|SIGNING|SHARED|MASTER)?_?KEY($|[_-])",
+    re.IGNORECASE,
+)
+# A name with its value: password=..., "token": "...", --api-key ..., '--password', '...'.
+_NAMED: Final = re.compile(
+    rf"""((?:{_WORD})[\w-]{{0,40}}["']?\s{{0,3}}(?:=|:(?!//))\s{{0,3}}(?!(?:\w{{1,10}}\s{{1,3}})?["']?\[redacted)(?:(?:bearer|basic|token)\s{{1,3}})?)("[^"]{{1,4096}}"?|'[^']{{1,4096}}'?|[^\s"'&;,)\]}}]{{1,4096}})"""
+    rf"""|(--?[\w-]{{0,40}}?(?:{_WORD})[\w-]{{0,40}}(?:["'],\s{{0,3}}["']|\s{{1,3}}["']?))(?!\[redacted)([^\s"'&;,-][^\s"'&;,]{{0,4096}})""",
+    re.IGNORECASE,
+)
+_USERINFO: Final = re.compile(r"(://)[^/\s@\"'<>]{1,500}@")
+_SHAPED: Final = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)"
+    r"|(?<=Bearer )\s{0,3}[^\s\"']{6,4096}"
+    r"|(?<=Basic )(?=[A-Za-z]{0,60}[0-9+/=])[A-Za-z0-9+/]{6,4096}={0,2}"
+    r"|(?<![\w-])eyJ[\w-]{8,4096}\.[\w-]{8,4096}\.[\w-]{0,4096}"
+    r"|(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}"
+    r"|(?<!\w)(?:gh[pousr]_\w{20,255}|github_pat_\w{20,255}|glpat-[\w-]{20,255}|npm_\w{30,255}|xox[abeprs]-[\w-]{10,255}|AIza[\w-]{35}"
+    r"|[sr]k_(?:live|test)_\w{16,255}|sk-[\w-]{20,255})"
+    r"|(?<=hooks\.slack\.com/services/)[\w/-]{8,255}",
+    re.DOTALL,
+)
+
+
+def is_secretive(name: str) -> bool:
+    """True for names whose values should not be shown to whoever looks on."""
+    return bool(_SECRETIVE.search(name))
+
+
+class Redactor:
+    """Takes out what has the form of a secret, and the *known* ones wherever they stand."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        parts = {part for value in known for part in (value, *value.splitlines()) if len(part) >= SHORTEST and not part.isspace()}
+        longest = sorted(parts, key=len, reverse=True)[:KNOWN_MAX]
+        self._known = re.compile("|".join(map(re.escape, longest))) if longest else None
+
+    def text(self, text: str) -> str:
+        """*text* with ``REDACTED`` in place of each secret."""
+        if self._known is not None:
+            text = self._known.sub(REDACTED, text)
+        if len(text) < SHORTEST:
+            return text
+        text = _SHAPED.sub(REDACTED, text)
+        if "@" in text:
+            text = _USERINFO.sub(rf"\1{REDACTED}@", text)
+        return _NAMED.sub(_without_value, text)
+
+    def facts(self, value: T) -> T:
+        """*value* (frozen dataclasses, tuples, texts) with every text in it redacted; the same object where nothing was."""
+        return cast("T", _Walk(self).through(value))
+
+
+class _Walk:
+    """One pass over a value; what was seen is remembered, for a recursion's frames are the same hundreds of times."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._texts: dict[str, str] = {}
+        self._frames: dict[Frame, Frame] = {}
+
+    def through(self, value: Any) -> Any:
+        if type(value) is str:
+            known = self._texts.get(value)
+            if known is None:
+                known = self._texts[value] = self._redactor.text(value)
+            return known
+        if type(value) is tuple:
+            made = tuple(map(self.through, value))
+            return value if all(a is b for a, b in zip(made, value, strict=True)) else made
+        if type(value) is Frame:
+            known_frame = self._frames.get(value)
+            if known_frame is None:
+                known_frame = self._frames[value] = self._fields(value)
+            return known_frame
+        return self._fields(value) if dataclasses.is_dataclass(value) else value
+
+    def _fields(self, value: Any) -> Any:
+        changes = {}
+        for each in dataclasses.fields(value):
+            before = getattr(value, each.name)
+            after = self.through(before)
+            if after is not before and after != before:
+                changes[each.name] = after
+        return dataclasses.replace(value, **changes) if changes else value
+
+
+def _without_value(match: re.Match[str]) -> str:
+    name, value = (match[1], match[2]) if match[1] is not None else (match[3], match[4])
+    quote = value[0] if value[0] in "\"'" else ""
+    return f"{name}{quote}{REDACTED}{quote if len(value) > 1 and value.endswith(quote) else ''}"
+
+
+def without_messages(evidence: Evidence) -> Evidence:
+    """The same without what exceptions say, for a job whose config wants it so: their types and places stay."""
+    error = evidence.words.exception
+    if error is None:
+        return evidence
+    bare = dataclasses.replace(error, message="", chain=tuple(link.partition(":")[0] for link in error.chain))
+    return dataclasses.replace(evidence, words=dataclasses.replace(evidence.words, exception=bare))
+
+
+# ---------------------------------------------------------------- what is known
+
+
+def secrets_of(job: Job, inherited: Mapping[str, str]) -> Iterator[str]:
+    """The secrets that a job is given: in its environment (its own, and what it inherits) and in its arguments."""
+    for name, value in {**inherited, **job.launch.environment}.items():
+        if is_secretive(name) or looks_secret(value):
+            yield value
+        yield from _passwords(value)
+    yield from secrets_in_arguments(job.launch.argv)
+
+
+def secrets_in_arguments(argv: Sequence[str]) -> Iterator[str]:
+    """Values of options with a secretive name, and passwords in addresses."""
+    for position, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name.startswith("-") and is_secretive(name):
+            following = argv[position + 1 : position + 2]
+            yield from [value] if equals else [one for one in following if not one.startswith("-")]
+        yield from _passwords(argument)
+
+
+def secrets_in_settings(value: object, name: str = "") -> Iterator[str]:
+    """The secrets in a receiver or another frozen setting: fields with a secretive name, and what addresses carry."""
+    if dataclasses.is_dataclass(value):
+        for each in dataclasses.fields(value):
+            yield from secrets_in_settings(getattr(value, each.name), each.name)
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from secrets_in_settings(one, str(key))
+    elif isinstance(value, tuple | list | frozenset):
+        for one in value:
+            yield from secrets_in_settings(one, name)
+    elif isinstance(value, str) and is_secretive(name):
+        yield value
+    elif isinstance(value, str):
+        yield from _address(value)
+
+
+def looks_secret(value: str) -> bool:
+    """A long value of letters and digits mixed, as machines make them; no path, no sentence."""
+    if not 20 <= len(value) <= 500 or any(char.isspace() or char in "/:,;" for char in value):
+        return False
+    kinds = sum((any(map(str.isdigit, value)), any(map(str.islower, value)), any(map(str.isupper, value))))
+    return kinds >= 2 and any(map(str.isdigit, value))
+
+
+def _passwords(text: str) -> Iterator[str]:
+    """Passwords in the addresses of *text*: ``://user:password@``."""
+    for match in re.finditer(r"://([^/\s@:]{0,200}):([^/\s@]{1,500})@", text):
+        yield match[2]
+
+
+def _address(text: str) -> Iterator[str]:
+    """What may be secret in an address that is given to a receiver: the password, long parts of its path, values of its query."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or not scheme.isascii():
+        return
+    yield from _passwords(text)
+    path, _, query = rest.partition("?")
+    if "@" in path:
+        yield path.rpartition("@")[0]
+    yield from (part for part in path.split("/")[1:] if len(part) >= 12)
+    yield from (value for pair in query.split("&") if len(value := pair.partition("=")[2]) >= SHORTEST)
