@@ -21,6 +21,7 @@ need chromedriver chromium-driver "tests of the status page in a real browser"
 need mmdebstrap mmdebstrap "tests under a real systemd"
 need mkfs.ext4 e2fsprogs "tests under a real systemd"
 need systemd-analyze systemd "tests of the shipped units"
+need php php-cli "tests of a job in PHP"
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.adapters.store import Store, opening, schema
-from supervisor.adapters.store.rows import ATTEMPTS, GOOD_RUNS, INCIDENTS, MEMOS, OUTBOX, RUNS, SLOTS
+from supervisor.adapters.store.rows import ATTEMPTS, GOOD_RUNS, INCIDENTS, MEMOS, OUTBOX, QUARANTINE, RUNS, SLOTS
 from supervisor.core.model import Incident, Outcome, Trigger
 from supervisor.core.records import (
     AttemptPhase,
@@ -31,6 +31,7 @@ from supervisor.core.records import (
     JobMemo,
     Notification,
     NotificationKind,
+    QuarantinedRecord,
     RunRow,
     SkipReason,
     SlotResult,
@@ -101,7 +102,9 @@ def rows_of(record):
     return st.builds(record, **{name: _field(name, hint) for name, hint in typing.get_type_hints(record).items()})
 
 
-ANY_ROW = st.one_of(*(rows_of(record) for record in (RunRow, AttemptRow, SlotRow, JobMemo, GoodRow, Incident, Notification)))
+ANY_ROW = st.one_of(
+    *(rows_of(record) for record in (RunRow, AttemptRow, SlotRow, JobMemo, GoodRow, Incident, Notification, QuarantinedRecord))
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,7 +120,7 @@ def test_whatever_row_is_written_reads_back_equal(store, rows, durable):
 
 
 def table_of(row):
-    return {t.record: t for t in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, GOOD_RUNS, OUTBOX)}[type(row)]
+    return {t.record: t for t in (RUNS, ATTEMPTS, SLOTS, MEMOS, INCIDENTS, GOOD_RUNS, OUTBOX, QUARANTINE)}[type(row)]
 
 
 @pytest.mark.parametrize("record", [SlotRow, Notification])
@@ -702,5 +705,31 @@ def test_a_history_of_the_first_schema_is_taken_over_with_all_that_it_holds(tmp_
         assert store.memos() == {"nightly": "text"}
         store.apply([dataclasses.replace(found, acknowledged_by="ada", gathered=("ops", "mail")), GoodRow("nightly", 2, T0, "{}")])
         assert store.open_incidents()[0].gathered == ("ops", "mail")
+        assert store.records_aside() == []
+        store.apply([QuarantinedRecord("nightly", "u7", T0, 2, 1, Outcome.CRASHED, "ab12", "it died")])
+        assert [(one.job, one.key) for one in store.records_aside()] == [("nightly", "u7")]
     finally:
         store.close()
+
+
+def test_what_a_record_in_quarantine_died_of_is_kept_until_the_record_is_released(store):
+    for run in (1, 2, 3):
+        store.apply([a_run(run, ended_at=T0), an_attempt(run, phase=AttemptPhase.ENDED, ended_at=T0, report="{}")])
+    aside = QuarantinedRecord("nightly", "u7", T0, 1, 1, Outcome.CRASHED, "ab12", "it died")
+    store.apply([aside])
+    later = T0 + timedelta(days=1)
+    store.prune(later, keep_runs_per_job=1)
+    assert [run.id for run in store.runs("nightly", 10)] == [3, 1]
+    assert store.report(1, 1) == {}
+    store.apply([dataclasses.replace(aside, released_at=T0, released_because="an operator released it")])
+    assert store.records_aside() == []
+    store.prune(later, keep_runs_per_job=1)
+    assert [run.id for run in store.runs("nightly", 10)] == [3]
+    assert raw(store, "SELECT count(*) FROM quarantine") == [(0,)]
+
+
+def test_a_service_keeps_the_attempt_that_a_record_in_quarantine_speaks_of(store):
+    store.apply([a_run(1), *(an_attempt(1, n, phase=AttemptPhase.ENDED, ended_at=T0, report="{}") for n in range(1, 81))])
+    store.apply([QuarantinedRecord("nightly", "u7", T0, 1, 2, Outcome.CRASHED, "ab12", "it died")])
+    store.prune(T0 - timedelta(days=90))
+    assert [one.attempt for one in store.attempts(1)] == [2, *range(31, 81)]
