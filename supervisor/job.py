@@ -33,6 +33,7 @@ T = TypeVar("T")
 CHECKPOINT_MAX_BYTES: Final = 64 * 1024
 QUARANTINE_MAX_BYTES: Final = 16 * 2**20
 FLUSH_EVERY_S: Final = 1.0  # how often counters and gauges are written at most; the last values are written at exit
+_SURELY_WHOLE: Final = 63  # characters that fit on a page whatever they are: 255 bytes, at most four each
 
 _METRIC_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _LABEL_NAME: Final = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -97,7 +98,7 @@ def records(iterable: Iterable[T], key: Callable[[T], object] | None = None, tot
     if wanted is not None:
         named = ((name, item) for name, item in named if _page.name_of(name).decode() == wanted)
     elif poison:
-        named = ((name, item) for name, item in named if _page.name_of(name).decode() not in poison)
+        named = _spared(named, poison)
     if writer is None or not _channel.followed.acquire(False):
         for _, item in named:
             yield item
@@ -108,6 +109,14 @@ def records(iterable: Iterable[T], key: Callable[[T], object] | None = None, tot
         yield from writer.each(named)
     finally:
         _channel.followed.release()
+
+
+def _spared(named: Iterable[tuple[str, T]], poison: frozenset[str]) -> Iterator[tuple[str, T]]:
+    """*named* without the records in *poison*. A short printable name is its own; only others have to be looked up as a page has them."""
+    for name, item in named:
+        if name in poison or ((len(name) > _SURELY_WHOLE or not name.isprintable()) and _page.name_of(name).decode() in poison):
+            continue
+        yield name, item
 
 
 def only() -> str | None:

@@ -86,7 +86,7 @@ class HealShape(Shape):
     """``heal:`` as a whole; a class of its own so that ``check --show`` leaves out what nobody wrote."""
 
 
-DEFAULT_NOTE: Final = "`[quarantine, park]`; without a place in its input that the job tells, only the restart policy"
+DEFAULT_NOTE: Final = "`[quarantine, park]`"
 
 
 def heal_shape(variables: TextMap) -> HealShape:
@@ -98,7 +98,10 @@ def heal_shape(variables: TextMap) -> HealShape:
         "So many failures in sequence, with the same fingerprint at the same place of the input, are a failure that will repeat; null: never.",
         HealPolicy().repeats,
     )
-    outcomes = [Key(outcome.value, steps, "What is done about it, from left to right.", default_note=DEFAULT_NOTE) for outcome in HEALED]
+    outcomes = [
+        Key(outcome.value, steps, "Steps against it, from left to right: see [healing](healing.md).", default_note=DEFAULT_NOTE)
+        for outcome in HEALED
+    ]
     hints = {str(outcome): f"remove it: {outcome} is the host's doing, and is retried without a limit" for outcome in _NOT_THE_JOBS}
     return HealShape([repeats, *outcomes], hints=hints | {"after": "write repeats", "times": "write repeats"})
 
