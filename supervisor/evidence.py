@@ -5,6 +5,7 @@ import itertools
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from supervisor import procfs
@@ -123,6 +124,8 @@ class Gatherer:
         pid = record.get("pid")
         words = self._words(run_dir, pid) if pid else LastWords()
         seen = subject.watched if subject is not None else None
+        if seen is None or not seen.soft_told:
+            words = replace(words, memory_types=())  # asked for a stack, the guard tells of types as well
         page = read_signs(run_dir + "/page")
         oom_now = procfs.oom_kills()
         host_oom = None if oom_now is None or host_oom_at_start is None else max(0, oom_now - host_oom_at_start)

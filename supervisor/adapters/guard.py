@@ -136,8 +136,9 @@ def _read_tree(directory: int, pid: int) -> LastWords:
     words = nearest if main is None else main.words
     if words.exception is None:
         words = _with_exception_of(others, words)
+    asked = next((found.words.asked_frames for found in others if found.words.asked_frames), ())
     types = max((words.memory_types, *(found.words.memory_types for found in others)), key=lambda each: sum(entry.bytes for entry in each))
-    return replace(words, lineage=lineage, memory_types=types)
+    return replace(words, lineage=lineage, memory_types=types, asked_frames=words.asked_frames or asked)
 
 
 def _with_exception_of(others: list[_Process], words: LastWords) -> LastWords:
@@ -178,7 +179,9 @@ def _process(directory: int, pid: int) -> _Process | None:
         return None
     finally:
         os.close(fd)
-    return _Process(pid, _with_dump(words, _text(directory, f"{pid}.fh")), int(hello[3]), wrote_ns)
+    asked = next((frames for frames, _ in reversed(_stacks(_text(directory, f"{pid}.st"))) if frames), ())
+    words = replace(_with_dump(words, _text(directory, f"{pid}.fh")), asked_frames=asked)
+    return _Process(pid, words, int(hello[3]), wrote_ns)
 
 
 def _words(fd: int, python: str) -> LastWords:

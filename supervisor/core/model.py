@@ -487,7 +487,7 @@ class LastWords:
     native crash (innermost first). ``asked_limit``: the highest recursion limit the job asked for and did not get.
     ``swallowed_recursion``/``swallowed_memory``: RecursionErrors/MemoryErrors that the job's own code caught.
     ``lineage``: the script that started itself and how many levels deep, when the guard refused to go on. ``memory_types``: the largest types
-    of objects when memory passed its soft line.
+    of objects when memory passed its soft line. ``asked_frames``: the main thread's stack (innermost first) when the guard was last asked for it.
     """
 
     spoke: bool = False
@@ -503,6 +503,7 @@ class LastWords:
     swallowed_memory: int = 0
     lineage: tuple[str, int] | None = None
     memory_types: tuple[MemoryType, ...] = ()
+    asked_frames: tuple[Frame, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ def judge(job_limits: Limits, expect: Expect, evidence: Evidence) -> Verdict:
         evidence=tuple(clean(line) for line in [*_facts(case), *(_cycle_facts(case) if finding.outcome is Outcome.RECURSION else ())]),
         cycle=case.cycle if finding.outcome is Outcome.RECURSION else None,
         exception=evidence.words.exception,
-        stacks=evidence.look.stacks if evidence.look else (),
+        stacks=_stacks(evidence),
     )
 
 
@@ -533,7 +533,18 @@ def _where(case: Case) -> str:
         return at(own_frames(error.frames)[-1])
     if (line := testimony.main_line(case.evidence.study)) is not None:
         return at(line.frame)
-    return at(own_frames(stacks[0].frames)[0]) if stacks else ""
+    told = stacks or [stack for stack in _stacks(case.evidence) if stack.frames]
+    return at(own_frames(told[0].frames)[0]) if told else ""
+
+
+def _stacks(evidence: Evidence) -> tuple[Stack, ...]:
+    """Those that were seen from outside; where nobody could look, the one that the guard was asked for, or faulthandler's of the end."""
+    seen = evidence.look.stacks if evidence.look else ()
+    if any(stack.frames for stack in seen):
+        return seen
+    asked = evidence.words.asked_frames if evidence.exit.killed_for is not None else ()
+    frames = evidence.words.fatal_frames or asked
+    return (Stack(0, frames, len(frames)),) if frames else seen
 
 
 def _is_cut(error: ExceptionFacts, stacks: Sequence[Stack]) -> bool:

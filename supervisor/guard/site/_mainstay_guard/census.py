@@ -18,6 +18,7 @@ LARGE = 4000  # entries of a container that is looked at for itself
 MOST_LARGE = 50
 FROM_LARGE = 2000  # entries looked at of each
 FROM_SMALL = 400
+DEEPEST = 2
 TYPES = 15
 GC_HEAD = 16
 
@@ -43,7 +44,7 @@ def take(ours):
         taken += 1
         if id(thing) not in left_out:
             _count(sample, thing)
-        if taken == EARLY:
+        if taken == EARLY and total > SAMPLE:
             _write(counts, sample, total / taken, total)
         if taken >= SAMPLE or (taken % 500 == 0 and time.monotonic() > deadline):
             break
@@ -84,55 +85,61 @@ def _common_divisor(one, other):
 def _count(counts, thing):
     """A container and its share of the leaves that the collector does not know."""
     _add(counts, type(thing), 1, _size(thing) + GC_HEAD)
-    for leaf in gc.get_referents(thing)[:FROM_SMALL]:
-        if not gc.is_tracked(leaf):
-            _add_leaf(counts, leaf, 1)
+    things, scale = _held(thing, FROM_SMALL)
+    _add_leaves(counts, things, scale, 0)
 
 
-def _count_large(counts, container):
-    _add(counts, type(container), 1, _size(container) + GC_HEAD)
-    entries = len(container)
-    seen = 0
-    leaves = []
-    try:
-        if type(container) is list:
-            state = 0x9E3779B9
-            for _ in range(min(FROM_LARGE, entries)):
+def _count_large(counts, thing):
+    _add(counts, type(thing), 1, _size(thing) + GC_HEAD)
+    things, scale = _held(thing, FROM_LARGE)
+    _add_leaves(counts, things, scale, 0)
+
+
+def _held(container, most):
+    """(what it refers to, at most some *most* of it; how many each of them stands for). Never a copy of something large."""
+    kind = type(container)
+    if kind is list or kind is tuple:
+        entries = len(container)
+        if entries <= most:
+            return list(container), 1
+        things = []
+        state = 0x9E3779B9
+        try:
+            for _ in range(most):
                 state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
-                leaves.append(container[(state >> 11) % entries])
+                things.append(container[(state >> 11) % entries])
+        except IndexError:  # another thread took some out
+            pass
+        return things, entries / max(len(things), 1)
+    if kind is dict or kind is set or kind is frozenset:
+        entries = len(container)
+        things = []
+        seen = 0
+        try:
+            for key in container:
+                things.append(key)
+                if kind is dict:
+                    things.append(container[key])
                 seen += 1
-        elif type(container) is dict:
-            for key, value in container.items():
-                leaves += (key, value)
-                seen += 1
-                if seen >= FROM_LARGE:
+                if seen >= most:
                     break
-        else:
-            for value in container:
-                leaves.append(value)
-                seen += 1
-                if seen >= FROM_LARGE:
-                    break
-    except (RuntimeError, IndexError):  # another thread changed it meanwhile
-        pass
-    scale = entries / max(seen, 1)
-    for leaf in leaves:
-        if not gc.is_tracked(leaf):
-            _add_leaf(counts, leaf, scale)
+        except (RuntimeError, KeyError):  # another thread changed it
+            pass
+        return things, entries / max(seen, 1)
+    return gc.get_referents(container), 1
 
 
-def _add_leaf(counts, leaf, scale):
-    kind = type(leaf)
-    if kind is type or leaf is None:
-        return
-    # Ours are: the list it stands in, two names, the argument here and that of getrefcount.
-    share = scale / max(1, sys.getrefcount(leaf) - 4)
-    _add(counts, kind, share, _size(leaf) * share)
-    if kind is tuple or kind is dict:  # those of plain values are leaves too, and hold some
-        for inner in gc.get_referents(leaf)[:FROM_SMALL]:
-            if not gc.is_tracked(inner):
-                part = share / max(1, sys.getrefcount(inner) - 3)
-                _add(counts, type(inner), part, _size(inner) * part)
+def _add_leaves(counts, things, scale, depth):
+    for leaf in things:
+        kind = type(leaf)
+        if leaf is None or kind is type or gc.is_tracked(leaf):
+            continue
+        # Ours are: the list it stands in, the name here, the argument of getrefcount.
+        share = scale / max(1, sys.getrefcount(leaf) - 3)
+        _add(counts, kind, share, _size(leaf) * share)
+        if depth < DEEPEST and (kind is dict or kind is tuple):  # those of plain values are leaves too, and may hold nearly all there is
+            inner, each = _held(leaf, FROM_LARGE)
+            _add_leaves(counts, inner, share * each, depth + 1)
 
 
 def _add(counts, kind, number, size):
