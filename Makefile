@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check all venv data deps format lint types imports fast bench docs lock clean
+.PHONY: help run test check all venv data deps format lint types imports deaths fast bench docs lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m mypy supervisor jobs scripts
 	.venv/bin/lint-imports
+
+deaths: venv ## the bench of deaths: every kind of end in every Python of this machine, and how it is judged, as a table
+	@$(PY) tests/e2e/deathbench.py $(ARGS)
 
 fast: venv
 	$(PY) -m pytest tests/core tests/config

@@ -16,9 +16,9 @@ MAX_RECORDS: Final = 20_000  # a ring of 1 MiB holds about ten thousand
 RECORD_BYTES: Final = 8192
 SLACK_S: Final = 2.0  # the log's clock is not CLOCK_MONOTONIC, but runs beside it
 
-_HEAD = re.compile(r"\d+,\d+,(\d+),")
+_HEAD = re.compile(r"[0-7],\d+,(\d+),")  # facility 0: what programs write into the log has another
 _KILLED = re.compile(
-    r"(Out of memory|Out of memory \(oom_kill_allocating_task\)|Memory cgroup out of memory): Killed process (\d+) \((.{0,64}?)\)"
+    r"(Out of memory|Out of memory \(oom_kill_allocating_task\)|Memory cgroup out of memory): Killed process (\d+) \((.{0,80}?)\)(?= total-vm:|,|$)"
     r"(?:.*? anon-rss:(\d+)kB)?(?:.*? file-rss:(\d+)kB)?(?:.*? shmem-rss:(\d+)kB)?"
 )
 

@@ -1,5 +1,6 @@
 """What fills the memory, asked of a live job: the types are the right ones, about as many as there are, and none of the job's code is run for it."""
 
+import os
 import signal
 import subprocess
 import time
@@ -7,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import _bare_environment
 
 from supervisor.adapters.guard import arm, ask, read_last_words
 from supervisor.core.model import MemoryType
@@ -29,6 +29,7 @@ texts = [(shared, number + 10**6) for number in range(50000)]
 BYTES = "blobs = [bytearray(1000) for _ in range(40000)]\n"
 ONE = "blobs = {number: bytes(5000) for number in range(8000)}\n"
 
+BARE = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "MAINSTAY", "COVERAGE"))}
 Census = Callable[[str, str], dict[str, MemoryType]]
 
 
@@ -38,7 +39,7 @@ def census(tmp_path: Path) -> Iterator[Census]:
     children = []
 
     def take(python: str, code: str) -> dict[str, MemoryType]:
-        environment = arm(_bare_environment(), str(tmp_path), None)
+        environment = arm(BARE, str(tmp_path), None)
         child = subprocess.Popen([python, "-c", code + WAIT], env=environment, stdout=subprocess.PIPE)
         children.append(child)
         assert child.stdout.readline() == b"ready\n"
@@ -95,6 +96,6 @@ def test_a_handler_of_the_jobs_own_for_the_signal_stays(python: str, tmp_path: P
         "import signal\ngot = []\nsignal.signal(signal.SIGURG, lambda *_: got.append(1))\nsignal.raise_signal(signal.SIGURG)\nprint(got)"
     )
     done = subprocess.run(
-        [python, "-c", program], env=arm(_bare_environment(), str(tmp_path), None), capture_output=True, text=True, timeout=60, check=True
+        [python, "-c", program], env=arm(BARE, str(tmp_path), None), capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[1]\n"
