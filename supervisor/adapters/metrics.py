@@ -15,78 +15,73 @@ from math import inf, isfinite
 from supervisor.adapters import ownprocess
 from supervisor.adapters.exposition import MetricType, escape, header, label_text, number
 from supervisor.adapters.metrictable import TABLE, Declaration, Scope, reference
+from supervisor.adapters.series import Buckets, Cells, Grid, Loose, Owners, Values
 from supervisor.core.model import Cron, Every, Job, Manual, Service, Wall
 
 __all__ = ["TABLE", "Metrics", "reference"]
 
-_Values = tuple[str, ...]  # of the labels beside the owner's, in the order of the declaration
 Restored = Mapping[tuple[str, str], float]
-
-
-class _Histogram:
-    """Observations in classic buckets: one count per bound and one above them all, not yet cumulative."""
-
-    __slots__ = ("counts", "sum")
-
-    def __init__(self, counts: list[float], total: float) -> None:
-        self.counts = counts
-        self.sum = total
 
 
 class _Family:
     """One declared metric: its values by owner (a job, a receiver, or "" for the daemon) and the text made of them."""
 
-    def __init__(self, declared: Declaration, restored: Restored) -> None:
+    def __init__(self, declared: Declaration, restored: Restored, owners: Owners) -> None:
         self.declared = declared
+        self.owners = owners
         self.restored = dict(restored)
         self.header = header(declared.name, declared.type, declared.help)
         self.label_names = frozenset(label.name for label in declared.labels)
-        self.values: dict[str, dict[_Values, float]] = {}
-        self.histograms: dict[str, _Histogram] = {}
         self.blocks: dict[str, str] = {}
-        self.stale: set[str] = set()
+        self.stale: set[str] = set()  # of those that have a block
         self.text: str | None = None
-        self.changed: set[tuple[str, _Values]] = set()
+        self.changed: set[tuple[str, Values]] = set()
         self.parting: dict[tuple[str, str], float] = {}  # of owners that left with news not yet taken
         self._closed = tuple(product(*(label.values for label in declared.labels)))  # one for all owners
+        is_closed = all(label.closed and label.values for label in declared.labels)
+        self.cells: Cells = Grid(self._closed) if is_closed else Loose()
+        self.buckets = Buckets(len(declared.buckets))
         self._bound_texts = [number(bound) for bound in (*declared.buckets, inf)]
+
+    @property
+    def is_histogram(self) -> bool:
+        return self.declared.type is MetricType.HISTOGRAM
 
     # ------------------------------------------------ owners
 
     def add(self, owner: str) -> None:
-        """Gives *owner* everything that is known beforehand, at what was restored or else at 0. Does nothing the second time."""
-        if owner in self.values or owner in self.histograms:
-            return
-        declared = self.declared
-        if declared.type is MetricType.HISTOGRAM:
-            self.histograms[owner] = self._restored_histogram(owner)
+        """Gives the new *owner* everything that is known beforehand, at what was restored or else at 0."""
+        declared, row = self.declared, self.owners.rows[owner]
+        if self.is_histogram:
+            self.buckets.set(row, *self._restored_histogram(owner))
         else:
-            self.values[owner] = {}
+            self.cells.clear(row)
             if declared.persists or declared.zero:
                 for values in self._closed:
-                    self.values[owner][values] = self._restored_value(owner, values)
-        self.touch(owner)
+                    self.cells.put(row, values, self._restored_value(owner, values))
+        self.text = None
 
     def remove(self, owner: str) -> None:
-        """Takes *owner* off the page. Its counters are remembered: one that comes back goes on where it was."""
+        """Takes *owner*, whose row is free after this, off the page. Its counters are remembered: one that comes back goes on where it was."""
         rows = dict(self._rows(owner))
         self.restored |= rows
         if any(key[0] == owner for key in self.changed):
             self.parting |= rows
         self.changed = {key for key in self.changed if key[0] != owner}
-        self.values.pop(owner, None)
-        self.histograms.pop(owner, None)
+        if not self.is_histogram:
+            self.cells.clear(self.owners.rows[owner])
         self.blocks.pop(owner, None)
         self.stale.discard(owner)
         self.text = None
 
     def touch(self, owner: str) -> None:
-        self.stale.add(owner)
+        if owner in self.blocks:
+            self.stale.add(owner)
         self.text = None
 
     # ------------------------------------------------ values
 
-    def split(self, labels: Mapping[str, str]) -> tuple[str, _Values]:
+    def split(self, labels: Mapping[str, str]) -> tuple[str, Values]:
         """Labels as (owner, values). ``ValueError`` for any that were not declared: a mistake in our own code."""
         declared = self.declared
         given = dict(labels)
@@ -99,23 +94,35 @@ class _Family:
                 raise ValueError(f"{declared.name}: {given[label.name]!r} is not a value of {label.name}; declared are {label.values}")
         return owner, tuple(str(given[label.name]) for label in declared.labels)
 
-    def put(self, owner: str, values: _Values, value: float) -> None:
-        if self.values[owner].get(values) != value:
-            self.values[owner][values] = value
+    def put(self, owner: str, values: Values, value: float) -> None:
+        row = self.owners.rows[owner]
+        if self.cells.get(row, values) != value:
+            self.cells.put(row, values, value)
             self.touch(owner)
 
-    def raise_by(self, owner: str, values: _Values, by: float) -> None:
-        rows = self.values[owner]
-        if values not in rows:  # an open label: its value is met for the first time
-            rows[values] = self._restored_value(owner, values)
-        rows[values] += by
+    def drop(self, owner: str, values: Values) -> None:
+        if self.cells.drop(self.owners.rows[owner], values):
+            self.touch(owner)
+
+    def put_alone(self, owner: str, values: Values, value: float) -> None:
+        """Set it, and take away all others of *owner*."""
+        row = self.owners.rows[owner]
+        if dict(self.cells.items(row)) != {values: value}:
+            self.cells.clear(row)
+            self.cells.put(row, values, value)
+            self.touch(owner)
+
+    def raise_by(self, owner: str, values: Values, by: float) -> None:
+        row = self.owners.rows[owner]
+        was = self.cells.get(row, values)
+        if was is None:  # an open label: its value is met for the first time
+            was = self._restored_value(owner, values)
+        self.cells.put(row, values, was + by)
         self.changed.add((owner, values))
         self.touch(owner)
 
     def observe(self, owner: str, value: float) -> None:
-        histogram = self.histograms[owner]
-        histogram.counts[bisect_left(self.declared.buckets, value)] += 1
-        histogram.sum += value
+        self.buckets.observe(self.owners.rows[owner], bisect_left(self.declared.buckets, value), value)
         self.changed.add((owner, ()))
         self.touch(owner)
 
@@ -124,37 +131,39 @@ class _Family:
     def take_changed(self) -> dict[tuple[str, str], float]:
         found, self.parting = self.parting, {}
         for owner, values in self.changed:
-            if self.declared.type is MetricType.HISTOGRAM:
+            value = None if self.is_histogram else self.cells.get(self.owners.rows[owner], values)
+            if value is None:
                 found |= dict(self._rows(owner))
             else:
-                found[self.declared.name, self._label_text(owner, values)] = self.values[owner][values]
+                found[self.declared.name, self._label_text(owner, values)] = value
         self.changed.clear()
         return found
 
     def _rows(self, owner: str) -> Iterable[tuple[tuple[str, str], float]]:
         """(series name, label text) → value of all that persists of *owner*."""
-        name = self.declared.name
-        if owner in self.histograms:
-            histogram, labels = self.histograms[owner], self._label_text(owner, ())
-            for bound, count in zip(self._bound_texts, _cumulative(histogram.counts), strict=True):
+        name, row = self.declared.name, self.owners.rows[owner]
+        if self.is_histogram:
+            counts, labels = self.buckets.counts(row), self._label_text(owner, ())
+            for bound, count in zip(self._bound_texts, _cumulative(counts), strict=True):
                 yield (f"{name}_bucket", _joined(labels, f'le="{bound}"')), count
-            yield (f"{name}_sum", labels), histogram.sum
-            yield (f"{name}_count", labels), sum(histogram.counts)
+            yield (f"{name}_sum", labels), self.buckets.sum(row)
+            yield (f"{name}_count", labels), sum(counts)
         elif self.declared.persists:
-            for values, value in self.values.get(owner, {}).items():
+            for values, value in self.cells.items(row):
                 yield (name, self._label_text(owner, values)), value
 
-    def _restored_value(self, owner: str, values: _Values) -> float:
+    def _restored_value(self, owner: str, values: Values) -> float:
         if not self.declared.persists:
             return 0.0
         value = self.restored.get((self.declared.name, self._label_text(owner, values)), 0.0)
         return value if isfinite(value) and value >= 0 else 0.0
 
-    def _restored_histogram(self, owner: str) -> _Histogram:
-        """What was persisted, or an empty one where bounds have changed since or the figures make no sense."""
+    def _restored_histogram(self, owner: str) -> tuple[list[float], float]:
+        """(counts, sum) that were persisted, or of an empty one where bounds have changed since or the figures make no sense."""
         name, labels = self.declared.name, self._label_text(owner, ())
-        empty = _Histogram([0.0] * len(self._bound_texts), 0.0)
-        counts, below = [], 0.0
+        empty = ([0.0] * len(self._bound_texts), 0.0)
+        counts: list[float] = []
+        below = 0.0
         for bound in self._bound_texts:
             cumulative = self.restored.get((f"{name}_bucket", _joined(labels, f'le="{bound}"')), -1.0)
             if not isfinite(cumulative) or cumulative < below:
@@ -162,26 +171,26 @@ class _Family:
             counts.append(cumulative - below)
             below = cumulative
         total = self.restored.get((f"{name}_sum", labels), 0.0)
-        return _Histogram(counts, total) if isfinite(total) else empty
+        return (counts, total) if isfinite(total) else empty
 
     # ------------------------------------------------ text
 
     def rendered(self) -> str:
         """HELP, TYPE and all samples; empty if there are none."""
         if self.text is None:
-            for owner in self.stale:
-                self.blocks[owner] = self._block(owner)
+            for owner in self.stale if len(self.blocks) == len(self.owners.rows) else self.owners.rows:
+                if owner in self.stale or owner not in self.blocks:
+                    self.blocks[owner] = self._block(owner)
             self.stale.clear()
             body = "".join(self.blocks.values())
             self.text = self.header + body if body else ""
         return self.text
 
     def series(self) -> int:
-        buckets = len(self._bound_texts) + 2
-        return sum(map(len, self.values.values())) + buckets * len(self.histograms)
+        return (len(self._bound_texts) + 2) * len(self.owners.rows) if self.is_histogram else self.cells.count()
 
     def _block(self, owner: str) -> str:
-        if owner in self.histograms:
+        if self.is_histogram:
             return "".join(
                 f"{name}{{{labels}}} {number(value)}\n" if labels else f"{name} {number(value)}\n"
                 for (name, labels), value in self._rows(owner)
@@ -189,17 +198,17 @@ class _Family:
         name, names = self.declared.name, [label.name for label in self.declared.labels]
         first = f'{self.declared.scope}="{escape(owner)}"' if owner else ""
         lines = []
-        for values, value in self.values[owner].items():
+        for values, value in self.cells.items(self.owners.rows[owner]):
             labels = _joined(first, _suffix(names, values)) if names else first
             lines.append(f"{name}{{{labels}}} {number(value)}\n" if labels else f"{name} {number(value)}\n")
         return "".join(lines)
 
-    def _label_text(self, owner: str, values: _Values) -> str:
+    def _label_text(self, owner: str, values: Values) -> str:
         first = f'{self.declared.scope}="{escape(owner)}"' if owner else ""
         return _joined(first, label_text(zip((label.name for label in self.declared.labels), values, strict=True)))
 
 
-def _suffix(names: list[str], values: _Values) -> str:
+def _suffix(names: list[str], values: Values) -> str:
     if len(names) == 1:
         value = values[0]
         return f'{names[0]}="{value}"' if value.isidentifier() else f'{names[0]}="{escape(value)}"'
@@ -210,7 +219,7 @@ def _joined(first: str, second: str) -> str:
     return f"{first},{second}" if first and second else first or second
 
 
-def _cumulative(counts: list[float]) -> Iterable[float]:
+def _cumulative(counts: Iterable[float]) -> Iterable[float]:
     below = 0.0
     for count in counts:
         below += count
@@ -230,10 +239,9 @@ class Metrics:
         by_name: dict[str, dict[tuple[str, str], float]] = {}
         for (name, labels), value in restored.items():
             by_name.setdefault(_base_name(name), {})[name, labels] = value
-        self._families = {name: _Family(declared, by_name.get(name, {})) for name, declared in TABLE.items()}
-        for family in self._families.values():
-            if family.declared.scope is Scope.DAEMON:
-                family.add("")
+        self._owners = {scope: Owners() for scope in Scope}
+        self._families = {name: _Family(declared, by_name.get(name, {}), self._owners[declared.scope]) for name, declared in TABLE.items()}
+        self._add(Scope.DAEMON, "")
         for name in ("mainstay_exposition_series", "mainstay_exposition_duration_seconds"):
             self._families[name].put("", (), 0.0)  # so that they count themselves from the first page on
 
@@ -245,22 +253,22 @@ class Metrics:
             raise ValueError(f"{name} cannot be raised by {value}")
         with self._lock:
             family, owner, values = self._find(name, MetricType.COUNTER, labels)
-            if owner in family.values:
+            if owner in family.owners.rows:
                 family.raise_by(owner, values, value)
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """Puts a gauge at *value*."""
         with self._lock:
             family, owner, values = self._find(name, MetricType.GAUGE, labels)
-            if owner in family.values:
+            if owner in family.owners.rows:
                 family.put(owner, values, float(value))
 
     def clear(self, name: str, **labels: str) -> None:
         """Makes a gauge vanish: not known, or not so any more."""
         with self._lock:
             family, owner, values = self._find(name, MetricType.GAUGE, labels)
-            if family.values.get(owner, {}).pop(values, None) is not None:
-                family.touch(owner)
+            if owner in family.owners.rows:
+                family.drop(owner, values)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Adds an observation to a histogram. ``ValueError`` if it is not finite: it would spoil the sum for ever."""
@@ -268,7 +276,7 @@ class Metrics:
             raise ValueError(f"{name} cannot observe {value}")
         with self._lock:
             family, owner, _ = self._find(name, MetricType.HISTOGRAM, labels)
-            if owner in family.histograms:
+            if owner in family.owners.rows:
                 family.observe(owner, float(value))
 
     def state_set(self, name: str, label: str, current: str, **labels: str) -> None:
@@ -276,7 +284,7 @@ class Metrics:
         with self._lock:
             family, owner, _ = self._find(name, MetricType.GAUGE, {**labels, label: current})
             states = next(known.values for known in family.declared.labels if known.name == label)
-            if owner in family.values:
+            if owner in family.owners.rows:
                 for state in states:
                     _, values = family.split({**labels, label: state})
                     family.put(owner, values, float(state == current))
@@ -285,11 +293,10 @@ class Metrics:
         """Puts an info metric at 1 with these labels and takes its earlier labels away."""
         with self._lock:
             family, owner, values = self._find(name, MetricType.GAUGE, labels)
-            if owner in family.values and family.values[owner].keys() != {values}:
-                family.values[owner] = {values: 1.0}
-                family.touch(owner)
+            if owner in family.owners.rows:
+                family.put_alone(owner, values, 1.0)
 
-    def _find(self, name: str, kind: MetricType, labels: Mapping[str, str]) -> tuple[_Family, str, _Values]:
+    def _find(self, name: str, kind: MetricType, labels: Mapping[str, str]) -> tuple[_Family, str, Values]:
         family = self._families.get(name)
         if family is None:
             raise KeyError(f"{name} is not declared in supervisor.adapters.metrictable")
@@ -334,15 +341,21 @@ class Metrics:
 
     def _add(self, scope: Scope, owner: str) -> None:
         with self._lock:
+            if owner in self._owners[scope].rows:
+                return
+            self._owners[scope].add(owner)
             for family in self._families.values():
                 if family.declared.scope is scope:
                     family.add(owner)
 
     def _remove(self, scope: Scope, owner: str) -> None:
         with self._lock:
+            if owner not in self._owners[scope].rows:
+                return
             for family in self._families.values():
                 if family.declared.scope is scope:
                     family.remove(owner)
+            self._owners[scope].remove(owner)
 
     # ------------------------------------------------ persistence and page
 
