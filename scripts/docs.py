@@ -18,6 +18,8 @@ from supervisor.adapters import metrictable
 from supervisor.adapters.http import openapi
 from supervisor.config import jsonschema, reference
 from supervisor.core import dossierform, template
+from supervisor.export.alerts import GROUPS, RECORDS
+from supervisor.export.definition import Alert, Options, Severity, record_expression
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
@@ -58,6 +60,7 @@ def pages() -> dict[str, str]:
         "metrics.md": page("metrics.md", "Metrics", metrictable.reference()),
         "commands.md": page("commands.md", "Commands", commands()),
         "notifications.md": page("notifications.md", "Notifications", template_fields()),
+        "alerts.md": page("alerts.md", "Alerts", alerts()),
         "events.md": page("events.md", "Events in the log", events()),
         "dossier.md": page("dossier.md", "The dossier", dossierform.reference()),
         "dossier.schema.json": json.dumps(dossierform.schema(), indent=2, ensure_ascii=False) + "\n",
@@ -73,6 +76,26 @@ def template_fields() -> str:
 
 
 # ---------------------------------------------------------------- commands
+
+
+def alerts() -> str:
+    """Every alert with when it fires, by whom it is told apart and its runbook; from the table that the rules are made of."""
+    lines = []
+    for group, members in GROUPS:
+        lines += [f"## Group `{group}`", "", "| alert | severity | means | waits | runbook |", "|---|---|---|---|---|"]
+        for alert in members:
+            severity = "the job's own" if alert.severity is Severity.JOB else alert.severity.value
+            lines.append(f"| `{alert.name}` | {severity} | {alert.summary} | {alert.wait} | [runbook](runbooks/{alert.name}.md) |")
+        lines += ["", *(line for alert in members for line in _alert_cases(alert)), ""]
+    lines += ["## Recorded for the dashboards", "", "| series | expression |", "|---|---|"]
+    lines += [f"| `{record.name}` | `{' '.join(record_expression(record, Options()).split())}` |" for record in RECORDS]
+    return "\n".join(lines)
+
+
+def _alert_cases(alert: Alert) -> list[str]:
+    fires = "; ".join(case.says for case in alert.cases if case.labels is not None)
+    silent = "; ".join(case.says for case in alert.cases if case.labels is None)
+    return [f"- `{alert.name}` fires: {fires}." + (f" Silent: {silent}." if silent else "")]
 
 
 def commands() -> str:

@@ -209,7 +209,7 @@ class Backend:
         """A connection per thread of the pool."""
         reader = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.reader = self._store.reader()
+            reader = self._local.reader = self._store.reader(lambda: self._metrics.inc("mainstay_store_errors_total", operation="read"))
         return reader
 
     def runs(self, job: str | None, limit: int) -> list[Json]:

@@ -176,7 +176,7 @@ def _export_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "write alert rules with their tests, routes, dashboards or a unit, from this config",
         "mainstay export prometheus --output monitoring",
     )
-    export.add_argument("kind", choices=("prometheus", "alertmanager", "systemd"), help="for which program")
+    export.add_argument("kind", choices=("prometheus", "alertmanager", "grafana", "systemd"), help="for which program")
     export.add_argument(
         "--output", metavar="DIR", default="monitoring", help="the folder to write to (default monitoring); files of other hands stay"
     )
@@ -187,6 +187,18 @@ def _export_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
     export.add_argument("--runbook-url", metavar="URL", help="the folder of the runbooks; each alert links to URL/NAME.md")
     export.add_argument("--webhook", metavar="URL", help="of alertmanager: where alerts of every severity are posted")
     export.add_argument("--deadman", metavar="URL", help="of alertmanager: what is called once a minute while the whole way works")
+    export.add_argument(
+        "--prometheus",
+        metavar="URL",
+        default="http://127.0.0.1:9090",
+        help="of grafana: where it reaches Prometheus (default http://127.0.0.1:9090)",
+    )
+    export.add_argument(
+        "--datasource-uid",
+        metavar="UID",
+        default="mainstay-prometheus",
+        help="of grafana: the data source of the alert rules (default mainstay-prometheus)",
+    )
 
 
 def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -39,6 +39,8 @@ from supervisor.core.events import (
     Reconfigured,
     ShutdownAsked,
     SummariesDue,
+    Verb,
+    Wish,
 )
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
 from supervisor.core.records import Notification
@@ -82,12 +84,13 @@ class Live:
     output_told: int = 0
     dropped_told: int = 0
     cpu_told_s: float = 0.0
-    saved: tuple[float, ...] = (0, 0, 0.0)
+    records_told: int = 0
+    saved: tuple[float, ...] = (0, 0, 0.0, 0)
 
     @property
     def told(self) -> tuple[float, ...]:
         """What the counters hold of it."""
-        return (self.output_told, self.dropped_told, self.cpu_told_s)
+        return (self.output_told, self.dropped_told, self.cpu_told_s, self.records_told)
 
 
 Witness = Callable[[str, Mono, object], None]
@@ -571,6 +574,7 @@ class Daemon:
         with self._guarded("counting", **facts):
             self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
             self._count_cpu(live, evidence.exit.cpu_s)
+            self._count_records(live, evidence.records or 0)
         self._take_job_metrics(live.job, live.run, ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
@@ -608,9 +612,16 @@ class Daemon:
     def _remembered(self, key: str, job: str) -> Live:
         """An attempt that an earlier brain started, with how far that one had counted it."""
         run, attempt = wire.split_key(key)
-        output, dropped, cpu_s = (self._restored.get((TOLD, f"{key} {what}"), 0.0) for what in _TOLD)
+        output, dropped, cpu_s, records = (self._restored.get((TOLD, f"{key} {what}"), 0.0) for what in _TOLD)
         live = Live(
-            job, run, attempt, self.state.jobs[job].started_as(run), output_told=int(output), dropped_told=int(dropped), cpu_told_s=cpu_s
+            job,
+            run,
+            attempt,
+            self.state.jobs[job].started_as(run),
+            output_told=int(output),
+            dropped_told=int(dropped),
+            cpu_told_s=cpu_s,
+            records_told=int(records),
         )
         live.saved = live.told
         return live
@@ -625,6 +636,12 @@ class Daemon:
         if used_s > live.cpu_told_s:
             self._metrics.inc("mainstay_job_cpu_seconds_total", used_s - live.cpu_told_s, job_name=live.job)
             live.cpu_told_s = used_s
+
+    def _count_records(self, live: Live, finished: int) -> None:
+        """Records since the last count; a service never ends to be counted then."""
+        if finished > live.records_told:
+            self._metrics.inc("mainstay_job_records_total", finished - live.records_told, job_name=live.job, result="processed")
+            live.records_told = finished
 
     def _adopt(self, hello: wire.Message) -> None:
         """The attempts that live on: watch them as if nothing had happened. Their limits count from their own start."""
@@ -691,7 +708,14 @@ class Daemon:
 
     def wish(self, event: Event) -> Answer:
         """In the loop: an operator's event and its answer."""
-        return self._step(event) or Answer(ok=True, text="done")
+        restarted = event.job if isinstance(event, Wish) and event.verb is Verb.RESTART and self._runs(event.job) else None
+        answer = self._step(event) or Answer(ok=True, text="done")
+        if restarted is not None and answer.ok:
+            self._metrics.inc("mainstay_job_restarts_total", job_name=restarted, reason="request")
+        return answer
+
+    def _runs(self, job: str) -> bool:
+        return job in self.state.jobs and bool(self.state.jobs[job].memo.runs)
 
     def _on_wake(self) -> None:
         try:
@@ -796,6 +820,7 @@ class Daemon:
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:
                     self._count_cpu(live, subject.watched.last.cpu_s)
+                    self._count_records(live, subject.records)
             self._save_counters()
         if now.mono - self._hourly_at >= HOUR_S:
             self._hourly_at = now.mono
@@ -892,24 +917,27 @@ class Daemon:
             live, last = self._live.get(key), subject.watched.last
             if live is None or last is None:
                 continue
-            sums = memory.setdefault(live.job, [0.0, 0.0, 0.0])
+            sums = memory.setdefault(live.job, [0.0, 0.0, 0.0, 0.0])
             sums[0] += last.memory_bytes
             sums[1] += last.processes
             sums[2] = max(sums[2], last.depth if last.recursion_limit is not None else -1)
+            sums[3] = max(sums[3], subject.watched.memory_peak_bytes)
             if subject.heartbeat is not None:
                 at = now.wall.timestamp() - (now.mono - subject.heartbeat)
                 self._metrics.set("mainstay_job_heartbeat_timestamp_seconds", at, job_name=live.job)
         for name in tuple(self.state.jobs):
-            resident, processes, depth = memory.get(name, [0.0, 0.0, -1])
+            resident, processes, depth, peak = memory.get(name, [0.0, 0.0, -1, 0.0])
             self._metrics.set("mainstay_job_memory_bytes", resident, job_name=name)
             self._metrics.set("mainstay_job_processes", processes, job_name=name)
+            if peak:
+                self._metrics.set("mainstay_job_memory_peak_bytes", peak, job_name=name)
             if depth >= 0:
                 self._metrics.set("mainstay_job_stack_depth_frames", depth, job_name=name)
             else:
                 self._metrics.clear("mainstay_job_stack_depth_frames", job_name=name)
 
 
-_TOLD: Final = ("output", "dropped", "cpu")
+_TOLD: Final = ("output", "dropped", "cpu", "records")
 
 
 def _wall(unix: float) -> Wall:

@@ -132,8 +132,6 @@ class Teller:
             kind = verdict.cycle.kind.value if verdict.cycle is not None else "frames"
             metrics.inc("mainstay_job_recursion_detected_total", job_name=name, kind=kind)
         metrics.set("mainstay_job_memory_peak_bytes", facts.memory_peak_bytes, job_name=name)
-        if facts.records is not None:
-            metrics.inc("mainstay_job_records_total", facts.records, job_name=name, result="processed")
 
     def _run_ended(self, action: TellRunEnded) -> None:
         row = action.row
@@ -176,6 +174,8 @@ class Teller:
             "mainstay_job_last_failure_timestamp_seconds": memo.last_failure_at,
             "mainstay_job_last_end_timestamp_seconds": memo.last.ended_at if memo.last else None,
         }
+        if memo.last is not None and not memo.runs:  # a new brain has seen no attempt of it yet
+            metrics.set("mainstay_job_memory_peak_bytes", memo.last.memory_peak_bytes, job_name=name)
         for metric, moment in moments.items():
             if moment is None:
                 metrics.clear(metric, job_name=name)

@@ -60,6 +60,7 @@ class Subject:
     heartbeat: float | None = None  # CLOCK_MONOTONIC seconds of the job's last sign of life
     record: tuple[str | None, int] = (None, 0)
     record_at: float | None = None  # since when that record is seen in work
+    records: int = 0  # finished, as its page last said
     glimpses: tuple[study.Glimpse, ...] = ()
     asked: bool = False  # the guard, for want of an eye
     pids: set[int] = field(default_factory=set)  # of the processes that were seen in its tree
@@ -262,7 +263,7 @@ class Watch:
             return subject.output_bytes
         if (page.record_in_work, page.seq) != subject.record:
             subject.record, subject.record_at = (page.record_in_work, page.seq), now
-        subject.heartbeat = page.heartbeat_mono
+        subject.heartbeat, subject.records = page.heartbeat_mono, page.records
         return page.pulse
 
     def _soft(self, subject: Subject) -> None:

@@ -197,7 +197,7 @@ _JOB = (
         "mainstay_job_restarts_total",
         _COUNTER,
         Scope.JOB,
-        "Attempts after the first of a run, by the outcome of the attempt before or because a person asked.",
+        "Attempts after the first of a run, by the outcome of the attempt before; and restarts that a person asked for (request).",
         (_closed("reason", RESTART_REASONS),),
     ),
     Declaration(

@@ -97,13 +97,17 @@ class Pace:
 class Options:
     """What the person who exports may choose. ``selector`` finds Mainstay's targets; ``runbook_url`` is the folder of the runbooks.
 
-    ``webhook`` and ``deadman`` are where Alertmanager posts all alerts, and the watchdog alone.
+    ``webhook`` and ``deadman`` are where Alertmanager posts all alerts, and the watchdog alone. ``prometheus``: its
+    URL as Grafana sees it; ``datasource``: the uid of that data source; ``dashboards``: where on Grafana's host the dashboards are put.
     """
 
     selector: str = 'job="mainstay"'
     runbook_url: str = RUNBOOKS
     webhook: str | None = None
     deadman: str | None = None
+    prometheus: str = "http://127.0.0.1:9090"
+    datasource: str = "mainstay-prometheus"
+    dashboards: str = "/var/lib/grafana/dashboards/mainstay"
     pace: Pace = field(default_factory=Pace)
 
     def runbook(self, alert: Alert) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from supervisor.config.load import find_config, load
 from supervisor.core.settings import Config, EmailReceiver
 from supervisor.core.units import quoted
-from supervisor.export import alertmanager, files, prometheus, systemd
+from supervisor.export import alertmanager, files, grafana, prometheus, systemd
 from supervisor.export.definition import RUNBOOKS, Options, check_selector, target_labels
 
 _URL: Final = re.compile(r"(https?://[^\s\"'<>\\]+|file:///[^\s\"'<>\\]*)")
@@ -24,6 +24,7 @@ def made(kind: str, config: Config, options: Options) -> Mapping[str, str]:
 _KINDS: Final[Mapping[str, Callable[[Config, Options], Mapping[str, str]]]] = {
     "prometheus": lambda config, options: prometheus.files(config.settings, options),
     "alertmanager": lambda config, options: alertmanager.files(config, options.webhook, options.deadman),
+    "grafana": lambda _config, options: grafana.files(options),
     "systemd": lambda config, _options: systemd.files(config),
 }
 KINDS: Final = tuple(_KINDS)
@@ -36,12 +37,17 @@ def run(asked: argparse.Namespace) -> int:
     except ValueError as err:
         sys.stderr.write(f"mainstay export: --selector: {err}\n")
         return 2
-    for option, url in (("--webhook", asked.webhook), ("--deadman", asked.deadman), ("--runbook-url", asked.runbook_url)):
+    for option, url in (
+        ("--webhook", asked.webhook),
+        ("--deadman", asked.deadman),
+        ("--runbook-url", asked.runbook_url),
+        ("--prometheus", asked.prometheus),
+    ):
         if url is not None and not _URL.fullmatch(url):
             sys.stderr.write(f"mainstay export: {option}: {quoted(url)} is no URL; write e.g. https://example.org/path\n")
             return 2
     config = load(find_config(asked.config))
-    options = Options(selector, asked.runbook_url or RUNBOOKS, asked.webhook, asked.deadman)
+    options = Options(selector, asked.runbook_url or RUNBOOKS, asked.webhook, asked.deadman, asked.prometheus, asked.datasource_uid)
     result = made(asked.kind, config, options)
     for note in _notes(asked.kind, config, options):
         sys.stderr.write(f"mainstay export: {note}\n")

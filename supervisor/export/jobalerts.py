@@ -171,7 +171,7 @@ JOB_ALERTS: Final = (
         Severity.WARNING,
         "A job was ended by one of its limits",
         "{job_name} on {instance} went over its {limit} limit and was ended. `mainstay why {job_name}` has the evidence.",
-        panel=(DASHBOARD, 2),
+        panel=(DASHBOARD, 7),
         cases=(
             Case(
                 "the first kill after the start: the counter stood at 0",
@@ -293,7 +293,7 @@ unless {JOIN} ({_OFF})""",
         Severity.WARNING,
         "A job missed fire times",
         "About {value:count} fire times of {job_name} on {instance} did not run ({reason}). `mainstay runs {job_name}` lists them.",
-        panel=(DASHBOARD, 5),
+        panel=(DASHBOARD, 12),
         cases=(
             Case(
                 "the run before was still going",
@@ -304,6 +304,37 @@ unless {JOIN} ({_OFF})""",
             ),
             Case("an operator paused it", {'mainstay_job_slots_missed_total{job_name="nightly",reason="paused"}': "0+1x20"}, "15m"),
             Case("missed long ago", {'mainstay_job_slots_missed_total{job_name="nightly",reason="overlap"}': "0x3 2x40"}, "40m"),
+        ),
+    ),
+    Alert(
+        "MainstayJobRecordsQuarantined",
+        "mainstay_job_quarantined_records{} > 0",
+        Severity.WARNING,
+        "Records of a job are set aside",
+        "Records that killed {job_name} on {instance} are set aside and left out: {value:count}. `mainstay quarantine {job_name} --list` shows them.",
+        keep=BRIDGE,
+        panel=(DASHBOARD, 10),
+        cases=(
+            Case("one record was set aside", {'mainstay_job_quarantined_records{job_name="nightly"}': "0x3 1x20"}, "5m", _NIGHTLY, "1"),
+            Case("it was released, and the bridge is over", {'mainstay_job_quarantined_records{job_name="nightly"}': "1x3 0x20"}, "10m"),
+        ),
+    ),
+    Alert(
+        "MainstayJobDrillFailed",
+        "mainstay_drill_passed{} == 0",
+        Severity.WARNING,
+        "A drill found a broken link",
+        "The last drill of {job_name} on {instance} with the fault {fault} did not hold in every link. `mainstay drill {job_name} --last` says in which.",
+        keep=BRIDGE,
+        panel=(DASHBOARD, 15),
+        cases=(
+            Case(
+                "its alert did not arrive",
+                {'mainstay_drill_passed{job_name="nightly",fault="memory"}': "1x3 0x20"},
+                "5m",
+                {**_NIGHTLY, "fault": "memory"},
+            ),
+            Case("every link held", {'mainstay_drill_passed{job_name="nightly",fault="memory"}': "1x20"}, "5m"),
         ),
     ),
     Alert(

@@ -733,3 +733,15 @@ def test_a_service_keeps_the_attempt_that_a_record_in_quarantine_speaks_of(store
     store.apply([QuarantinedRecord("nightly", "u7", T0, 1, 2, Outcome.CRASHED, "ab12", "it died")])
     store.prune(T0 - timedelta(days=90))
     assert [one.attempt for one in store.attempts(1)] == [2, *range(31, 81)]
+
+
+def test_whoever_counts_failed_reads_hears_of_each(tmp_path):
+    store = Store.open(str(tmp_path), now=T0)
+    heard = []
+    with store.reader(lambda: heard.append(1)) as reader:
+        assert reader.runs(None, 10) == []
+        os.rename(tmp_path / "history.db", tmp_path / "elsewhere.db")
+        with pytest.raises(StoreError):
+            reader.runs(None, 10)
+    store.close()
+    assert heard == [1]

@@ -15,6 +15,7 @@ from supervisor.config.schema import JOB, RECEIVERS, SUPERVISOR, ScheduleKind
 from supervisor.config.shape import Shape
 from supervisor.core import dossier
 from supervisor.core.model import Evidence, Exit, Outcome, State, Verdict
+from supervisor.export.alerts import ALERTS, WATCHDOG
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -41,6 +42,17 @@ def test_every_key_of_the_config_is_in_the_reference(shape, page):
 def test_every_metric_is_in_the_reference(page):
     text = page("metrics.md")
     assert [name for name in TABLE if f"| `{name}` |" not in text] == []
+
+
+def test_every_alert_is_in_the_reference_and_has_a_runbook_with_all_its_parts_and_no_other_has(page, root):
+    text = page("alerts.md")
+    assert [name for name in ALERTS if f"| `{name}` |" not in text] == []
+    assert sorted(path.stem for path in (root / "docs" / "runbooks").glob("*.md")) == sorted(ALERTS)
+    for name, alert in ALERTS.items():
+        runbook = page(f"runbooks/{name}.md")
+        assert runbook.startswith(f"# {name}\n\n{alert.summary}.\n"), name
+        assert re.findall(r"^## (.+)$", runbook, re.MULTILINE) == ["Meaning", "Impact", "Diagnosis", "Mitigation"], name
+        assert name == WATCHDOG or re.search(r"^    mainstay ", runbook, re.MULTILINE), f"{name} says no command"
 
 
 def test_every_event_in_the_code_is_explained_and_no_other(script, page):

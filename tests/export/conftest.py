@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tools import GENERATIONS, Generation
+from promtools import GENERATIONS, Generation
 
 from supervisor.config.load import load
 from supervisor.core.settings import Config

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from tools import run
+from promtools import run
 
 from supervisor.export import alertmanager
 

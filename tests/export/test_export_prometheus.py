@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from tools import run
+from promtools import run
 
 from supervisor.adapters.metrictable import TABLE
 from supervisor.core.settings import Settings
@@ -22,7 +22,7 @@ from supervisor.export.definition import (
 )
 
 SETTINGS = Settings("/var/lib/mainstay")
-SELECTORS = ['job="mainstay"', 'job="sup",env="prod"', 'job=~"mainstay.*",env!="test"', 'job="a\\"b\\\\c"', 'instance=~"db.+"']
+SELECTORS = ['job="mainstay"', 'job=~"sup.*",env="a\\"b\\\\c",instance!="x"']
 
 
 def write(folder, options):

@@ -132,9 +132,9 @@ class Store(Reads):
         """Keeps a small fact, read with ``meta``."""
         self._write("writing meta", lambda c: c.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, clean(value))))
 
-    def reader(self) -> Reader:
-        """For another thread: reads over a connection of its own, opened at the first question."""
-        return Reader(self.path)
+    def reader(self, on_error: Callable[[], None] | None = None) -> Reader:
+        """For another thread: reads over a connection of its own, opened at the first question. *on_error* hears of each that fails."""
+        return Reader(self.path, on_error)
 
     def outbox(self) -> OutboxQueue:
         """For a courier: the outbox over a connection of its own, opened at the first use, for one thread at a time."""

@@ -9,6 +9,7 @@ from supervisor.adapters.store.connection import Link
 from supervisor.adapters.store.rows import ATTEMPTS, GOOD_RUNS, INCIDENTS, QUARANTINE, RUNS, SLOTS, R, Table, Value, from_micros
 from supervisor.core.model import Incident, Outcome, RunId, Wall
 from supervisor.core.records import AttemptRow, Delivery, NotificationKind, QuarantinedRecord, RunRow, SlotRow
+from supervisor.errors import StoreError
 
 T = TypeVar("T")
 
@@ -122,8 +123,9 @@ class Reads:
 class Reader(Reads):
     """The history for one reading thread, over a read-only connection of its own. Close it, or use it in ``with``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, on_error: Callable[[], None] | None = None) -> None:
         self._link = Link(path, read_only=True)
+        self._on_error = on_error
 
     def __enter__(self) -> Self:
         return self
@@ -135,4 +137,9 @@ class Reader(Reads):
         self._link.close()
 
     def _ask(self, doing: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        return self._link.use(doing, work)
+        try:
+            return self._link.use(doing, work)
+        except StoreError:
+            if self._on_error is not None:
+                self._on_error()
+            raise
