@@ -243,8 +243,8 @@ def test_a_failure_of_ours_shows_no_traceback(served, daemon):
         ("GET", "/api/v1/jobs/nightly/start", 405, "the method does not suit the page"),
         ("POST", "/metrics", 405, "the method does not suit the page"),
         ("DELETE", "/api/v1/jobs/nightly", 405, "the method does not suit the page"),
-        ("POST", "/api/v1/jobs/nightly/__class__", 404, "a job cannot be asked for that"),
-        ("POST", "/api/v1/incidents/7/delete", 404, "an incident cannot be asked for that"),
+        ("POST", "/api/v1/jobs/nightly/__class__", 404, "there is no such page"),
+        ("POST", "/api/v1/incidents/7/delete", 404, "there is no such page"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_words(served, daemon, method, path, status, error):

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from supervisor.adapters.http.answers import Answer, Refusal, json_answer
 from supervisor.adapters.http.backend import Backend
 from supervisor.adapters.http.requests import flag, job_name, job_of, json_body, limit_of, number, takes_gzip, whole
-from supervisor.adapters.http.routes import INCIDENT_VERBS, JOB_VERBS, MAX_ASK_DEADLINE_S, MOST_LINES
+from supervisor.adapters.http.routes import MAX_ASK_DEADLINE_S, MOST_LINES, Route
 from supervisor.adapters.http.streams import PATIENT, Hub
 from supervisor.adapters.http.work import Workers
 
@@ -148,26 +148,20 @@ class Api:
 
     # ------------------------------------------------ changes
 
-    async def ask_job(self, request: Request, query: Query) -> Response:
-        name, verb = job_name(request.path_params["name"]), request.path_params["job_verb"]
-        if verb not in JOB_VERBS:
-            raise Refusal(404, "a job cannot be asked for that", f"ask for one of {', '.join(sorted(JOB_VERBS))}")
-        return await self._ask(request, verb, name, query)
+    async def ask_job(self, request: Request, query: Query, route: Route) -> Response:
+        return await self._ask(request, query, route, job_name(request.path_params["name"]))
 
-    async def ask_incident(self, request: Request, query: Query) -> Response:
-        incident, verb = number(request.path_params["number"], "an incident", "/api/v1/incidents"), request.path_params["incident_verb"]
-        if verb not in INCIDENT_VERBS:
-            raise Refusal(404, "an incident cannot be asked for that", f"ask for one of {', '.join(sorted(INCIDENT_VERBS))}")
-        return await self._ask(request, verb, str(incident), query)
+    async def ask_incident(self, request: Request, query: Query, route: Route) -> Response:
+        return await self._ask(request, query, route, str(number(request.path_params["number"], "an incident", "/api/v1/incidents")))
 
-    async def reload(self, request: Request, query: Query) -> Response:
-        return await self._ask(request, "reload", "", query, plan=flag(query, "plan"))
+    async def reload(self, request: Request, query: Query, route: Route) -> Response:
+        return await self._ask(request, query, route, "", plan=flag(query, "plan"))
 
-    async def _ask(self, request: Request, verb: str, target: str, query: Query, **more: Any) -> Response:
+    async def _ask(self, request: Request, query: Query, route: Route, target: str, **more: Any) -> Response:
         timeout_s = float(whole(query, "timeout", least=1, most=MAX_ASK_DEADLINE_S) or ASK_DEADLINE_S)
-        arguments = await json_body(request) | more
+        arguments = await json_body(request, route) | more
         request.scope[PATIENT] = True
-        status, body = await self._workers.ask(timeout_s, self._backend.ask, verb, target, arguments, timeout_s)
+        status, body = await self._workers.ask(timeout_s, self._backend.ask, route.verb, target, arguments, timeout_s)
         return json_answer(body if status < 400 else {"mend": "", **body}, status)
 
 

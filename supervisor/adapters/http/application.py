@@ -59,10 +59,15 @@ class Application:
                 return await self._pages().show(route, request)
 
             return page
-        handler = getattr(self._api, route.name)
+        handler = getattr(self._api, route.asks or route.name)
+
+        async def work(request: Request) -> Response:
+            query = query_of(request, route) if route.path.startswith("/api/") else {}
+            response: Response = await (handler(request, query, route) if route.changes else handler(request, query))
+            return response
 
         async def answer(request: Request) -> Response:
-            return await handle(request, lambda: handler(request, query_of(request, route) if route.path.startswith("/api/") else {}))
+            return await handle(request, lambda: work(request))
 
         return answer
 

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supervisor.adapters.http.answers import Answer, refused
 from supervisor.adapters.http.door import ACTS, LOCAL_HOSTS, WHO, Door, host_name
-from supervisor.adapters.http.requests import media_type
+from supervisor.adapters.http.requests import STRICT
 
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -45,6 +45,7 @@ class Gate:
         headers = request.headers
         if "transfer-encoding" in headers and "content-length" in headers:
             return refused(400, "the request has both a Content-Length and a Transfer-Encoding", "send one of them")
+        request.scope[STRICT] = self._door is not None
         if self._door is None:
             request.scope[ACTS], request.scope[WHO] = True, "the unix socket"
         else:
@@ -72,6 +73,4 @@ class Gate:
             return foreign  # somebody forwards a port to the socket: then no name but ours may come
         if (origin is not None and origin != f"{request.scope['scheme']}://{host}") or site not in (None, "same-origin"):
             return foreign
-        if self._door is not None and request.url.path.startswith("/api/") and media_type(request) != "application/json":
-            return refused(415, "the body is not declared as JSON", "send Content-Type: application/json")
         return None

@@ -54,9 +54,18 @@ def _operation(route: Route) -> Json:
         "parameters": [*(_parameter(one, "path") for one in route.in_path), *(_parameter(one, "query") for one in route.query)],
         "responses": answers,
     }
-    if route.body:
-        operation["requestBody"] = {"required": False, "content": {"application/json": {"schema": of(route.body)}}}
+    if route.changes:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _body(route)}}}
     return operation
+
+
+def _body(route: Route) -> Json:
+    return {
+        "type": "object",
+        "properties": {one.name: {**one.schema, "description": one.words} for one in route.body},
+        "required": [one.name for one in route.body if one.required],
+        "additionalProperties": False,
+    }
 
 
 def _content(route: Route) -> Json:

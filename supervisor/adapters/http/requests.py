@@ -13,6 +13,8 @@ from supervisor.adapters.http.routes import MOST_ROWS, Route
 
 MAX_BODY_BYTES = 1024 * 1024  # what is read of any body; what is taken is shorter
 MAX_JSON_BYTES = 64 * 1024
+STRICT = "mainstay.strict"  # in the ASGI scope: an empty body has to be declared as JSON too, which no form of a foreign page can
+MOST_TEXT = 1000  # characters of a field
 MAX_FORM_BYTES = 4 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -88,13 +90,30 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """The JSON object in the body; an empty body is an empty object."""
+async def json_body(request: Request, route: Route) -> dict[str, str]:
+    """The JSON object in the body, its fields known to *route* and of their kind; an empty body is an empty object."""
+    value = await _json_object(request)
+    known = {param.name: param for param in route.body}
+    for name, item in value.items():
+        if name not in known:
+            raise Refusal(400, "a field of the body is not known here", f"known are: {', '.join(known) or 'none'}")
+        allowed = known[name].schema.get("enum")
+        if not isinstance(item, str) or (allowed and item not in allowed) or len(item) > MOST_TEXT:
+            raise Refusal(400, f"{name} is not what it can be", f"write {' or '.join(allowed) if allowed else 'a short text'}")
+    missing = [name for name, param in known.items() if param.required and name not in value]
+    if missing:
+        raise Refusal(400, f"the body has no {missing[0]}", f"send {', '.join(missing)}")
+    return value
+
+
+async def _json_object(request: Request) -> dict[str, Any]:
     raw = await _body(request, MAX_JSON_BYTES, "send a short JSON object")
-    if not raw:
+    if not raw and not request.scope.get(STRICT):
         return {}
     if media_type(request) != "application/json":
         raise Refusal(415, "the body is not declared as JSON", "send Content-Type: application/json")
+    if not raw:
+        return {}
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as err:

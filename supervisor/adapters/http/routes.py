@@ -7,11 +7,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from supervisor.core.model import Fault
+
 Json = dict[str, Any]
 
-JOB_VERBS: Final = ("start", "stop", "restart", "trigger", "pause", "resume", "silence", "unsilence", "drill", "release")
+_JOB_VERBS: Final = {
+    "start": "Starts the job, a parked or stopped one too, and lets it go by its schedule again.",
+    "stop": "Stops the job and keeps it stopped. The answer comes before its end: see `runs` of the job.",
+    "restart": "Stops the job if it runs, and starts it again.",
+    "trigger": "Runs the job once, now.",
+    "pause": "Leaves its fire times out until it is resumed.",
+    "resume": "Ends a pause.",
+    "silence": "Holds its alerts back for a time.",
+    "unsilence": "Ends its silences.",
+    "drill": "Injects a fault into a stand-in of the job; see `drills`.",
+    "release": "Takes a record out of quarantine.",
+}
+_INCIDENT_VERBS: Final = {"ack": "Somebody is on it: no more reminders.", "resolve": "Closes the incident."}
+JOB_VERBS: Final = tuple(_JOB_VERBS)
+INCIDENT_VERBS: Final = tuple(_INCIDENT_VERBS)
 BUTTON_VERBS: Final = JOB_VERBS[:6]  # those that the status page has buttons for
-INCIDENT_VERBS: Final = ("ack", "resolve")
 MOST_ROWS: Final = 1000
 MOST_LINES: Final = 100_000
 MOST_NUMBER: Final = 2**62
@@ -28,16 +43,19 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter of a path or query; *schema* is JSON Schema."""
+    """One parameter of a path, a query or a body; *schema* is JSON Schema."""
 
     name: str
     words: str
     schema: Json
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One thing to ask for. *name* is the handler's; *shape* names what a good answer looks like (``shapes``), or is its media type."""
+    """One thing to ask for. *name* is the handler's, or *asks* is: several routes may share one. *shape* names what a good answer looks like
+    (``shapes``), or is its media type. *body*: the fields of the JSON object that goes along.
+    """
 
     method: str
     path: str
@@ -45,9 +63,15 @@ class Route:
     words: str
     shape: str = "text/html"
     query: tuple[Param, ...] = ()
-    body: str | None = None
+    body: tuple[Param, ...] = ()
     refusals: tuple[int, ...] = ()
     kind: Kind = Kind.API
+    asks: str = ""
+
+    @property
+    def verb(self) -> str:
+        """The last word of its path: what is asked for."""
+        return self.path.rpartition("/")[2]
 
     @property
     def changes(self) -> bool:
@@ -71,7 +95,6 @@ _PATH: Final = {
     "number": Param("number", "The incident or drill.", _whole(0, 10**18 - 1)),
     "run": Param("run", "The run.", _whole(0, 10**18 - 1)),
     "button": Param("button", "What is asked of the job.", {"type": "string", "enum": list(BUTTON_VERBS)}),
-    "job_verb": Param("job_verb", "What is asked of the job.", {"type": "string", "enum": list(JOB_VERBS)}),
     "incident_verb": Param("incident_verb", "What is asked of the incident.", {"type": "string", "enum": list(INCIDENT_VERBS)}),
     "asset": Param("asset", "A file of the status page.", {"type": "string"}),
 }
@@ -80,6 +103,26 @@ _LIMIT = Param("limit", "At most so many, newest first; 50 if not given.", _whol
 _RUN = Param("run", "Of this run; the latest if not given.", _whole(0, MOST_NUMBER))
 _ATTEMPT = Param("attempt", "Of this attempt; the latest if not given.", _whole(0, MOST_NUMBER))
 _TIMEOUT = Param("timeout", "Seconds to wait for the answer; 60 if not given.", _whole(1, MAX_ASK_DEADLINE_S))
+_W, _D, _H, _M, _S = (f"[1-9][0-9]{{0,{more}}}{unit}" for more, unit in ((1, "w"), (2, "d"), (3, "h"), (3, "m"), (3, "s")))
+_DURATION: Final = {  # what is taken is more (core.units.parse_duration); this is what to write
+    "type": "string",
+    "pattern": f"^({_W}|({_W})?{_D}|({_W})?({_D})?{_H}|({_W})?({_D})?({_H})?{_M}|({_W})?({_D})?({_H})?({_M})?{_S})$",
+}
+_TEXT: Final = {"type": "string", "maxLength": 1000}
+_BODIES: Final = {
+    "pause": (Param("for", "End the pause by itself after so long, e.g. 1h30m.", _DURATION),),
+    "silence": (Param("for", "How long, e.g. 2h.", _DURATION, required=True), Param("comment", "Why.", _TEXT)),
+    "release": (Param("key", "Which record.", {"type": "string", "maxLength": 255}, required=True), Param("because", "Why.", _TEXT)),
+    "drill": (
+        Param("fault", "What is injected.", {"type": "string", "enum": [fault.value for fault in Fault]}, required=True),
+        Param("cap", "How long it may take at most.", _DURATION),
+        Param(
+            "prometheus",
+            "The address of a Prometheus that is asked for its rule.",
+            {"type": "string", "pattern": "^http://[a-z]{1,20}(:[1-9][0-9]{0,3})?$"},
+        ),
+    ),
+}
 _DONE = Param("done", "What was just asked for, to say so.", {"type": "string", "enum": [*JOB_VERBS, *INCIDENT_VERBS]})
 
 TABLE: Final = (
@@ -134,10 +177,18 @@ TABLE: Final = (
         refusals=(404,),
     ),
     Route("GET", "/api/v1/drills/{number}", "drill", "One drill of this life of the brain, as it stands.", "Drill", refusals=(404,)),
-    Route("GET", "/api/v1/runs", "runs", "Runs, newest first.", "Runs", (_JOB, _LIMIT)),
+    Route("GET", "/api/v1/runs", "runs", "Runs, newest first.", "Runs", (_JOB, _LIMIT), refusals=(404,)),
     Route("GET", "/api/v1/runs/{run}", "run", "One run that has ended or is alive.", "Run", refusals=(404,)),
     Route("GET", "/api/v1/runs/{run}/dossier", "dossier", "What is known of how that run ended.", "Report", refusals=(404,)),
-    Route("GET", "/api/v1/slots", "slots", "Due fire times of one job and what became of them, newest first.", "Slots", (_JOB, _LIMIT)),
+    Route(
+        "GET",
+        "/api/v1/slots",
+        "slots",
+        "Due fire times of one job and what became of them, newest first.",
+        "Slots",
+        (_JOB, _LIMIT),
+        refusals=(404,),
+    ),
     Route(
         "GET",
         "/api/v1/why",
@@ -163,28 +214,35 @@ TABLE: Final = (
         "Changes as they happen, as server-sent events: `job` (a Job), `gone`, `incident`, `end`.",
         "text/event-stream",
         (_JOB,),
-        refusals=(503,),
+        refusals=(404,),
         kind=Kind.STREAM,
     ),
-    Route(
-        "POST",
-        "/api/v1/jobs/{name}/{job_verb}",
-        "ask_job",
-        "Asks something of a job and waits for the answer, not for the job.",
-        "Done",
-        (_TIMEOUT,),
-        body="Asked",
-        refusals=(404, 409, 503),
+    *(
+        Route(
+            "POST",
+            f"/api/v1/jobs/{{name}}/{verb}",
+            f"{verb}_job",
+            words,
+            "Drill" if verb == "drill" else "Done",
+            (_TIMEOUT,),
+            _BODIES.get(verb, ()),
+            refusals=(404, 409),
+            asks="ask_job",
+        )
+        for verb, words in _JOB_VERBS.items()
     ),
-    Route(
-        "POST",
-        "/api/v1/incidents/{number}/{incident_verb}",
-        "ask_incident",
-        "Acknowledges an incident or closes it.",
-        "Done",
-        (_TIMEOUT,),
-        body="Asked",
-        refusals=(404, 503),
+    *(
+        Route(
+            "POST",
+            f"/api/v1/incidents/{{number}}/{verb}",
+            f"{verb}_incident",
+            words,
+            "Done",
+            (_TIMEOUT,),
+            refusals=(404,),
+            asks="ask_incident",
+        )
+        for verb, words in _INCIDENT_VERBS.items()
     ),
     Route(
         "POST",
@@ -193,8 +251,7 @@ TABLE: Final = (
         "Takes the config anew, whole or not at all.",
         "Done",
         (Param("plan", "Only say what would change.", _FLAG), _TIMEOUT),
-        body="Asked",
-        refusals=(422, 503),
+        refusals=(422,),
     ),
     Route(
         "GET",
@@ -219,13 +276,12 @@ TABLE: Final = (
         refusals=(404,),
         kind=Kind.PAGE,
     ),
-    Route("POST", "/jobs/{name}/{button}", "form_job", "The buttons of a job's page.", body="Form", refusals=(404, 409), kind=Kind.PAGE),
+    Route("POST", "/jobs/{name}/{button}", "form_job", "The buttons of a job's page.", refusals=(404, 409), kind=Kind.PAGE),
     Route(
         "POST",
         "/incidents/{number}/{incident_verb}",
         "form_incident",
         "The buttons of an incident's page.",
-        body="Form",
         refusals=(404,),
         kind=Kind.PAGE,
     ),

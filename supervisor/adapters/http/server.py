@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 16 * 1024
+ACCEPT_AT_ONCE = 8  # asyncio accepts so many before it reads from any: in a storm a request must be read before the storm pushes it out
+BACKLOG = 1024
 GRACE_S = 1.0  # for answers under way when we stop
 STOP_DEADLINE_S = 10.0
 
@@ -171,7 +173,9 @@ class _Server(Server):
         """In place of uvicorn's: each connection gets the TLS that is in force when it comes."""
         await self.lifespan.startup()
         loop = asyncio.get_running_loop()
-        self.servers = [await loop.create_server(self._connection, sock=sock, backlog=self.config.backlog) for sock in sockets or []]
+        self.servers = [await loop.create_server(self._connection, sock=sock, backlog=ACCEPT_AT_ONCE) for sock in sockets or []]
+        for sock in sockets or []:
+            sock.listen(BACKLOG)  # in the kernel there is room for more
         self.started = True
         self.listening.set()
 

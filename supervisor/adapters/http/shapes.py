@@ -251,20 +251,4 @@ SHAPES: Final[dict[str, Json]] = {
     "Quarantine": _object({"job": _TEXT, "records": _list(_object(_QUARANTINED, optional=("report",)))}),
     "Drill": {"type": "object"},
     "Drills": _object({"drills": _list({"type": "object"})}),
-    "Asked": {
-        "type": "object",
-        "properties": {
-            "for": {
-                "type": "string",
-                "pattern": "^([1-9][0-9]{0,3}(s|m|h|d))+$",
-                "description": "Of a pause or silence: how long, e.g. 1h30m.",
-            },
-            "comment": {"type": "string", "description": "Of a silence: why."},
-            "key": {"type": "string", "description": "Of a release: which record comes out of quarantine."},
-            "because": {"type": "string", "description": "Of a release: why."},
-            "fault": {"type": "string", "description": "Of a drill: recursion, memory, hang, crash, exit, stall or silence."},
-            "cap": {"type": "string", "description": "Of a drill: how long at most."},
-            "prometheus": {"type": "string", "description": "Of a drill: the address of a Prometheus to ask for its rule."},
-        },
-    },
 }

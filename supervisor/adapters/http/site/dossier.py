@@ -250,9 +250,9 @@ def _exception(error: Json | None) -> Html:
     if not error:
         return NOTHING
     return html(
-        "<section><h2>Exception</h2><p><b>{type}</b>: {message}</p><details><summary>{n} frames</summary>{frames}</details></section>",
+        "<section><h2>Exception</h2><p><b>{type}</b>{message}</p><details><summary>{n} frames</summary>{frames}</details></section>",
         type=error.get("type"),
-        message=clean(str(error.get("message") or ""), 500),
+        message=clean(f": {error['message']}", 500) if error.get("message") else "",
         n=len(error.get("frames") or []),
         frames=_frames((error.get("frames") or [])[::-1]),
     )
