@@ -167,6 +167,7 @@ class Backend:
             "depth": measured.get("depth"),
             "failures_in_row": memo.failures_in_row,
             "restarts": len(memo.restarts),
+            "quarantined": len(state.quarantine),
             "last": None
             if memo.last is None
             else {

@@ -62,6 +62,7 @@ def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_
         "MAINSTAY_RUN": "1",
         "MAINSTAY_ATTEMPT": "1",
         "MAINSTAY_PAGE": run_dir + "/page",
+        "MAINSTAY_PROGRESS": run_dir + "/progress",
     }
     if use_guard:
         environment = arm(environment, run_dir, limits.get("recursion_frames"))

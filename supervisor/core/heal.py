@@ -145,6 +145,11 @@ def host_cause(verdict: Verdict, evidence: Evidence) -> str | None:
     return None
 
 
+def is_refused_start(verdict: Verdict, evidence: Evidence) -> bool:
+    """Whether it never ran because of what the host is out of."""
+    return verdict.outcome is Outcome.LAUNCH_FAILED and host_cause(verdict, evidence) is not None
+
+
 def consider(policy: HealPolicy, course: Course, failure: Failure, *, crowd: int, crowd_then: int = 0, held: int = 0) -> Healing:
     """What is done about *failure*, the next one after those of *course*.
 

@@ -247,7 +247,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     turn.put(run)
     _count_failures(turn, job, verdict, event)
     healing = _consider(turn, run, job, verdict, event)
-    decision = _decide(turn, run, job, verdict, healing)
+    decision = _decide(turn, run, job, verdict, event.evidence, healing)
     healed = _heal(turn, run, verdict, healing, decision)
     will = _will(turn, run, decision, healing)
     did = [*_did(run, event, verdict), *healed]
@@ -259,7 +259,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     wait = decision.after_s if isinstance(decision, restart.Restart) else None
     turn.tell(TellAttemptEnded(job.name, run.id, run.attempt, verdict, event.evidence, wait, decision.reason.value))
     if isinstance(decision, restart.Restart):
-        _back_off(turn, run, verdict, decision, healing, begun=event.followed)
+        _back_off(turn, run, event, verdict, decision, healing)
     else:
         _end_run(turn, run, verdict, decision)
 
@@ -377,7 +377,7 @@ def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded)
     turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at)
 
 
-def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, healing: heal.Healing) -> restart.Decision:
+def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, evidence: Evidence, healing: heal.Healing) -> restart.Decision:
     if run.stop is not None or turn.closing or turn.state.removed:
         return restart.Done(restart.DoneReason.STOPPED)
     memo, policy, step = turn.state.memo, job.restart, healing.step
@@ -392,6 +392,7 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, healing: heal.
         turn.now.mono,
         failures_in_row=memo.failures_in_row,
         free=isinstance(step, SetAside),
+        hosts=heal.is_refused_start(verdict, evidence),
     )
     if isinstance(step, Park) and not isinstance(decision, restart.Park):
         return restart.Park(restart.ParkReason.REPEATS)
@@ -431,9 +432,10 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str
     return changed[0], [f"{word} incident {changed[0].id}{told}"]
 
 
-def _back_off(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Restart, healing: heal.Healing, *, begun: bool) -> None:
-    memo = turn.state.memo
-    if begun or (restart.counts(verdict.outcome) and not isinstance(healing.step, SetAside)):
+def _back_off(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict, decision: restart.Restart, healing: heal.Healing) -> None:
+    memo, begun = turn.state.memo, event.followed
+    is_own = restart.counts(verdict.outcome) and not heal.is_refused_start(verdict, event.evidence)
+    if begun or (is_own and not isinstance(healing.step, SetAside)):
         window = turn.state.job_of(run.id).restart.budget.within_s
         recent = tuple(at for at in memo.restarts if turn.now.mono - at <= window)
         turn.state = turn.state.remember(restarts=(*recent, turn.now.mono))
@@ -516,7 +518,7 @@ def _will(turn: Turn, run: LiveRun, decision: restart.Decision, healing: heal.He
         if isinstance(healing.step, RunCommand):
             program = clean(healing.step.argv[0], heal.KEY_SHOWN)
             return [f"run {program} as attempt {run.attempt + 1}, then start attempt {run.attempt + 2}"]
-        without = ", without that record" if isinstance(healing.step, SetAside) else ""
+        without = f", without that record (`mainstay quarantine {name}`)" if isinstance(healing.step, SetAside) else ""
         return [f"start attempt {run.attempt + 1} in {format_duration(round(decision.after_s, 1))}{without}"]
     if isinstance(decision, restart.Park):
         return [f"nothing more: the job is parked ({decision.reason.value}) until `mainstay start {name}`"]

@@ -4,7 +4,7 @@ Which attempts there were, and starting the next one, is the engine's business. 
 
 - every restart decided here counts, whatever the outcome was, except after the outcomes in ``HOST_WIDE``: for those the host is to
   blame and not the job, so they neither count nor park, they only wait (``counts`` says so to whoever keeps the list);
-- ``launch_failed`` counts, though a host out of processes can cause it: the outcome alone does not tell it from a missing file;
+- ``launch_failed`` counts for what the job has wrong (a missing file), not for what the host is out of (processes, memory, descriptors, disk);
 - the restart right after a record was set aside does not count: it begins without what killed the job (see ``core.heal``);
 - a restart that an operator asks for, and the next fire time of a schedule, are not restarts and never counted.
 """
@@ -77,13 +77,14 @@ def decide(
     *,
     failures_in_row: int,
     free: bool = False,
+    hosts: bool = False,
 ) -> Decision:
     """What follows *outcome* of attempt number *attempt*.
 
     *restarts* are the times of the earlier counted restarts of this boot (older than the window does no harm), *failures_in_row* the
     failed attempts up to and with this one since the last that lived ``stable_s`` (0 after a success). A stop is never followed by a
     restart; ``park_on`` goes before everything else. *free*: what killed the job was set aside, so that this restart does not count and waits
-    no longer than the first.
+    no longer than the first. *hosts*: the host would not start it, which neither counts nor parks.
     """
     if outcome is Outcome.STOPPED:
         return Done(DoneReason.STOPPED)
@@ -92,10 +93,11 @@ def decide(
     if (refusal := _refusal(policy, outcome)) is not None:
         return Done(refusal)
     spent = policy.budget.restarts == 0 if free else _in_window(policy, restarts, now) >= policy.budget.restarts
-    if counts(outcome) and spent:
+    own = counts(outcome) and not hosts
+    if own and spent:
         return Park(ParkReason.BUDGET_SPENT)
     wait_s = backoff_s(policy, 1 if free else max(failures_in_row, 1), unit(job, attempt))
-    if not counts(outcome):
+    if not own:
         wait_s = max(wait_s, HOST_WIDE_WAIT_S)
     return Restart(wait_s, outcome)
 

@@ -120,6 +120,7 @@ class FullBackend:
             "depth": None,
             "failures_in_row": 0 if runs else 2,
             "restarts": 1,
+            "quarantined": 0,
             "last": None if runs else last,
             "last_success_at": None,
             "incidents": [] if runs else [7],

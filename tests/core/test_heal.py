@@ -227,6 +227,19 @@ def test_a_poison_record_is_set_aside_at_its_second_death_and_the_next_attempt_i
     assert len(play.memo.restarts) == 1  # the restart without the record is not charged
 
 
+def test_a_start_that_the_host_refuses_costs_no_restart_and_parks_nobody():
+    refused = Play(job(budget=(1, 600)))
+    for n in range(1, 6):
+        refused.at(n * 100).when(ended(1, n, launch_error="cannot fork: Resource temporarily unavailable"), DUE)
+        refused.at(n * 100 + 50).when(DUE)
+    assert (refused.job_state().state.value, refused.memo.restarts, refused.memo.course.times) == ("starting", (), 0)
+    missing = Play(job(budget=(1, 600)))
+    for n in (1, 2):
+        missing.at(n * 100).when(ended(1, n, launch_error="cannot execute 'run': No such file or directory"))
+        missing.at(n * 100 + 50).when(DUE)
+    assert missing.job_state().state.value == "parked"
+
+
 def test_what_a_person_starts_begins_a_new_sequence():
     play = Play(job(manual=True))
     for run in (1, 2, 3):
@@ -279,3 +292,16 @@ def test_where_no_step_may_come_in_none_does(policy, past, following, crowds):
 )
 def test_a_step_may_come_in_where_the_next_failure_could_be_the_one(past, expected):
     assert heal.may_step_in(HealPolicy(), play(HealPolicy(), *map(failure, past))[1]) is expected
+
+
+@given(st.lists(FAILURES, max_size=12))
+def test_a_record_is_only_ever_set_aside_after_two_deaths_running_and_each_step_follows_a_failure_that_was_left_alone(ends):
+    course, before = Course(), ""
+    for end in ends:
+        healing = heal.consider(HealPolicy(), course, end, crowd=1)
+        if healing.step == SetAside():
+            assert end.blamed == before == healing.record
+        if end.host_cause is None:
+            before = end.blamed
+        course = healing.course
+        assert len(course.row) <= heal.ROW_MAX

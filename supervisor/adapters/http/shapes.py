@@ -172,6 +172,7 @@ SHAPES: Final[dict[str, Json]] = {
             "depth": _WHOLE_OR_NULL,
             "failures_in_row": _WHOLE,
             "restarts": _WHOLE,
+            "quarantined": _WHOLE,
             "last": {"anyOf": [_LAST, {"type": "null"}]},
             "last_success_at": _STAMP_OR_NULL,
             "incidents": _list(_WHOLE),
