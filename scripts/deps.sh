@@ -22,7 +22,14 @@ need mmdebstrap mmdebstrap "tests under a real systemd"
 need mkfs.ext4 e2fsprogs "tests under a real systemd"
 need systemd-analyze systemd "tests of the shipped units"
 need php php-cli "tests of a job in PHP"
-[ -z "$missing" ] && exit 0
+need patchelf patchelf "tests of a CPython newer than this machine's"
+newer() { # Pythons that this machine's own packages do not have
+    sh "$(dirname "$0")/newer-python.sh" 3.14
+}
+if [ -z "$missing" ]; then
+    newer
+    exit 0
+fi
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "make: installing$missing"
@@ -50,6 +57,7 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     need prometheus-alertmanager prometheus-alertmanager "tests of alerts through a real Alertmanager"
     need mmdebstrap mmdebstrap "tests under a real systemd"
     need chromedriver chromium-driver "tests of the status page in a real browser"
+    newer
 fi
 if [ -n "$missing" ]; then
     echo "make: these tests will skip:$unable"

@@ -257,7 +257,12 @@ class _Brain:
             places=self.places,
             planner=launcher,
             sampler_for=lambda pid, group, run_dir: Sampler(
-                pid, group, lambda one: Eye(one, cache), lambda one: guard.swallowed(run_dir, one), lambda one: guard.ask(run_dir, one)
+                pid,
+                group,
+                lambda one: Eye(one, cache),
+                lambda one: guard.swallowed(run_dir, one),
+                lambda one: guard.ask(run_dir, one),
+                lambda one: guard.tasks(run_dir, one),
             ),
             gatherer=Gatherer(guard.read_last_words, kernellog.oom_victims, self.trace),
             metrics=self.metrics,

@@ -7,7 +7,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -98,7 +98,9 @@ class OneShot:
 
     def _supervise(self, wake: int, started: Mono) -> tuple[int, float, int]:
         child = self._child
-        sampler = Sampler(child.pid, None, _eye, ask=lambda pid: guard.ask(self._run_dir, pid))
+        sampler = Sampler(
+            child.pid, None, _eye, ask=lambda pid: guard.ask(self._run_dir, pid), tasks=lambda pid: guard.tasks(self._run_dir, pid)
+        )
         self._watch.add(KEY, self._limits, sampler, started, page=self._run_dir + "/page")
         while True:
             readable = [wake, *(stream.pipe for stream in self._streams if stream.is_open and not stream.unsent)]
@@ -250,8 +252,16 @@ class OneShot:
             output=redactor.text(self._tail.decode(errors="surrogateescape")),
             containment={"memory": "poll", "processes": "poll", "kill": "poll"},
         )
-        named = replace(verdict, fingerprint=outcome.fingerprint_of(name, verdict, evidence))
+        named = replace(verdict, fingerprint=outcome.fingerprint_of(_called(self._plan.argv), verdict, evidence))
         return dossier.make_report(occasion, named, evidence, did=did)
+
+
+def _called(argv: Sequence[str]) -> str:
+    """What runs, whichever Python runs it: the same bug has the same name under another release."""
+    name = os.path.basename(argv[0])
+    if not name.startswith("python"):
+        return name
+    return next((os.path.basename(word).removesuffix(".py") for word in argv[1:] if not word.startswith("-")), "python")
 
 
 def _shares_terminal() -> bool:

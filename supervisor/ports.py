@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from supervisor.core.limits import Sample
-from supervisor.core.model import Job, LastWords, Look, Mono, Now, OomVictim, Sender, Waiting, Wall
+from supervisor.core.model import Cycle, Job, LastWords, Look, Mono, Now, OomVictim, Sender, Waiting, Wall
 from supervisor.core.study import Spot
 
 if TYPE_CHECKING:  # `exec` has no history and no time to load its rows
@@ -58,6 +58,7 @@ class Sampler(Protocol):
     def eye(self, pid: int) -> DepthReader: ...
     def arm(self, limit_bytes: int) -> bool: ...
     def ask_guard(self) -> bool: ...
+    def tasks(self) -> Cycle | None: ...
     def close(self) -> None: ...
 
 

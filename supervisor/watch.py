@@ -15,7 +15,7 @@ from typing import Final
 from supervisor import procfs, proctree
 from supervisor.core import limits as rules
 from supervisor.core import study
-from supervisor.core.model import Breach, LimitName, Limits, Look, Mono, Study, Waiting
+from supervisor.core.model import Breach, Cycle, LimitName, Limits, Look, Mono, Study, Waiting
 from supervisor.ports import Clock, Sampler
 from supervisor.progressfile import read_signs
 
@@ -27,6 +27,7 @@ BEAT_S: Final = 0.05  # quiet jobs are looked at in beats
 STRAYS_S: Final = 1.0
 AGAIN_S: Final = 0.5  # until a breach is told again that nobody took up
 PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
+TASKS_S: Final = 0.1  # between two looks at what a guard that was asked has found
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
 PIDS_KEPT: Final = 1024
 PROCESSES_STUDIED: Final = 4
@@ -56,6 +57,9 @@ class Subject:
     due: float = 0.0
     gone: bool = False
     untold: Breach | None = None  # told already, and not taken up
+    asked_for_tasks: bool = False  # its guards, for tasks that start each other
+    tasks: Cycle | None = None
+    tasks_read_at: float = 0.0
     page_read_at: float = 0.0
     heartbeat: float | None = None  # CLOCK_MONOTONIC seconds of the job's last sign of life
     record: tuple[str | None, int] = (None, 0)
@@ -218,7 +222,18 @@ class Watch:
         subject.judged_at = now
         if len(subject.pids) < PIDS_KEPT:
             subject.pids.update(subject.sampler.members())
-        judged = rules.judge(subject.limits, subject.watched, sample, subject.started, now, armed=subject.armed, dmax=dmax, cores=CORES)
+        self._ask(subject, sample)
+        judged = rules.judge(
+            subject.limits,
+            subject.watched,
+            sample,
+            subject.started,
+            now,
+            armed=subject.armed,
+            tasks_run_away=subject.tasks is not None,
+            dmax=dmax,
+            cores=CORES,
+        )
         subject.watched = judged.watched
         for breach in judged.breaches:
             if breach.limit is LimitName.MEMORY_SOFT:
@@ -266,11 +281,20 @@ class Watch:
         subject.heartbeat, subject.records = page.heartbeat_mono, page.records
         return page.pulse
 
+    def _ask(self, subject: Subject, sample: rules.Sample) -> None:
+        """While memory grows: have the job's guards tell whether tasks start each other, and hear what they found."""
+        last = subject.watched.last
+        if rules.asks(last.memory_bytes if last is not None else 0, sample.memory_bytes, subject.limits.memory_bytes):
+            subject.asked_for_tasks = subject.sampler.ask_guard() or subject.asked_for_tasks
+        if subject.asked_for_tasks and subject.tasks is None and sample.at - subject.tasks_read_at >= TASKS_S:
+            subject.tasks_read_at = sample.at
+            subject.tasks = subject.sampler.tasks()
+
     def _soft(self, subject: Subject) -> None:
         """While there is still room: let the next allocations fail in the job itself, and see what it is doing."""
         if subject.can_arm and subject.limits.memory_bytes is not None:
             subject.armed = subject.sampler.arm(subject.limits.memory_bytes)
-        subject.sampler.ask_guard()
+        subject.asked_for_tasks = subject.sampler.ask_guard() or subject.asked_for_tasks
         subject.soft_look = self._see(subject)
 
     def _hard(self, subject: Subject, breach: Breach) -> None:

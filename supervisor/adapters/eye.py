@@ -4,12 +4,14 @@ It decides nothing and never raises: what cannot be seen is said in ``Look.note`
 ``cpython``, naming the cycle that of ``core.cycle``.
 """
 
+import contextlib
 import os
 from enum import StrEnum
 
 from supervisor.adapters.threads import Threads
 from supervisor.core import cycle, waiting
-from supervisor.core.model import Frame, Look, Stack, Waiting
+from supervisor.core.model import Cycle, Frame, Look, Stack, Waiting
+from supervisor.core.prose import is_own
 from supervisor.core.study import Spot
 from supervisor.cpython.reader import Depth, Interpreter, RawFrame, RawStack
 from supervisor.errors import GoneError, LayoutError, NotPythonError, NotYetError
@@ -145,13 +147,24 @@ class Eye:
         partial = sum(not stack.complete and len(stack.frames) < MAX_FRAMES for stack in raw)
         return Look(
             stacks=tuple(_stack(stack) for stack in sorted(raw, key=lambda stack: (stack is not deepest, stack.thread))),
-            cycle=cycle.find_cycle([_level(frame) for frame in deepest.frames], _depth(deepest)),
+            cycle=self._cycle(interpreter, deepest),
             depth=max(_depth(stack) for stack in raw),
             recursion_limit=deepest.limit,
             exception_in_flight=exceptions[0] if exceptions else None,
             waiting=words,
             note=f"{partial} of {len(raw)} stacks changed while they were read and are cut" if partial else "",
         )
+
+    def _cycle(self, interpreter: Interpreter, stack: RawStack) -> Cycle | None:
+        """The cycle of a stack. One that lies in the library alone is told apart by who called into it, at the stack's other end."""
+        levels = [_level(frame) for frame in stack.frames]
+        found = cycle.find_cycle(levels, _depth(stack))
+        if found is None or found.origin is not None or any(is_own(frame) for frame in found.frames):
+            return found
+        outer: list[Frame] = []
+        with contextlib.suppress(LayoutError):  # it ran on meanwhile: then its name is the library's alone
+            outer = [_frame(frame) for frame in interpreter.outermost(stack.thread)]
+        return cycle.find_cycle(levels, _depth(stack), outer)
 
     # ------------------------------------------------------------ the kernel's side
 

@@ -9,18 +9,22 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from supervisor import proctree
 from supervisor.arming import SITE, arm
-from supervisor.core.cycle import find_cycle_in_frames
+from supervisor.core.cycle import Argument, Level, find_cycle
 from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords, MemoryType
+from supervisor.core.taskcycle import Pair, Start, find_task_cycle
 
-__all__ = ["SITE", "arm", "ask", "read_last_words", "swallowed"]
+__all__ = ["SITE", "arm", "ask", "read_last_words", "swallowed", "tasks"]
 
+_T = TypeVar("_T")
 _HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10}) ppid \d{1,10} depth (\d{1,6}) *\n")
 _HELLO_BYTES = 128
+_HEX = re.compile(r"[0-9a-f]{1,16}")
 _CELL_BYTES = 16
 _SWALLOWED_RECURSION, _SWALLOWED_MEMORY, _ASKED, _FINALIZED = 128, 144, 160, 176
 _FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
@@ -28,6 +32,8 @@ _FULL = {"main": 65536, "thread": 131072}
 _SWALLOWS = (196608, 262144)
 _CENSUS = 327680
 _MAX_TYPES = 15
+_TASKS = 41984
+_ARGUMENTS = 393216
 _MAX_RECORD_BYTES = 60000
 _MAX_DUMP_BYTES = 1 << 20
 _MAX_PROCESSES = 320
@@ -35,6 +41,8 @@ _MAX_FRAMES = 512
 _MAX_NAME = 500
 _MAX_MESSAGE = 2000
 _MAX_CHAIN = 8
+_MAX_ARGUMENTS = 24
+_MAX_KINDS = 256
 
 _ENDS_OF_RECURSION = ("RecursionError", "MemoryError", "SystemError")
 
@@ -68,37 +76,37 @@ def read_last_words(report_dir: str, pid: int) -> LastWords:
 
 def swallowed(report_dir: str, pid: int) -> tuple[int, int]:
     """How many RecursionErrors and MemoryErrors the code of the live process *pid* has caught so far (steps of 64 when there are many)."""
-    try:
-        fd = os.open(f"{report_dir}/{pid}.rep", _FLAGS)
-    except OSError:
-        return 0, 0
-    try:
-        if not _is_plain(fd):
-            return 0, 0
-        raw = os.pread(fd, 2 * _CELL_BYTES, _SWALLOWED_RECURSION)
-    except OSError:
-        return 0, 0
-    finally:
-        os.close(fd)
+    raw = _plain(report_dir, pid, lambda fd: os.pread(fd, 2 * _CELL_BYTES, _SWALLOWED_RECURSION)) or b""
     return _number(raw[:_CELL_BYTES]), _number(raw[_CELL_BYTES:])
 
 
 def ask(report_dir: str, pid: int) -> bool:
-    """Ask the guard in the live process *pid* for its main thread's stack and the largest types of its objects; True if there is one to ask.
+    """Ask the guard in the live process *pid* for its main thread's stack and what fills its memory; True if there is one to ask.
 
-    Both are read when it has ended (``read_stacks``, ``LastWords.memory_types``). SIGURG does nothing to a process without a guard.
+    ``tasks`` has its answer some tenths of a second later; the rest is read when it has ended (``read_stacks``, ``LastWords.memory_types``).
+    SIGURG does nothing to a process without a guard.
     """
+    hello = _plain(report_dir, pid, lambda fd: _HELLO.fullmatch(os.pread(fd, _HELLO_BYTES, 0)))
+    return hello is not None and int(hello[2]) == pid and proctree.signal_process(pid, signal.SIGURG)
+
+
+def tasks(report_dir: str, pid: int) -> Cycle | None:
+    """The asyncio tasks that start each other, as the live process *pid* told when it was asked; None if there are none."""
+    return _plain(report_dir, pid, lambda fd: _task_cycle(_record(fd, _TASKS)))
+
+
+def _plain(report_dir: str, pid: int, read: Callable[[int], _T]) -> _T | None:
+    """What *read* makes of the live process's records, None if there are none."""
     try:
         fd = os.open(f"{report_dir}/{pid}.rep", _FLAGS)
     except OSError:
-        return False
+        return None
     try:
-        hello = _HELLO.fullmatch(os.pread(fd, _HELLO_BYTES, 0)) if _is_plain(fd) else None
+        return read(fd) if _is_plain(fd) else None
     except OSError:
-        return False
+        return None
     finally:
         os.close(fd)
-    return hello is not None and int(hello[2]) == pid and proctree.signal_process(pid, signal.SIGURG)
 
 
 def read_stacks(report_dir: str, pid: int) -> tuple[tuple[Frame, ...], ...]:
@@ -138,7 +146,8 @@ def _read_tree(directory: int, pid: int) -> LastWords:
         words = _with_exception_of(others, words)
     asked = next((found.words.asked_frames for found in others if found.words.asked_frames), ())
     types = max((words.memory_types, *(found.words.memory_types for found in others)), key=lambda each: sum(entry.bytes for entry in each))
-    return replace(words, lineage=lineage, memory_types=types, asked_frames=words.asked_frames or asked)
+    tasks = words.tasks or next((found.words.tasks for found in others if found.words.tasks), None)
+    return replace(words, lineage=lineage, memory_types=types, asked_frames=words.asked_frames or asked, tasks=tasks)
 
 
 def _with_exception_of(others: list[_Process], words: LastWords) -> LastWords:
@@ -199,6 +208,7 @@ def _words(fd: int, python: str) -> LastWords:
         swallowed_memory=memory,
         lineage=_lineage(_record(fd, _FACTS["lineage"])),
         memory_types=_types(_record(fd, _CENSUS)),
+        tasks=_task_cycle(_record(fd, _TASKS)),
     )
 
 
@@ -215,7 +225,7 @@ def _types(record: dict[str, object] | None) -> tuple[MemoryType, ...]:
 def _cycle(exception: ExceptionFacts | None, recursion: int, fd: int) -> Cycle | None:
     """The cycle of an uncaught exception's stack, if it is of the kind that recursion ends in, else that of the RecursionErrors that were caught."""
     if exception is not None and any(name in text for text in (exception.type, *exception.chain) for name in _ENDS_OF_RECURSION):
-        cycle = find_cycle_in_frames(exception.frames, exception.depth, innermost_first=False)
+        cycle = _cycle_of(exception.frames, exception.depth, _arguments_of(fd, exception.where))
         if cycle is not None:
             return cycle
     if not recursion:
@@ -225,7 +235,61 @@ def _cycle(exception: ExceptionFacts | None, recursion: int, fd: int) -> Cycle |
     if latest is None:
         return None
     frames = _frames(latest)
-    return find_cycle_in_frames(frames, max(len(frames), _whole(latest.get("depth"))), innermost_first=False)
+    return _cycle_of(frames, max(len(frames), _whole(latest.get("depth"))), _arguments_of(fd, "swallowed"))
+
+
+def _cycle_of(frames: tuple[Frame, ...], depth: int, arguments: list[tuple[Argument, ...]]) -> Cycle | None:
+    """The cycle of *frames* (outermost first) with what is known of the innermost ones' *arguments* (innermost first)."""
+    none: tuple[Argument, ...] = ()
+    levels = [Level(frame, 0, arguments[i] if i < len(arguments) else none) for i, frame in enumerate(reversed(frames))]
+    return find_cycle(levels, depth)
+
+
+def _arguments_of(fd: int, where: str) -> list[tuple[Argument, ...]]:
+    """What the guard wrote of the arguments of the stack *where*, innermost level first; nothing if it was another stack's."""
+    record = _record(fd, _ARGUMENTS)
+    levels = record.get("levels") if record is not None and record.get("where") == where else None
+    return [_arguments(level) for level in levels[:_MAX_FRAMES]] if isinstance(levels, list) else []
+
+
+def _arguments(level: object) -> tuple[Argument, ...]:
+    found = []
+    for argument in level[:_MAX_ARGUMENTS] if isinstance(level, list) else []:
+        match argument:
+            case [str(name), str(kind), int(identity), (int() | float() | None) as number, (int() | None) as length]:
+                plain = None if isinstance(number, bool) else number
+                found.append(Argument(_clean(name, 100), _clean(kind, 100), identity, plain, length))
+    return tuple(found)
+
+
+def _task_cycle(record: dict[str, object] | None) -> Cycle | None:
+    if record is None:
+        return None
+    functions = _frames(record, "functions")
+    waiting = record.get("tasks")
+    if not isinstance(waiting, list) or len(waiting) != len(functions) or len(functions) > _MAX_KINDS:
+        return None
+    starts, pairs = record.get("starts"), record.get("pairs")
+    return find_task_cycle(
+        functions,
+        [_whole(count) for count in waiting],
+        [start for one in (starts if isinstance(starts, list) else [])[:_MAX_KINDS] if (start := _start(one, len(functions)))],
+        [pair for one in (pairs if isinstance(pairs, list) else [])[:_MAX_KINDS] if (pair := _pair(one, len(functions)))],
+    )
+
+
+def _start(raw: object, functions: int) -> Start | None:
+    match raw:
+        case [int(starter), int(line), int(started), int(often)] if 0 <= starter < functions and 0 <= started < functions:
+            return Start(starter, _whole(line), started, _whole(often))
+    return None
+
+
+def _pair(raw: object, functions: int) -> Pair | None:
+    match raw:
+        case [int(starter), given, int(started), handed] if 0 <= starter < functions and 0 <= started < functions:
+            return Pair(starter, _arguments(given), started, _arguments(handed))
+    return None
 
 
 def _lineage(record: dict[str, object] | None) -> tuple[str, int] | None:
@@ -249,11 +313,13 @@ def _exception(fd: int, where: str) -> ExceptionFacts | None:
     causes = record.get("chain")
     chain = [_clean(cause, _MAX_NAME) for cause in causes[:_MAX_CHAIN]] if isinstance(causes, list) else []
     message = _clean(record.get("message"), _MAX_MESSAGE)
-    return ExceptionFacts(kind, message, frames, max(len(frames), _whole(record.get("depth"))), where, tuple(filter(None, chain)))
+    depth, told = max(len(frames), _whole(record.get("depth"))), record.get("at")
+    at = told if isinstance(told, str) and _HEX.fullmatch(told) else ""
+    return ExceptionFacts(kind, message, frames, depth, where, tuple(filter(None, chain)), at)
 
 
-def _frames(record: dict[str, object]) -> tuple[Frame, ...]:
-    names, frames = record.get("files"), record.get("frames")
+def _frames(record: dict[str, object], key: str = "frames") -> tuple[Frame, ...]:
+    names, frames = record.get("files"), record.get(key)
     if not isinstance(names, list) or not isinstance(frames, list):
         return ()
     paths = [_clean(path, _MAX_NAME) for path in names[:_MAX_FRAMES]]

@@ -15,7 +15,7 @@ from typing import Final
 
 from supervisor import procfs
 from supervisor.core.limits import Sample
-from supervisor.core.model import Mono
+from supervisor.core.model import Cycle, Mono
 from supervisor.ports import DepthReader
 
 MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
@@ -43,10 +43,12 @@ class Sampler:
         eye_for: Callable[[int], DepthReader],
         swallowed: Callable[[int], tuple[int, int]] | None = None,
         ask: Callable[[int], bool] | None = None,
+        tasks: Callable[[int], Cycle | None] | None = None,
     ) -> None:
         self.pid = pid
         self._swallowed = swallowed
         self._ask = ask
+        self._tasks = tasks
         self._caught = 0
         self._caught_at = 0.0
         self.strays: tuple[int, ...] = ()
@@ -243,6 +245,13 @@ class Sampler:
             if self._ask(pid):
                 return True
         return False
+
+    def tasks(self) -> Cycle | None:
+        """The asyncio tasks that start each other, if a guard that was asked has found such."""
+        if self._tasks is None:
+            return None
+        found = (self._tasks(pid) for pid in self._members[:MAX_EYES])
+        return next((cycle for cycle in found if cycle is not None), None)
 
     def _raise_stack(self) -> None:
         """Room for the C stack of the main thread: up to Python 3.11 a deep recursion through C would end in SIGSEGV before any limit of ours.

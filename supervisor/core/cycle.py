@@ -6,11 +6,12 @@ the same bug has the same cycle, at whichever level and by whomever it was seen.
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
 from supervisor.core.model import Cycle, CycleKind, Frame
+from supervisor.core.prose import is_own
 
 WINDOW = 400  # innermost frames that are looked at: 0.2 ms, and six turns of the longest period
 LONGEST_PERIOD = 64
@@ -72,22 +73,21 @@ def find_cycle_in_frames(frames: Sequence[Frame], depth: int | None = None, *, i
     return find_cycle([Level(frame) for frame in ordered[:WINDOW]], len(frames) if depth is None else depth)
 
 
-def find_cycle(levels: Sequence[Level], depth: int | None = None) -> Cycle | None:
+def find_cycle(levels: Sequence[Level], depth: int | None = None, outer: Sequence[Frame] = ()) -> Cycle | None:
     """The cycle in a stack, innermost level first, or None if nothing repeats at least 3 times over at least
     12 levels and half of what is looked at.
 
     Frames of the result are one turn, outermost call first, starting at the smallest (file, function, line) so that it does not matter where in
-    the turn the look fell. *depth* is how deep the stack really is, if longer than *levels*.
+    the turn the look fell. *depth* is how deep the stack really is, if longer than *levels*; *outer* are its outermost frames then, innermost first.
     """
     window = levels[:WINDOW]
     true_depth = len(levels) if depth is None else max(depth, len(levels))
-    exact = _find_turn([(level.code, level.frame) for level in window])
-    if exact is not None:
-        return _regular(window, exact, true_depth)
-    by_code = _find_turn([_function(level) for level in window])
-    if by_code is not None:
-        return _regular(window, by_code, true_depth)
-    return _irregular(window, true_depth)
+    turn = _find_turn([(level.code, level.frame) for level in window]) or _find_turn([_function(level) for level in window])
+    cycle = _regular(window, turn, true_depth) if turn is not None else _irregular(window, true_depth)
+    if cycle is None or any(is_own(frame) for frame in cycle.frames):
+        return cycle
+    callers = [level.frame for level in levels[turn.start if turn is not None else 0 :]] + list(outer)
+    return replace(cycle, origin=next((frame for frame in callers if is_own(frame)), None))
 
 
 def is_runaway(cycle: Cycle | None, depth: int, limit: int | None) -> bool:
@@ -231,23 +231,27 @@ def _history(column: Sequence[Level], name: str) -> list[Argument]:
 def _note(history: Sequence[Argument]) -> str | None:
     if len(history) < FEWEST_TURNS:
         return None
-    now = history[-1]
     change, step = change_of(history)
+    return change_in_words(history[-1], change, step)
+
+
+def change_in_words(now: Argument, change: Change, step: float, turn: str = "turn") -> str:
+    """A sentence about an argument that is *now* and differs from *turn* to turn like this."""
     match change:
         case Change.SAME_OBJECT:
             return f"{now.name} stays {_what(now)}"
         case Change.EQUAL:
             return f"{now.name} stays {_what(now) if _is_whole(now) else 'equal'}"
         case Change.STEP if _is_whole(now):
-            return f"{now.name} steps by {step} each turn, now {now.number}{_past_zero(now, step)}"
+            return f"{now.name} steps by {step} each {turn}, now {now.number}{_past_zero(now, step)}"
         case Change.STEP:
-            return f"{now.name} ({now.type}) steps by {step:.6g} each turn"
+            return f"{now.name} ({now.type}) steps by {step:.6g} each {turn}"
         case Change.LENGTH_STEP:
-            return f"{now.name} ({now.type}) gets {abs(step):.0f} {'longer' if step > 0 else 'shorter'} each turn, now {now.length}"
+            return f"{now.name} ({now.type}) gets {abs(step):.0f} {'longer' if step > 0 else 'shorter'} each {turn}, now {now.length}"
         case Change.TYPE:
-            return f"{now.name} changes its type from turn to turn"
+            return f"{now.name} changes its type from {turn} to {turn}"
         case Change.OTHER:
-            return f"{now.name} ({now.type}) changes from turn to turn"
+            return f"{now.name} ({now.type}) changes from {turn} to {turn}"
 
 
 def _is_whole(argument: Argument) -> bool:

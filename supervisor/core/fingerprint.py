@@ -1,15 +1,25 @@
 """One name for one bug: what is left of the evidence when everything is taken away that differs from one occurrence to the next.
 
-A runaway recursion is named by its cycle alone, so it has the same name as a RecursionError, a native crash and a full memory. Lines
-and numbers are left out: an edit further up, another record or another depth is not another bug.
+A runaway recursion is named by its cycle alone, so it has the same name as a RecursionError, a native crash and a full memory. Line
+numbers, directories, addresses and library frames are left out: an edit further up, another host, record, depth or Python is not another bug.
+
+What names the other ends, and why no more than that:
+
+- an exception: its type, the application's own functions on the way, and the text of the innermost of its lines. The text tells two lines of
+  one function apart and moves with the line; a message would not do, for it holds the record's data and differs between Pythons.
+- a hang (limit on time or progress, and nothing moved): the innermost function of its own, for two locks are two bugs. A hanging stack stands still, so
+  it is the same each time.
+- memory, CPU time, a busy loop: the outcome alone. Where such a job is when a limit strikes is chance; a name that changes from night to night would
+  open an incident each night.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from supervisor.core.model import Cycle, ExceptionFacts, Frame, Outcome
-from supervisor.core.prose import base, own_frames
+from supervisor.core.prose import base, is_own, own_frames
 
 # These are named by themselves: the code or signal they ended with is our doing or chance.
+NAMED_BY_PLACE = frozenset({Outcome.TIME, Outcome.STALLED})  # if they hung
 NAMED_BY_OUTCOME = frozenset(Outcome) - {Outcome.FAILED, Outcome.EXCEPTION, Outcome.CRASHED, Outcome.SIGNALLED}
 
 
@@ -20,11 +30,13 @@ def fingerprint(
     cycle: Cycle | None = None,
     exception: ExceptionFacts | None = None,
     frames: Iterable[Frame] = (),
+    hangs_in: Sequence[Frame] = (),
     exit_code: int | None = None,
     signal: int | None = None,
 ) -> str:
-    """Twelve hexadecimal digits. *frames* are those of a native crash, in any order that is the same each time."""
-    return _digest(job, *_parts(outcome, cycle, exception, tuple(frames), exit_code, signal))
+    """Twelve hexadecimal digits. *frames* are those of a native crash, in any order that is the same each time; *hangs_in* is the stack of a
+    thread that stood still, innermost first."""
+    return _digest(job, *_parts(outcome, cycle, exception, tuple(frames), hangs_in, exit_code, signal))
 
 
 def of_words(*words: str) -> str:
@@ -37,16 +49,26 @@ def _parts(
     cycle: Cycle | None,
     exception: ExceptionFacts | None,
     frames: tuple[Frame, ...],
+    hangs_in: Sequence[Frame],
     exit_code: int | None,
     signal: int | None,
 ) -> list[str]:
     if outcome is Outcome.RECURSION and cycle is not None and cycle.frames:
-        return ["recursion", *sorted({_function(frame) for frame in cycle.frames})]
+        return ["recursion", *_members(cycle)]
+    if outcome in NAMED_BY_PLACE and (places := [frame for frame in hangs_in if is_own(frame)]):
+        return [outcome.value, f"in {_function(places[0])}"]
     if outcome in NAMED_BY_OUTCOME:
         return [outcome.value]
     if outcome is Outcome.EXCEPTION and exception is not None:
-        return [outcome.value, exception.type, *_functions(exception.frames)]
+        return [outcome.value, exception.type, *_functions(exception.frames), *([f"at {exception.at}"] if exception.at else [])]
     return [outcome.value, f"code {exit_code}", f"signal {signal}", *_functions(frames)]
+
+
+def _members(cycle: Cycle) -> list[str]:
+    """The application's own functions of the cycle: what the library calls in between differs from release to release. A cycle within
+    the library is told apart by who called into it."""
+    own = {_function(frame) for frame in cycle.frames if is_own(frame)}
+    return sorted(own) if own else sorted({_function(frame) for frame in (cycle.origin and [cycle.origin]) or cycle.frames})
 
 
 def _functions(frames: tuple[Frame, ...]) -> list[str]:

@@ -12,6 +12,11 @@ from supervisor.core.curve import Curve
 from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
 
 SOFT_SHARE = 0.75  # of the memory limit, where no soft line is configured: time to arm the rlimit and take a stack
+DEEP = 2_000  # a stack this deep that meets the memory limit is what fills it: no 5 % more for that, and no minutes of unwinding
+FILLING_SHARE = (
+    0.95  # of it, where frames or tasks that start each other fill it: an armed rlimit would let them unwind for minutes just below
+)
+ASK_SHARES = (0.8, 0.85, 0.9)  # of it: guards are asked again what fills it, for tasks that start each other may take turns
 ARMED_SHARE = 1.05  # an armed RLIMIT_DATA becomes a MemoryError at the line itself; killing is for those who ignore it
 RECURSION_FRAMES = 50_000  # where none is configured: 50 times Python's own limit, and some 5 MB of frames
 OWN_LIMIT_SHARE = 1.1  # deeper than this, Python's own limit has failed (gh-132744, gh-137883, gh-149243)
@@ -27,6 +32,7 @@ LOOK_MIN_S = 0.002
 LOOK_MAX_S = 0.1
 YOUNG_LOOK_S = 0.01  # the first pause; a young attempt's growth is not known yet, so pauses grow with its age
 MEMORY_RATE = 250e6  # bytes/s that a quiet job is trusted not to exceed without being looked at again
+MEMORY_RATE_FEW = 1e9  # the same with few jobs: one that starts at 2 GB/s right after a look meets its line at the next
 FRAMES_RATE = 100e3  # frames/s, for a job whose own recursion limit does not hold the line
 PROCESSES_RATE = 50.0
 OUTPUT_RATE = 50e6
@@ -125,18 +131,20 @@ def judge(
     now: Mono,
     *,
     armed: bool = False,
+    tasks_run_away: bool = False,
     dmax: float = LOOK_MAX_S,
     cores: int = 1,
 ) -> Judgement:
     """Hold *sample* against *limits*, for an attempt that began at *started*.
 
-    *armed*: an rlimit already turns the memory line into a MemoryError, so killing waits for 5 % more of private memory. *dmax* is the longest pause
+    *armed*: an rlimit already turns the memory line into a MemoryError, so killing waits for 5 % more of private memory; not so if a deep stack or
+    *tasks_run_away* fills it. *dmax* is the longest pause
     between looks that the caller can afford for its number of jobs; *cores* how fast CPU time can pass. Time and stall are judged at
     *now*, everything else at the sample.
     """
     seen = _remember(watched, sample, started)
     soft = _soft(limits, seen, sample)
-    breaches = (*_hard(limits, seen, sample, started, now, armed=armed), *soft)
+    breaches = (*_hard(limits, seen, sample, started, now, armed=armed, tasks=tasks_run_away), *soft)
     if soft:
         seen = replace(seen, soft_told=True, shared_at_soft_bytes=sample.shared_bytes)
     hard = _gravest(breaches) if breaches else None
@@ -226,10 +234,15 @@ def _soft(limits: Limits, watched: Watched, sample: Sample) -> tuple[Breach, ...
     return (Breach(LimitName.MEMORY_SOFT, sample.memory_bytes, line),)
 
 
-def _hard(limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, armed: bool) -> tuple[Breach, ...]:
+def asks(before_bytes: float, now_bytes: float, line: float | None) -> bool:
+    """Whether memory has grown past one of the marks at which guards are asked what fills it."""
+    return line is not None and any(before_bytes < share * line <= now_bytes for share in ASK_SHARES)
+
+
+def _hard(limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, armed: bool, tasks: bool) -> tuple[Breach, ...]:
     found = (
         _recursion(limits, watched, sample),
-        _memory(limits, watched, sample, armed=armed),
+        _memory(limits, watched, sample, armed=armed, tasks=tasks),
         _over(LimitName.PROCESSES, sample.processes, limits.processes),
         _over(LimitName.OUTPUT, sample.output_bytes, limits.output_bytes) if limits.output_action is OutputAction.KILL else None,
         _cpu(limits, sample),
@@ -257,9 +270,16 @@ def _error_room(own: int | None, line: int) -> int:
     return ERROR_ROOM_FRAMES if own is not None and own <= line else 0
 
 
-def _memory(limits: Limits, watched: Watched, sample: Sample, *, armed: bool) -> Breach | None:
+def _bearable_bytes(line: float, watched: Watched, sample: Sample, *, armed: bool, tasks: bool) -> float:
+    """Above it it is enough. A stack deeper than any line of ours is a runaway, for the line was moved out of its way; so are tasks that start each other."""
+    if tasks or sample.depth > RECURSION_FRAMES:
+        return line * FILLING_SHARE
+    return line if sample.depth > DEEP else line + _slack_bytes(line, watched, sample, armed=armed)
+
+
+def _memory(limits: Limits, watched: Watched, sample: Sample, *, armed: bool, tasks: bool) -> Breach | None:
     line = limits.memory_bytes
-    if line is None or sample.memory_bytes <= line + _slack_bytes(line, watched, sample, armed=armed):
+    if line is None or sample.memory_bytes <= _bearable_bytes(line, watched, sample, armed=armed, tasks=tasks):
         return None
     return Breach(LimitName.MEMORY, sample.memory_bytes, line)
 
@@ -307,7 +327,7 @@ def _next_look_s(
     rates = watched.rates
     if limits.memory_bytes is not None:
         line = limits.memory_bytes + _slack_bytes(limits.memory_bytes, watched, sample, armed=armed)
-        looks.append(_pause_s(line - sample.memory_bytes, rates.memory, MEMORY_RATE))
+        looks.append(_pause_s(line - sample.memory_bytes, rates.memory, MEMORY_RATE_FEW if dmax <= LOOK_MAX_S else MEMORY_RATE))
     looks.append(_frames_pause_s(limits, sample, rates))
     if limits.processes is not None:
         looks.append(_pause_s(limits.processes - sample.processes, rates.processes, PROCESSES_RATE))

@@ -365,20 +365,24 @@ class CycleKind(StrEnum):
 class Cycle:
     """What called itself: one turn of it (outermost call first), how deep it stood, and what did not change.
 
-    ``notes`` has a line per argument that stayed the same or stepped by one from turn to turn.
+    ``notes`` has a line per argument that stayed the same or stepped by one from turn to turn. ``origin``: the application's own frame that called into
+    it, where none of the cycle is its own (a copy.deepcopy of something endless). ``growth``: levels (or tasks) a second when it was last seen to grow.
     """
 
     frames: tuple[Frame, ...]
     depth: int
     kind: CycleKind = CycleKind.FRAMES
     notes: tuple[str, ...] = ()
+    origin: Frame | None = None
+    growth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExceptionFacts:
     """An uncaught Python exception as the guard wrote it down: frames outermost first, possibly cut in the middle.
 
-    ``depth`` is the length of the whole traceback; ``where`` is "main", "thread", "unraisable", or "child" for another process of the tree.
+    ``depth`` is the length of the whole traceback; ``at`` stands for the text of the application's innermost line (a hash, "" if it could not be
+    read); ``where`` is "main", "thread", "unraisable", or "child" for another process of the tree.
     ``chain`` is what it came from (``raise … from``), nearest first, each "Type: message".
     """
 
@@ -388,6 +392,7 @@ class ExceptionFacts:
     depth: int
     where: str = "main"
     chain: tuple[str, ...] = ()
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,6 +493,7 @@ class LastWords:
     ``swallowed_recursion``/``swallowed_memory``: RecursionErrors/MemoryErrors that the job's own code caught.
     ``lineage``: the script that started itself and how many levels deep, when the guard refused to go on. ``memory_types``: the largest types
     of objects when memory passed its soft line. ``asked_frames``: the main thread's stack (innermost first) when the guard was last asked for it.
+    ``tasks``: asyncio tasks that were seen to start each other, a great many of them, while memory grew.
     """
 
     spoke: bool = False
@@ -504,6 +510,7 @@ class LastWords:
     lineage: tuple[str, int] | None = None
     memory_types: tuple[MemoryType, ...] = ()
     asked_frames: tuple[Frame, ...] = ()
+    tasks: Cycle | None = None
 
 
 @dataclass(frozen=True, slots=True)

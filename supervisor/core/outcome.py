@@ -16,10 +16,25 @@ from supervisor.core import testimony
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.fingerprint import fingerprint
 from supervisor.core.limits import SWALLOWED
-from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Outcome, Stack, Verdict
-from supervisor.core.prose import about_duration, about_size, at, base, clean, counted, own_frames, signal_name, turn_of
+from supervisor.core.model import (
+    Cycle,
+    CycleKind,
+    Evidence,
+    ExceptionFacts,
+    Expect,
+    Frame,
+    LimitName,
+    Limits,
+    Outcome,
+    Pace,
+    Stack,
+    Verdict,
+)
+from supervisor.core.prose import about_duration, about_size, at, base, clean, counted, is_own, own_frames, signal_name, turn_of
 
 DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
+FILLS = 2000  # with a cycle and no memory left: twice what Python allows who has not asked for more
+TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
 DUMP_FRAMES = 95  # faulthandler writes 100 at most; a few may be foreign
 SWALLOWED_ERRORS = 16  # counted by the guard
 SWALLOWED_LOOKS = 5  # seen from outside
@@ -68,6 +83,8 @@ class Case:
         if words.lineage is not None:
             script, levels = words.lineage
             return Cycle((Frame(base(script), script, 0),), levels, CycleKind.PROCESSES)
+        if words.tasks is not None and self.error_type != "RecursionError":
+            return words.tasks
         named = words.cycle or (look.cycle if look else None)
         if named is not None:
             return named
@@ -79,6 +96,18 @@ class Case:
             return found
         stacks = sorted(look.stacks, key=lambda stack: -stack.depth) if look else ()
         return next((found for stack in stacks if (found := find_cycle_in_frames(stack.frames, stack.depth))), None)
+
+    @cached_property
+    def hidden_cycle(self) -> Cycle | None:
+        """What called into C code that then called itself and left no frames (json, pickle): the application's function that first went out."""
+        frames = self.evidence.words.exception.frames if self.evidence.words.exception else ()
+        going_out = (i for i, frame in enumerate(frames) if is_own(frame) and not any(is_own(after) for after in frames[i + 1 : i + 2]))
+        at_frame = next((frames[i] for i in going_out), None)
+        if at_frame is None:
+            return None
+        return Cycle(
+            (at_frame,), self.depth, CycleKind.FRAMES, (f"the levels are in C code that {at_frame.function} called: they have no frames",)
+        )
 
     @cached_property
     def depth(self) -> int:
@@ -121,7 +150,11 @@ class Case:
         """So deep at its end, and so much the same, that the stack itself is what grew; or tasks or processes that make themselves."""
         if self.cycle is None or (self.cycle is self.evidence.words.cycle and self._is_old_cycle):
             return False
-        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > DEEP
+        if self.cycle.kind is CycleKind.TASKS:
+            line = self.limits.memory_bytes
+            ended_by_memory = self.evidence.exit.killed_for == LimitName.MEMORY or bool(self.evidence.exit.oom_kills)
+            return ended_by_memory or (line is not None and _peak(self) >= TASKS_FILL * line)
+        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLS
 
     @property
     def _is_old_cycle(self) -> bool:
@@ -170,7 +203,7 @@ def judge(job_limits: Limits, expect: Expect, evidence: Evidence) -> Verdict:
         summary=clean(finding.sentence),
         limit=finding.limit,
         evidence=tuple(clean(line) for line in [*_facts(case), *(_cycle_facts(case) if finding.outcome is Outcome.RECURSION else ())]),
-        cycle=case.cycle if finding.outcome is Outcome.RECURSION else None,
+        cycle=(case.cycle or case.hidden_cycle) if finding.outcome is Outcome.RECURSION else None,
         exception=evidence.words.exception,
         stacks=_stacks(evidence),
     )
@@ -184,9 +217,17 @@ def fingerprint_of(job: str, verdict: Verdict, evidence: Evidence) -> str:
         cycle=verdict.cycle,
         exception=verdict.exception,
         frames=evidence.words.fatal_frames,
+        hangs_in=_hangs_in(evidence),
         exit_code=evidence.exit.code,
         signal=evidence.exit.signal,
     )
+
+
+def _hangs_in(evidence: Evidence) -> tuple[Frame, ...]:
+    """The stack of the first thread, where looks before the end found that nothing moved."""
+    if evidence.study is None or evidence.study.pace is not Pace.HANGING or evidence.look is None:
+        return ()
+    return next((stack.frames for stack in evidence.look.stacks if stack.frames), ())
 
 
 # ---------------------------------------------------------------- 1 to 4: our own doing
@@ -204,6 +245,10 @@ def _own_kill(case: Case) -> Finding | None:
 
 def _refined(case: Case, limit: LimitName) -> Finding | None:
     """The cause behind the limit that struck."""
+    ended = case.evidence.words.exception
+    if ended is not None and ended.type == "RecursionError" and ended.where == "main" and limit is not LimitName.RECURSION:
+        end = f"ended in RecursionError, and was still busy with its traceback at the limit on {limit.value.replace('_soft', '')}"
+        return _recursion(case, f"{_depth_words(case)}, {end}; it was killed {case.after}", limit)
     if limit is LimitName.RECURSION or case.runs_away:
         end = "" if limit is LimitName.RECURSION else f"; it came to light at the limit on {limit.value.replace('_soft', '')}"
         return _recursion(case, f"{_depth_words(case)}{end}; it was killed {case.after}", limit)
@@ -289,6 +334,12 @@ def _fatal_signal(case: Case, number: int) -> Finding:
     name = signal_name(number)
     if _is_stack_overflow(case, number):
         return _recursion(case, f"{_depth_words(case)} overflowed the C stack: {name} {case.after}")
+    if (
+        case.cycle is not None and case.cycle.kind is CycleKind.TASKS and case.fills_the_stack
+    ):  # CPython does not survive each failed allocation
+        return _recursion(
+            case, f"{_depth_words(case)}, filled its memory of {about_size(_peak(case))} and crashed with {name} {case.after}"
+        )
     frames = case.evidence.words.fatal_frames
     where = f" in {at(frames[0])}" if frames else ""
     return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}.")
@@ -318,7 +369,18 @@ def _repeats(frames: Sequence[Frame]) -> bool:
 
 
 def _recursion_error(case: Case) -> Finding | None:
-    if case.error is None or _is_success(case):
+    if _is_success(case):
+        return None
+    other = case.evidence.words.exception
+    if (
+        case.error is None
+        and other is not None
+        and other.where == "thread"
+        and other.type == "RecursionError"
+        and case.evidence.exit.signal is None
+    ):
+        return _recursion(case, f"{_depth_words(case)}, ended a thread of it in RecursionError; it gave up {case.after} ({_how(case)})")
+    if case.error is None:
         return None
     lost = case.error_type == "SystemError" and LOST_C_ERROR in case.error.message and case.depth > DEEP
     if case.error_type == "RecursionError" or lost:
@@ -437,6 +499,8 @@ def _recursion(case: Case, ending: str, limit: LimitName | None = None) -> Findi
         what = f"{case.cycle.frames[0].function} starts itself" if case.cycle.frames else "a process starts itself"
     elif case.cycle is not None:
         what = turn_of(case.cycle)
+    elif case.hidden_cycle is not None:
+        return Finding(Outcome.RECURSION, f"Runaway recursion in C code called by {at(case.hidden_cycle.frames[0])}, {ending}.", limit)
     else:
         what = _where(case) or "no cycle could be named"
     return Finding(Outcome.RECURSION, f"Runaway recursion: {what}, {ending}.", limit)
@@ -445,13 +509,14 @@ def _recursion(case: Case, ending: str, limit: LimitName | None = None) -> Findi
 def _depth_words(case: Case) -> str:
     """How deep, and over which line; for swallowed errors, how often."""
     if case.cycle is not None and case.cycle.kind is CycleKind.TASKS:
-        return "tasks that start themselves"
+        return f"{counted(case.cycle.depth, 'task')} that start each other"
     if case.swallows:
         count = case.evidence.words.swallowed_recursion
         return f"with its RecursionError caught again and again ({f'{count:,} times' if count else 'seen from outside'})"
     breach = case.evidence.breach
     over = f", over the limit of {breach.line:,.0f}" if breach is not None and breach.limit is LimitName.RECURSION else ""
-    return f"{counted(case.depth, 'level')} deep{over}" if case.depth else "of unknown depth"
+    is_known = case.depth and (case.cycle is not None or case.hidden_cycle is None)
+    return f"{counted(case.depth, 'level')} deep{over}" if is_known else "of unknown depth"
 
 
 def _limit_sentence(case: Case, limit: LimitName) -> str:

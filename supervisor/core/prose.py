@@ -92,8 +92,12 @@ def turn_of(cycle: Cycle) -> str:
 
 def own_frames(frames: Sequence[Frame]) -> list[Frame]:
     """The application's own frames: neither the standard library nor installed packages. All of them where none is its own."""
-    own = [frame for frame in frames if not any(part in frame.file for part in FOREIGN)]
-    return own or list(frames)
+    return [frame for frame in frames if is_own(frame)] or list(frames)
+
+
+def is_own(frame: Frame) -> bool:
+    """Whether a frame is the application's own, as far as its path tells."""
+    return not any(part in frame.file for part in FOREIGN)
 
 
 FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")

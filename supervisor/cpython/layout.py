@@ -1,7 +1,7 @@
 """Offsets inside CPython's structures, per version: measured tables for 3.11 and 3.12, the interpreter's own table from 3.13 on.
 
 3.13 introduced ``_Py_DebugOffsets`` at the start of ``_PyRuntime``, but the recursion counter and the exception in flight are not in
-it: for 3.13 they are known, for later versions they are calibrated once per binary (``calibration``). 64-bit little-endian
+it: for 3.13 and 3.14 they are known, for later versions they are calibrated once per binary (``calibration``). 64-bit little-endian
 builds with a GIL only; a wrong table is caught by the self-check in ``reader``.
 """
 
@@ -63,6 +63,7 @@ class Layout:
     str_ascii: int
     str_compact: int
     type_name: int = 24
+    tuple_items: int = 24
     pointer_mask: int = (1 << 64) - 1
 
     @property
@@ -132,7 +133,7 @@ _TABLES = {
         str_compact=56,
     ),
 }
-_CALIBRATIONS = {(3, 13): Calibration(recursion=44, exception=112)}
+_CALIBRATIONS = {(3, 13): Calibration(recursion=44, exception=112), (3, 14): Calibration(recursion=48, exception=112)}
 
 _OFFSETS_313 = {
     "": ("version", "free_threaded"),
@@ -248,5 +249,6 @@ def assemble(version: Version, offsets: dict[str, int], calibration: Calibration
         str_ascii=offsets["unicode.asciiobject_size"],
         str_compact=offsets["unicode.asciiobject_size"] + 16,
         type_name=offsets["type.tp_name"],
+        tuple_items=offsets["tuple.ob_item"],
         pointer_mask=~0b11 & (1 << 64) - 1 if version >= (3, 14) else (1 << 64) - 1,
     )

@@ -93,7 +93,7 @@ CASES = [
     ("swallowed MemoryErrors, found by CPU time", killed(LimitName.CPU, 90, 90, words=LastWords(spoke=True, swallowed_memory=300_000)),
      Outcome.MEMORY, LimitName.CPU, "It caught 300,000 MemoryErrors of its own and went on without memory; it was killed after 3.2s."),
     ("tasks that make tasks", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=TASKS), Outcome.RECURSION, LimitName.MEMORY,
-     "Runaway recursion: walk → walk (tree.py:14), tasks that start themselves; it came to light at the limit on memory; it was killed after 3.2s."),
+     "Runaway recursion: walk → walk (tree.py:14), 40,000 tasks that start each other; it came to light at the limit on memory; it was killed after 3.2s."),
     ("deep but different frames", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=Look(stacks=(SLOW_STACK,), depth=6000)), Outcome.MEMORY, LimitName.MEMORY, None),
     ("a recursive tree walk that hangs", killed(LimitName.TIME, 120, 120, look=Look(stacks=(Stack(1, (A, B) * 30, 60),), depth=60)), Outcome.TIME, LimitName.TIME, None),
     ("a pool that waits for a worker the kernel killed", died(Exit(signal=SIGKILL, killed_for="time", oom_kills=1)), Outcome.WORKER_LOST, LimitName.MEMORY,

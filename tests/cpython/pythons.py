@@ -10,6 +10,10 @@ import time
 from dataclasses import dataclass
 
 CHILDREN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "children")
+# Where scripts/newer-python.sh puts what this machine's own packages do not have.
+NEWER = os.environ.get("MAINSTAY_TEST_PYTHONS") or os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mainstay-pythons"
+)
 _ASK = (
     "import json, sys, sysconfig; print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), "
     "sys._base_executable, bool(sysconfig.get_config_var('Py_GIL_DISABLED'))]))"
@@ -22,7 +26,7 @@ class Python:
     version: tuple[int, int, int]
 
     def __str__(self) -> str:
-        static = "" if "pyenv" in self.path else "-system"
+        static = "-system" if self.path.startswith("/usr/") else ""
         return ".".join(map(str, self.version)) + static
 
 
@@ -31,6 +35,7 @@ def find_pythons() -> list[Python]:
     candidates = [sys.executable]
     candidates += [path for minor in range(11, 20) if (path := shutil.which(f"python3.{minor}"))]
     candidates += ["/usr/bin/python3", *sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python")))]
+    candidates += sorted(glob.glob(f"{NEWER}/*/usr/bin/python*-here"))
     found: dict[str, Python] = {}
     for candidate in candidates:
         python = _ask(candidate)

@@ -48,8 +48,8 @@ def test_the_own_table_of_313_gives_the_whole_layout(python: Python, spawn: obje
     target = locate(child.pid)
     if python.version >= (3, 13):
         offsets = read_offsets(target.version, target.memory, target.runtime)
-        layout = assemble(target.version, offsets, Calibration(44, 112))
-        assert layout == layout_of(target.version, target.memory, target.runtime, lambda: Calibration(44, 112))
+        known = Calibration(44 if python.version < (3, 14) else 48, 112)
+        assert assemble(target.version, offsets, known) == layout_of(target.version, target.memory, target.runtime, lambda: known)
     else:
         with pytest.raises(LayoutError, match="does not start with its table"):
             read_offsets((3, 13), target.memory, target.runtime)

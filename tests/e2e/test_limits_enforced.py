@@ -137,12 +137,7 @@ def _below(pid: int, roots: set[int]) -> bool:
     return False
 
 
-NOT_YET = {"recursion-tasks": "nothing sees yet that tasks make tasks: it ends as what the memory limit makes of it"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], strict=False)) if name in NOT_YET else name for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_a_job_over_its_line_is_ended_and_explained(mainstay: Mainstay, name: str) -> None:
     case = CASES[name]
     run = mainstay.run_job(name)

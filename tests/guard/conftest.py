@@ -24,12 +24,13 @@ def _interpreters() -> dict[str, str]:
     """Version and where it comes from → path of every CPython that can be started here, one of each kind."""
     names = ["python", "python2.7", *(f"python3.{minor}" for minor in range(4, 20))]
     places = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", *glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin"))]
+    paths = [os.path.join(place, name) for place in dict.fromkeys(places) for name in names]
+    newer = os.environ.get("MAINSTAY_TEST_PYTHONS") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mainstay-pythons"
+    )
     found = {}
-    for place in dict.fromkeys(places):
-        for name in names:
-            path = os.path.join(place, name)
-            if not os.access(path, os.X_OK):
-                continue
+    for path in [*paths, *sorted(glob.glob(f"{newer}/*/usr/bin/python*-here"))]:
+        if os.access(path, os.X_OK):
             asked = "import sys, platform; print(sys.executable + ' ' + platform.python_implementation() + ' ' + platform.python_version())"
             try:
                 done = subprocess.run([path, "-E", "-c", asked], check=False, capture_output=True, text=True, timeout=30)

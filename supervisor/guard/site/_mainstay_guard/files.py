@@ -5,7 +5,9 @@ supervisor/adapters/guard.py reads it; both know this table:
 
     0      hello, 128 bytes      128 swallowed RecursionErrors    144 swallowed MemoryErrors    160 highest limit asked for
     176    1 = orderly end       1024 + 8192 n  facts: main, thread, unraisable, lineage
-    65536 (n + 1)  full records: main, thread, swallowed RecursionError twice in turn, census of types
+    41984  who starts whom among asyncio tasks
+    65536 (n + 1)  full records: main, thread, swallowed RecursionError twice in turn, census of types, arguments of the innermost
+    frames of the stack that was written down last
 
 A record is a 16-byte length line and then JSON. The length is written last: a record without it does not count.
 """
@@ -19,6 +21,9 @@ FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
 FULL = {"main": 65536, "thread": 131072}
 SWALLOWS = (196608, 262144)
 CENSUS = 327680
+TASKS = 41984
+TASKS_BYTES = 23552 - 16
+ARGUMENTS = 393216
 FACTS_BYTES = 8192 - 16
 FULL_BYTES = 60000
 MOST_PROCESSES = 256  # a fork bomb must not fill the disk

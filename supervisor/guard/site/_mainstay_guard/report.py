@@ -13,8 +13,13 @@ NAME_CHARS = 200
 PATH_CHARS = 500
 OUTERMOST, INNERMOST = 40, 360  # frames kept of a deep stack; the cycle is found in the innermost ones
 FEW = 20  # innermost frames in the facts
+INNERMOST_TOLD = 64  # frames whose arguments are told: nine turns of a cycle of seven
+DEEP = 50  # frames: below that nobody asks what a recursion hands on
 CHAIN = 8
 DEEPEST = 2000000  # frames counted; a chain that somebody tied into a ring must not hold the job
+
+SOURCE_BYTES = 1 << 20
+FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")
 
 _written = {}  # where -> how many records
 
@@ -31,7 +36,10 @@ def exception(kind, value, trace, where):
     if where in files.FULL:
         facts["chain"] = chain_of(value)
         codes, depth = traceback_lines(trace, OUTERMOST, INNERMOST)
+        facts["at"] = own_line(codes)
         _commit(files.FULL[where], files.FULL_BYTES, facts, codes, depth)
+        if depth >= DEEP:
+            _commit_arguments(where, number, innermost_frames(trace, depth))
     elif facts["message"]:
         _commit(files.FACTS[where], files.FACTS_BYTES, facts, codes, depth)
 
@@ -41,7 +49,7 @@ def swallowed(value, frame, turn):
     below, below_depth = traceback_lines(value.__traceback__, 0, INNERMOST)
     above = []
     depth = below_depth
-    frame = frame.f_back  # the frame that caught it leads the traceback already
+    caught = frame = frame.f_back  # the frame that caught it leads the traceback already
     while frame is not None and depth < DEEPEST:
         if len(above) < INNERMOST:
             above.append((frame.f_code, frame.f_lineno))
@@ -50,6 +58,11 @@ def swallowed(value, frame, turn):
     above.reverse()
     facts = {"n": turn, "where": "swallowed", "type": type_name(type(value)), "message": message_of(value)}
     _commit(files.SWALLOWS[turn % 2], files.FULL_BYTES, facts, (above + below)[-INNERMOST:], depth)
+    frames = innermost_frames(value.__traceback__, below_depth)
+    while caught is not None and len(frames) < INNERMOST_TOLD:
+        frames.append(caught)
+        caught = caught.f_back
+    _commit_arguments("swallowed", turn, frames)
 
 
 def refused(script, depth):
@@ -74,6 +87,44 @@ def traceback_lines(trace, outermost, innermost):
         place += 1
         entry = entry.tb_next
     return lines, depth
+
+
+def innermost_frames(trace, depth):
+    """The innermost frames of a traceback that is *depth* long, innermost first."""
+    frames = []
+    place = 0
+    while trace is not None and place < depth:
+        if place >= depth - INNERMOST_TOLD:
+            frames.append(trace.tb_frame)
+        place += 1
+        trace = trace.tb_next
+    frames.reverse()
+    return frames
+
+
+def own_line(lines):
+    """Stands for the text of the innermost line that is the application's own, "" if it cannot be read: which line of its function failed, although
+    lines move. No text: a source may hold what is nobody's business."""
+    for code, number in reversed(lines):
+        if not any(part in code.co_filename for part in FOREIGN):
+            try:
+                return _hash_of(code.co_filename, number)
+            except Exception:
+                return ""
+    return ""
+
+
+def _hash_of(path, number):
+    import _imp
+
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+            return ""
+        text = os.read(fd, SOURCE_BYTES).split(b"\n", number)[number - 1]
+    finally:
+        os.close(fd)
+    return _imp.source_hash(3, b" ".join(text.split())).hex()
 
 
 def type_name(kind):
@@ -113,6 +164,19 @@ def chain_of(value):
     return chain
 
 
+def _commit_arguments(where, number, frames):
+    """The arguments of *frames* (innermost first), as many as fit: what a recursion hands on without changing it is its missing exit."""
+    from _mainstay_guard import arguments
+
+    levels = [arguments.of(frame) for frame in frames]
+    while levels:
+        payload = dump({"n": number, "where": where, "levels": levels})
+        if len(payload) <= files.FULL_BYTES:
+            files.commit(files.ARGUMENTS, payload)
+            return
+        del levels[len(levels) // 2 :]
+
+
 def _commit(offset, most, facts, lines, depth):
     """Write the record with as many frames as fit into *most* bytes; what is dropped is dropped from the middle."""
     facts["depth"] = depth
@@ -142,7 +206,7 @@ def _frame(code, line, paths):
 
 
 def dump(value):
-    """*value* (dict, list, str, int) as JSON in ASCII bytes."""
+    """*value* (dict, list, str, int, float, None) as JSON in ASCII bytes."""
     pieces = []
     _pieces(value, pieces.append)
     return "".join(pieces).encode("ascii")
@@ -153,6 +217,10 @@ def _pieces(value, add):
         add(_quoted(value))
     elif isinstance(value, int):
         add("%d" % value)
+    elif value is None:
+        add("null")
+    elif isinstance(value, float):
+        add(repr(value) if value - value == 0 else "null")  # JSON has no infinity and no NaN
     elif isinstance(value, dict):
         before = "{"
         for key in value:
