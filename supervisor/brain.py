@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -80,15 +81,20 @@ def _log_format(config: Config) -> LogFormat:
     return LogFormat(named) if named in set(LogFormat) else config.settings.log_format
 
 
+def _load(path: str, *, copy: str | None = None) -> Config:
+    """The config without the text of each key and its place, which only `check --show` needs: 3 KiB for each job."""
+    return replace(load(path, copy=copy), sections={})
+
+
 def _config(path: str, hello: wire.Message) -> tuple[Config, list[str]]:
     """The config of a first brain is the file; a later one of the same keeper goes on with what was in force."""
     if hello["restarts"] == 0:
-        return load(path), []
+        return _load(path), []
     copy = os.environ.get("MAINSTAY_LOADED_CONFIG", "")
     try:
-        return load(path, copy=copy), []
+        return _load(path, copy=copy), []
     except ConfigError as err:
-        return load(path), err.problems
+        return _load(path), err.problems
 
 
 def _web_config(path: str) -> WebConfig:
@@ -268,7 +274,7 @@ class _Brain:
             metrics=self.metrics,
             job_metrics=self.job_metrics,
             containment=containment,
-            reload_config=lambda: load(self.config_path),
+            reload_config=lambda: _load(self.config_path),
             wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
             configured=self._configured,
             counters=self.counters,
@@ -289,7 +295,7 @@ class _Brain:
             clock=self.clock,
             keeper_pid=self.hello["keeper_pid"],
             started_at=self.now.wall,
-            read_config=lambda: load(self.config_path),
+            read_config=lambda: _load(self.config_path),
             queue_lengths=self._queue_lengths,
             drills=drills,
         )

@@ -1,7 +1,8 @@
 """Checked sections as the frozen values of ``core``: a field for each key, no decision left."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from supervisor.config import healing
 from supervisor.config.shape import Section
@@ -27,6 +28,21 @@ from supervisor.core.model import (
 )
 
 SHELL = "/bin/sh"
+
+
+def jobs(sections: Mapping[str, Section], windows: Mapping[str, Iterable[Window]]) -> dict[str, Job]:
+    """The jobs that *sections* describe, each with the maintenance *windows* that hold for it. What is equal in several of them is one value."""
+    known: dict[Any, Any] = {}
+    return {name: _sharing(job(name, section, windows.get(name, ())), known) for name, section in sections.items()}
+
+
+_SHARED: Final = ("schedule", "limits", "restart", "stop", "expect", "alerts", "dossier", "logs", "drills", "maintenance")
+
+
+def _sharing(built: Job, known: dict[Any, Any]) -> Job:
+    """*built* with parts out of *known* wherever that has an equal one. Of a thousand jobs most differ in name and command only."""
+    parts = {name: getattr(built, name) for name in _SHARED}
+    return replace(built, **{name: known.setdefault((name, part), part) for name, part in parts.items()})
 
 
 def job(name: str, section: Section, windows: Iterable[Window] = ()) -> Job:

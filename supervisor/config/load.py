@@ -85,7 +85,7 @@ class _Reader:
         return Config(
             path=self.path,
             settings=settings,
-            jobs={name: build.job(name, job.section, self.windows_of(name, windows)) for name, job in jobs.items()},
+            jobs=build.jobs({name: job.section for name, job in jobs.items()}, {name: self.windows_of(name, windows) for name in jobs}),
             receivers={name: build.receiver(name, receiver.section, settings.external_url) for name, receiver in receivers.items()},
             warnings=tuple(self.report.warnings),
             text=text,

@@ -478,3 +478,16 @@ def test_a_secret_is_read_from_a_file_that_only_its_owner_can_read(write, folder
     assert config.receivers["ops"].secret == "hunter2"
     secret.write_text("\n")
     assert problems(path) == [f'{place} "{secret}" has to hold the secret in one line; write it there']
+
+
+def test_what_is_equal_in_several_jobs_is_one_value(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "jobs:\n  a: {command: [x], limits: {memory: 1GiB}}\n  b: {command: [y], limits: {memory: 1GiB}}\n  c: {command: [z], schedule: {every: 1m}}\n"
+    )
+    a, b, c = load(str(path)).jobs.values()
+    assert (a.limits, a.restart) == (b.limits, b.restart)
+    assert a.limits is b.limits
+    assert a.restart is c.restart
+    assert a.limits != c.limits
+    assert a.launch != b.launch
