@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from metricmutants import SEEDS, mutant
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, write_to_textfile
 from prometheus_client.parser import text_string_to_metric_families
 from promtool import check_metrics, needs_promtool, series
@@ -297,74 +298,6 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_look(written,
 
 
 # ---------------------------------------------------------------- fuzz
-
-SEEDS = [
-    '# HELP rows_total Rows.\n# TYPE rows_total counter\nrows_total{kind="a"} 3\nrows_total{kind="b"} 4\n',
-    '# TYPE h histogram\nh_bucket{le="1"} 1\nh_bucket{le="+Inf"} 2\nh_sum 3\nh_count 2\nh_created 5\n',
-    '# TYPE s summary\ns{quantile="0.5"} 1\ns_sum 2\ns_count 3\n# TYPE s_total gauge\ns_total 1\n',
-    '# HELP g \\\\ and \\n.\n# TYPE g gauge\ng{a="\\"",b="\\\\",c="\\n",d="é\u2028"} NaN\ng +Inf\ng{a="x"} -1e-300\n',
-    "# TYPE rows counter\nrows_total 5\n# TYPE h_sum gauge\nh_sum 1\nrows 2\n",
-    'up{job="x",instance="y",job_name="z"} 1\nmainstay_jobs 5\nbare 1',
-]
-TOKENS = [
-    "\n",
-    " ",
-    "{",
-    "}",
-    '"',
-    "\\",
-    ",",
-    "=",
-    "#",
-    "# TYPE ",
-    "# HELP ",
-    "h",
-    "_sum",
-    "_count",
-    "_bucket",
-    "_total",
-    "le",
-    "counter",
-    "gauge",
-]
-TOKENS += [
-    "NaN",
-    "+Inf",
-    "1e999",
-    "-1",
-    "1",
-    "\t",
-    "\r",
-    "\0",
-    "é",
-    "\u2028",
-    "\x0b",
-    "\x1c",
-    'le="0.1"',
-    'quantile="2"',
-    "histogram",
-    "s",
-    "rows",
-    "g",
-]
-
-
-def mutant(rng: random.Random) -> str:
-    text = rng.choice(SEEDS) + (rng.choice(SEEDS) if rng.random() < 0.5 else "")
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        at, to = rng.randint(0, len(text)), rng.randint(0, 8)
-        match rng.randint(0, 3):
-            case 0:
-                text = text[:at] + rng.choice(TOKENS) + text[at:]
-            case 1:
-                text = text[:at] + rng.choice(TOKENS) + text[at + to :]
-            case 2:
-                text = text[:at] + text[at + to :]
-            case _:
-                lines = text.split("\n")
-                rng.shuffle(lines)
-                text = "\n".join(lines)
-    return text
 
 
 @pytest.mark.parametrize("seed", range(20))
