@@ -5,6 +5,7 @@ them for users): a series is on the page while the newest good file of its job h
 begins at 0 again; gauges stand as last written; a job that leaves the configuration takes its metrics along.
 """
 
+import contextlib
 import os
 import stat
 import threading
@@ -92,7 +93,7 @@ class JobMetrics:
         """Takes the file at *path* if it is another than last time (by mtime, size, inode); what was wrong with it, or nothing.
 
         *run* tells runs apart whose files have the same path; without it a new path is a new run. *owner*: the uid that the
-        file must belong to. A file that is not there is no problem: the job wrote none yet.
+        file must belong to; without it that of its folder, unless that is ourselves. A file that is not there is no problem: the job wrote none yet.
         """
         with self._lock:
             kept = self._jobs.setdefault(job, _Kept())
@@ -102,7 +103,7 @@ class JobMetrics:
                 return []
             kept.stamp, kept.path = stamp, path
             try:
-                text = decode(_read(path, owner))
+                text = decode(_read(path, _owner_of_folder(path) if owner is None else owner))
                 families = parse(text, CAPS)
             except TextError as err:
                 return [Problem(err.reason, f"{path}: {err}")]
@@ -297,6 +298,14 @@ def _stored_key(job: str, series: _Series) -> tuple[str, str]:
 
 
 # ---------------------------------------------------------------- the file
+
+
+def _owner_of_folder(path: str) -> int | None:
+    """The job's user, where its folder has one of its own: a link to somebody else's file is not the job's."""
+    with contextlib.suppress(OSError, ValueError):
+        uid = os.stat(os.path.dirname(path) or ".").st_uid
+        return None if uid == os.geteuid() else uid
+    return None
 
 
 def _stamp(path: str) -> _Stamp | None:

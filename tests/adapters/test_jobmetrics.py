@@ -276,6 +276,18 @@ def test_a_file_of_somebody_else_is_refused(written):
     assert JobMetrics().update("a", path, owner=os.getuid()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_file_in_a_folder_of_the_jobs_user_has_to_be_the_users(tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "metrics.prom").write_text("x 1\n")
+    os.chown(folder, 12345, 12345)
+    (problem,) = JobMetrics().update("a", str(folder / "metrics.prom"))
+    assert problem.reason is RejectReason.NOT_A_FILE
+    os.chown(folder / "metrics.prom", 12345, 12345)
+    assert JobMetrics().update("a", str(folder / "metrics.prom")) == []
+
+
 def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_look(written, monkeypatch):
     path = written("x 1\n")
     real_read = os.read

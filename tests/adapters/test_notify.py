@@ -864,14 +864,15 @@ ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertman
 class RealAlertmanager:
     """The real program on the loopback, without its gossip port."""
 
-    def __init__(self, folder, port):
+    def __init__(self, folder, port, cluster=()):
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         config = folder / "alertmanager.yml"
         config.write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
-        arguments = [f"--config.file={config}", f"--storage.path={folder / 'am'}", f"--web.listen-address=127.0.0.1:{port}"]
+        arguments = [f"--config.file={config}", f"--storage.path={folder / f'am{port if cluster else str()}'}"]
+        arguments.append(f"--web.listen-address=127.0.0.1:{port}")
         self._process = subprocess.Popen(
-            [ALERTMANAGER, *arguments, "--cluster.listen-address=", "--log.level=error"],
+            [ALERTMANAGER, *arguments, *(cluster or ["--cluster.listen-address="]), "--log.level=error"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -960,3 +961,35 @@ def test_who_heard_by_escalation_is_reminded_of_it_as_of_an_opening(store):
     assert queue.openings("boss", {1})[1].kind is NotificationKind.ESCALATED
     assert queue.openings("ops", {1})[1].kind is OPENED
     queue.close()
+
+
+@pytest.mark.real
+@pytest.mark.skipif(ALERTMANAGER is None, reason="Alertmanager is not installed")
+def test_each_member_of_a_real_cluster_has_the_alert_and_loses_it_at_the_end_though_one_was_away(store, outboxes, tmp_path):
+    now = CLOCK().wall
+    ports, gossip = [free_port(), free_port()], [free_port(), free_port()]
+    arguments = [
+        [f"--cluster.listen-address=127.0.0.1:{gossip[0]}"],
+        [f"--cluster.listen-address=127.0.0.1:{gossip[1]}", f"--cluster.peer=127.0.0.1:{gossip[0]}"],
+    ]
+    receiver = AlertmanagerReceiver("ops", tuple(f"http://127.0.0.1:{port}" for port in ports), repost_s=0.2)
+    box = outboxes(receiver, patience=QUICK)
+    with RealAlertmanager(tmp_path, ports[0], arguments[0]) as one:
+        with RealAlertmanager(tmp_path, ports[1], arguments[1]) as two:
+            two.until(lambda: len(json.loads(two._get("/api/v2/status"))["cluster"]["peers"]) == 2)
+            store.apply([incident_row(1), note(1, at=now, opened_at=now.isoformat(), drill=True)])
+            box.wake("ops")
+            for member in (one, two):
+                member.until(lambda member=member: len(member.alerts()) == 1)
+                assert member.alerts()[0]["labels"]["drill"] == "true"
+        before = one.alerts()[0]["updatedAt"]
+        one.until(lambda: one.alerts()[0]["updatedAt"] > before)  # said again to the one that is left
+        with RealAlertmanager(tmp_path, ports[1], arguments[1]) as two:
+            two.until(lambda: len(two.alerts()) == 1)  # and to the other when it is back
+            closed = CLOCK().wall
+            ending = note(1, CLOSED, at=closed, opened_at=now.isoformat(), closed_at=closed.isoformat(), drill=True)
+            store.apply([incident_row(1, closed_at=closed), ending])
+            box.wake("ops")
+            for member in (one, two):
+                member.until(lambda member=member: member.alerts() == [])
+            box.stop(WAIT_S)
