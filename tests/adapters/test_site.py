@@ -2,9 +2,12 @@
 
 import http.client
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -160,6 +163,33 @@ def test_every_outcome_and_state_has_its_words():
     assert set(words.OUTCOME_WORDS) == set(Outcome)
     for state in State:
         assert words.state_tone({"state": state.value}) in ("good", "bad", "warn", "busy", "calm")
+
+
+def test_the_pages_are_loaded_when_somebody_looks_at_them(tmp_path):
+    """They are most of the HTTP side, and a daemon that only Prometheus asks has no use for them."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from fullbackend import FullBackend
+from supervisor.adapters.http import HttpServer
+served = HttpServer(FullBackend(), ("127.0.0.1", 0), {str(tmp_path / "s")!r})
+served.start()
+import http.client
+def ask(path):
+    connection = http.client.HTTPConnection(*served.address, timeout=30)
+    connection.request("GET", path)
+    assert connection.getresponse().read()
+    connection.close()
+ask("/metrics")
+ask("/api/v1/status")
+unused = ("supervisor.adapters.http.site", "supervisor.adapters.http.openapi", "supervisor.tls", "bcrypt", "click", "multiprocessing")
+print([name for name in unused if name in sys.modules])
+ask("/")
+print("supervisor.adapters.http.site" in sys.modules)
+served.stop()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\nTrue\n", done.stderr
 
 
 # ---------------------------------------------------------------- buttons

@@ -20,7 +20,7 @@ jobs:
 """
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOTAL = 10_000
-NOISE = 4  # how much slower this machine may be than one with nothing else to do; bench/bench_http.py has the figure itself
+NOISE = 4  # how much slower this machine may be than one with nothing else to do; the test prints the figure itself
 GOAL_S = 0.25
 
 

@@ -35,6 +35,8 @@ def dossier(report: Json) -> Html:
         _busy(report.get("busy_lines") or []),
         _waiting(report.get("waiting") or []),
         _stacks(report.get("stacks") or []),
+        _pairs("Progress", report.get("progress")),
+        _pairs("What it ran on", report.get("environment")),
         _output(report["output_tail"]),
     ]
     to = f"/api/v1/runs/{int(report['run'])}/dossier"
@@ -76,11 +78,12 @@ def _regression(report: Json) -> Html:
     before = report.get("regression_of")
     if before is None:
         return NOTHING
+    note = str(report.get("regression_note") or "").removeprefix(f"incident {before} ")
     return html(
-        '<section><h2>Seen before</h2><p>The same bug as <a href="{to}">incident {n}</a>. {note}</p></section>',
+        '<section><h2>Seen before</h2><p>The same bug was <a href="{to}">incident {n}</a>, which {note}.</p></section>',
         to=link("incidents", before),
         n=before,
-        note=report.get("regression_note") or "",
+        note=note or "is over",
     )
 
 
@@ -206,6 +209,13 @@ def _waiting(threads: Sequence[Json]) -> Html:
         for one in threads[:16]
     )
     return html("<section><h2>What its threads did</h2><ul>{items}</ul></section>", items=items) if threads else NOTHING
+
+
+def _pairs(title: str, facts: Json | None) -> Html:
+    """Facts by name, those that are known."""
+    known = [(name.replace("_", " "), value) for name, value in (facts or {}).items() if value not in (None, "")]
+    rows = joined(html("<div><dt>{name}</dt><dd>{value}</dd></div>", name=name, value=value) for name, value in known)
+    return html('<section><h2>{title}</h2><dl class="strip-of">{rows}</dl></section>', title=title, rows=rows) if known else NOTHING
 
 
 def _bullets(title: str, lines: Sequence[str]) -> Html:
