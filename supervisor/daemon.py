@@ -176,6 +176,8 @@ class Daemon:
         self._tick_at = 0.0
         self._turn = 0
         self._save_at = 0.0
+        self._shown = False  # a page went out since the last save
+        self._saves_work = True
         self._offset = 0.0
         self._unwritten: list[Any] = []
         self._write_again_at = 0.0
@@ -812,8 +814,10 @@ class Daemon:
         self._take_metrics_in_turn(tuple(self._live.values()))
         with self._guarded("drilling"):
             self.drills_due(self.config.jobs, now.wall)
-        if now.mono - self._save_at >= SAVE_S:
-            self._save_at = now.mono
+        if now.mono - self._save_at >= SAVE_S or (
+            self._shown and self._saves_work
+        ):  # what Prometheus has seen must not fall: it would count it all again
+            self._save_at, self._shown = now.mono, False
             if self._unwritten:
                 self._write(Record(()))
             for key, live in self._live.items():
@@ -888,8 +892,9 @@ class Daemon:
         except StoreError as err:
             self._metrics.inc("mainstay_store_errors_total", operation="write")
             log.debug("counters_not_saved", error=str(err))
+            self._saves_work = False
             return
-        self._unsaved = {}
+        self._unsaved, self._saves_work = {}, True
 
     def _told(self) -> dict[tuple[str, str], float]:
         """How far the counters have followed each live attempt: saved with them, so that the next brain counts on from there."""
@@ -913,6 +918,7 @@ class Daemon:
 
     def refresh_gauges(self) -> None:
         """The gauges that are looked up rather than counted; called when the page is asked for, from its thread."""
+        self._shown = True
         self._teller.totals(self.state)
         memory: dict[str, list[float]] = {}
         now = self._clock.now()
