@@ -30,6 +30,8 @@ PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TASKS_S: Final = 0.1  # between two looks at what a guard that was asked has found
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
 PIDS_KEPT: Final = 1024
+GLIMPSES_PER_S: Final = 120.0  # close looks at all attempts together; each takes about a millisecond
+GLIMPSES_AT_ONCE: Final = 12.0
 PROCESSES_STUDIED: Final = 4
 THREADS_TOLD: Final = 64
 CORES: Final = os.cpu_count() or 1
@@ -66,6 +68,7 @@ class Subject:
     record_at: float | None = None  # since when that record is seen in work
     records: int = 0  # finished, as its page last said
     glimpses: tuple[study.Glimpse, ...] = ()
+    studied_at: Mono | None = None
     asked: bool = False  # the guard, for want of an eye
     pids: set[int] = field(default_factory=set)  # of the processes that were seen in its tree
 
@@ -88,6 +91,7 @@ class Watch:
         self._subjects: dict[str, Subject] = {}
         self._heap: list[tuple[float, str]] = []
         self._strays_at = 0.0
+        self._purse, self._purse_at = GLIMPSES_AT_ONCE, clock.mono()
         self._roll: list[int] | None = None  # the keeper's children when strays were last sought; None: who is ours has changed since
         self._foreign: dict[tuple[int, int], str] = {}
         self.looks = 0
@@ -248,7 +252,10 @@ class Watch:
 
     def _glimpse(self, subject: Subject, now: Mono) -> None:
         """One look of a study, if it is time for one."""
-        if not study.is_due(subject.limits, subject.watched, subject.started, now, subject.glimpses):
+        if not study.is_due(subject.limits, subject.watched, subject.started, now, subject.studied_at, subject.glimpses):
+            return
+        subject.studied_at = now
+        if not self._affords(now):
             return
         spots = tuple(spot for pid in _worth_seeing(subject.sampler) for spot in subject.sampler.eye(pid).glimpse())
         if not subject.asked and 2 * len(subject.glimpses) >= study.LOOKS and not any(spot.frames for spot in spots):
@@ -265,8 +272,16 @@ class Watch:
         return max(min(each for each in wanted if each is not None), now + rules.LOOK_MIN_S)
 
     def _next_glimpse(self, subject: Subject) -> Mono | None:
-        last = subject.glimpses[-1].at if subject.glimpses else None
-        return study.next_at(subject.limits, subject.watched, subject.started, last)
+        return study.next_at(subject.limits, subject.watched, subject.started, subject.studied_at)
+
+    def _affords(self, now: Mono) -> bool:
+        """Whether one more close look may be taken: all attempts together get GLIMPSES_PER_S, or a thousand that hang would hold up the limits of the rest."""
+        self._purse = min(GLIMPSES_AT_ONCE, self._purse + (now - self._purse_at) * GLIMPSES_PER_S)
+        self._purse_at = now
+        if self._purse < 1:
+            return False
+        self._purse -= 1
+        return True
 
     def _progress(self, subject: Subject, now: float) -> object:
         """What differs once the job got on: its own signs of life where it gives any, else what it writes."""

@@ -14,6 +14,7 @@ from supervisor.core.prose import own_frames
 
 LOOKS = 12
 LEAD_S = 2.4  # before a line: looks are 0.2 s apart, of a line that is nearer than twice that in proportion
+STEP_MIN_S = 0.02
 GROWTH_SHARE = 0.01  # of the memory limit, between two looks above the soft line
 GROWTH_LOOKS = 40  # kept while memory grows; a job that goes up and down above its soft line is not looked at for ever
 LINES = 8
@@ -61,12 +62,11 @@ def next_at(limits: Limits, watched: Watched, started: Mono, last: Mono | None) 
         return None
     lead_s = min(LEAD_S, (end - _since(watched, started)) / 2)
     first = end - lead_s
-    return Mono(first if last is None or last < first else last + lead_s / LOOKS)
+    return Mono(first if last is None or last < first else last + max(lead_s / LOOKS, STEP_MIN_S))
 
 
-def is_due(limits: Limits, watched: Watched, started: Mono, now: Mono, taken: Sequence[Glimpse]) -> bool:
-    """Whether to look at *now*, after the sample in *watched*."""
-    last = taken[-1].at if taken else None
+def is_due(limits: Limits, watched: Watched, started: Mono, now: Mono, last: Mono | None, taken: Sequence[Glimpse]) -> bool:
+    """Whether to look at *now*, after the sample in *watched*; *last* is when the last look was taken or let go."""
     at = next_at(limits, watched, started, last)
     if at is not None and now >= at:
         return True
@@ -75,7 +75,7 @@ def is_due(limits: Limits, watched: Watched, started: Mono, now: Mono, taken: Se
         return False
     if limits.cpu_s is not None:
         lead_s = min(LEAD_S, limits.cpu_s / 2)
-        if sample.cpu_s >= limits.cpu_s - lead_s and (last is None or now - last >= lead_s / LOOKS):
+        if sample.cpu_s >= limits.cpu_s - lead_s and (last is None or now - last >= max(lead_s / LOOKS, STEP_MIN_S)):
             return True
     return _grows(limits, watched, taken)
 

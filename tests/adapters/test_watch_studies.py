@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fakes import FakeClock
 
 from supervisor import arming
 from supervisor.adapters import guard
 from supervisor.adapters.clock import Clock
 from supervisor.adapters.eye import Eye
 from supervisor.adapters.sampler import Sampler
-from supervisor.core.model import Breach, LimitName, Limits, Look, Pace, Waiting
+from supervisor.core.limits import Sample
+from supervisor.core.model import Breach, LimitName, Limits, Look, Mono, Pace, Waiting
 from supervisor.core.study import Spot
-from supervisor.watch import Subject, Watch
+from supervisor.watch import GLIMPSES_PER_S, Subject, Watch
 
 PATIENCE_S = 60.0
 WAITS = "import signal, time\nsignal.alarm(90)\ndef deep():\n    print('ready', flush=True)\n    time.sleep(80)\ndeep()\n"
@@ -96,3 +98,52 @@ def test_a_quiet_attempt_far_from_its_lines_is_not_studied(watched: Watched) -> 
     assert subject.breach is not None
     assert subject.breach.limit is LimitName.PROCESSES
     assert subject.glimpses == ()
+
+
+def test_a_thousand_that_hang_at_once_do_not_keep_the_watch_from_its_limits() -> None:
+    """Close looks are bounded over all attempts; every limit still strikes, and soon."""
+    clock = FakeClock()
+    struck: dict[str, float] = {}
+    glimpses = []
+
+    class Eye(Blind):
+        def glimpse(self) -> tuple[Spot, ...]:
+            glimpses.append(clock.mono())
+            return super().glimpse()
+
+    class Still:
+        pid = deepest = 1 << 30  # nobody's
+        strays = ()
+        is_blind = False
+
+        def sample(self, at: Mono, _output: int, _token: object) -> Sample:
+            return Sample(at)
+
+        def signature(self) -> bytes:
+            return b"still"
+
+        def members(self) -> tuple[int, ...]:
+            return (self.pid,)
+
+        def is_alive(self) -> bool:
+            return False
+
+        def eye(self, _pid: int) -> Eye:
+            return Eye()
+
+        def ask_guard(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+    watch = Watch(clock, lambda key, _breach, _look: struck.setdefault(key, clock.mono()))
+    for number in range(1000):
+        watch.add(str(number), Limits(time_s=10.0), Still(), clock.mono())
+    began = clock.mono()
+    while len(struck) < 1000 and clock.mono() < began + 20:
+        watch.run()
+        clock.advance(0.01)
+    assert len(struck) == 1000
+    assert max(struck.values()) <= began + 10.05
+    assert 100 <= len(glimpses) <= 2.6 * GLIMPSES_PER_S

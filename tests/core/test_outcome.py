@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from supervisor.core.limits import SWALLOWED
 from supervisor.core.model import (
     Breach,
+    BusyLine,
     Cycle,
     CycleKind,
     Evidence,
@@ -21,8 +22,13 @@ from supervisor.core.model import (
     LimitName,
     Limits,
     Look,
+    OomVictim,
     Outcome,
+    Pace,
+    Sender,
     Stack,
+    Study,
+    Waiting,
 )
 from supervisor.core.outcome import fingerprint_of, judge
 
@@ -332,3 +338,89 @@ def test_any_evidence_has_a_verdict_in_one_line_of_printable_words(evidence):
 def test_an_exit_code_alone_is_never_more_than_a_failure(code, text):
     del text  # no field of the evidence takes what the job wrote: words cannot reach a verdict
     assert judge(LIMITS, Expect(), said(code)).outcome is Outcome.FAILED
+
+
+# ---------------------------------------------------------------- evidence before a kill, and whom the kernel named
+
+
+LINE = Frame("load", "/srv/job.py", 57)
+HANG = Study(Pace.HANGING, 12, 2.2)
+
+
+def growing(line=LINE, memory_errors=0, at_limit=0):
+    return Study(Pace.BUSY, 10, 0.5, growing=True, busy=(BusyLine(line, 9, 10),), memory_errors=memory_errors, at_limit=at_limit)
+
+
+def judged(evidence, limits=Limits(memory_bytes=100 << 20, time_s=60.0, cpu_s=50.0)):  # noqa: B008
+    return judge(limits, Expect(), evidence)
+
+
+def test_a_memory_error_whose_traceback_was_cut_is_placed_by_the_looks():
+    cut = ExceptionFacts("MemoryError", "", (Frame("<module>", "/srv/job.py", 1),), 1)
+    stack = Stack(7, (LINE, Frame("<module>", "/srv/job.py", 1)), 2)
+    found = judged(Evidence(Exit(code=1), LastWords(spoke=True, exception=cut), look=Look(stacks=(stack,)), study=growing()))
+    assert found.outcome is Outcome.MEMORY
+    assert "MemoryError in load (job.py:57)" in found.summary
+
+
+def test_a_memory_error_of_a_thread_at_the_limit_is_memory_and_far_below_it_is_not():
+    error = ExceptionFacts("MemoryError", "", (LINE,), 1, where="thread")
+    near, far = (judged(Evidence(Exit(code=1), LastWords(spoke=True, exception=error), memory_peak_bytes=size << 20)) for size in (99, 30))
+    assert (near.outcome, near.limit) == (Outcome.MEMORY, LimitName.MEMORY)
+    assert "in a thread of it" in near.summary
+    assert (far.outcome, far.limit) == (Outcome.FAILED, None)
+
+
+def test_memory_errors_that_looks_found_on_their_way_are_the_cause_behind_the_cpu_limit():
+    killed = Exit(signal=9, killed_for="cpu")
+    breach = Breach(LimitName.CPU, 50, 50)
+    swallowing = judged(Evidence(killed, breach=breach, study=growing(memory_errors=2, at_limit=9)))
+    assert (swallowing.outcome, swallowing.limit) == (Outcome.MEMORY, LimitName.CPU)
+    for study in (growing(memory_errors=1, at_limit=10), growing(memory_errors=5, at_limit=1), growing(at_limit=10), None):
+        assert judged(Evidence(killed, breach=breach, study=study)).outcome is Outcome.CPU
+
+
+def test_whom_the_kernels_log_names_decides_over_the_hosts_count():
+    killed = Exit(signal=9)
+    ours = OomVictim(10, "python", 5 << 20, in_cgroup=False, is_main=True)
+    worker = OomVictim(11, "python", 5 << 20, in_cgroup=False)
+    assert judged(Evidence(killed, host_oom_kills=1, oom_victims=(ours,))).outcome is Outcome.HOST_OOM
+    assert judged(Evidence(killed, host_oom_kills=1, oom_victims=())).outcome is Outcome.SIGNALLED
+    assert judged(Evidence(killed, host_oom_kills=1, oom_victims=None)).outcome is Outcome.HOST_OOM
+    assert judged(Evidence(Exit(code=3), host_oom_kills=1, oom_victims=(worker,))).outcome is Outcome.WORKER_LOST
+    assert judged(Evidence(Exit(code=0), host_oom_kills=1, oom_victims=(worker,))).outcome is Outcome.SUCCEEDED
+    timed = judged(Evidence(Exit(signal=9, killed_for="time"), breach=Breach(LimitName.TIME, 60, 60), oom_victims=(worker,)))
+    assert (timed.outcome, timed.limit) == (Outcome.WORKER_LOST, LimitName.TIME)
+
+
+def test_the_sender_of_a_signal_is_named_where_the_kernel_tells():
+    by_shell = judged(Evidence(Exit(signal=15), sender=Sender(15, 812, "sh")))
+    assert by_shell.outcome is Outcome.SIGNALLED
+    assert "sh (pid 812) sent it" in by_shell.summary
+    assert "kernel: SIGTERM was sent by pid 812 (sh)" in by_shell.evidence
+    assert "it sent it to itself" in judged(Evidence(Exit(signal=9), sender=Sender(9, 8, "x", is_self=True))).summary
+    handled = judged(Evidence(Exit(code=3), sender=Sender(15, 812, "evil\x1b[31m")))
+    assert handled.outcome is Outcome.FAILED
+    assert "kernel: SIGTERM was sent by pid 812 (evil\\x1b[31m)" in handled.evidence
+
+
+def test_what_a_hang_waited_for_and_a_loop_went_round_is_judged():
+    threads = (Waiting(1, 1, "waiting for a lock", "futex_do_wait", 202), Waiting(1, 2, "waiting for a lock", "futex_do_wait", 202))
+    timed = Evidence(Exit(signal=9, killed_for="time"), breach=Breach(LimitName.TIME, 60, 60))
+    hung = judged(replace(timed, look=Look(waiting="all 2 threads wait for locks", threads=threads), study=HANG))
+    assert ", hanging: all 2 threads wait for locks" in hung.summary
+    assert "kernel: 2 threads waiting for a lock (wait channel futex_do_wait, system call 202)" in hung.evidence
+    busy = judged(
+        replace(timed, look=Look(waiting="running"), study=Study(Pace.BUSY, 12, 2.2, 0.98, busy=(BusyLine(LINE, 12, 12, in_c=True),)))
+    )
+    assert ", in load (job.py:57), busy inside C" in busy.summary
+    assert "busy: in load (job.py:57) in 12 of 12 looks, always at the same call: inside C" in busy.evidence
+
+
+def test_a_stack_that_the_guard_was_asked_for_stands_in_where_nobody_could_look():
+    words = LastWords(spoke=True, asked_frames=(LINE,))
+    killed = judged(Evidence(Exit(signal=9, killed_for="time"), words, breach=Breach(LimitName.TIME, 60, 60), look=Look(note="not seen")))
+    assert killed.stacks == (Stack(0, (LINE,), 1),)
+    assert "load (job.py:57)" in killed.summary
+    by_itself = judged(Evidence(Exit(code=1), words))
+    assert by_itself.stacks == ()

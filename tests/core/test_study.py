@@ -39,8 +39,8 @@ def test_a_time_limit_is_studied_in_its_last_seconds_only():
     assert first == pytest.approx(T0 + 3600 - study.LEAD_S)
     second = study.next_at(limits, Watched(), T0, Mono(first))
     assert second == pytest.approx(first + study.LEAD_S / study.LOOKS)
-    assert not study.is_due(limits, Watched(), T0, Mono(T0 + 3000), ())
-    assert study.is_due(limits, Watched(), T0, Mono(first), ())
+    assert not study.is_due(limits, Watched(), T0, Mono(T0 + 3000), None, ())
+    assert study.is_due(limits, Watched(), T0, Mono(first), None, ())
 
 
 def test_of_a_short_limit_the_later_half_is_studied():
@@ -57,27 +57,27 @@ def test_without_a_line_nothing_is_ever_studied():
     limits = Limits(memory_bytes=None, time_s=None)
     watched = replace(Watched(), last=Sample(T0, memory_bytes=10**12, cpu_s=10**6))
     assert study.next_at(limits, watched, T0, None) is None
-    assert not study.is_due(limits, watched, T0, Mono(T0 + 10**6), ())
+    assert not study.is_due(limits, watched, T0, Mono(T0 + 10**6), None, ())
 
 
 def test_cpu_time_is_studied_when_its_limit_is_near():
     limits = Limits(time_s=None, memory_bytes=None, cpu_s=90.0)
     early, late = (replace(Watched(), last=Sample(T0, cpu_s=cpu)) for cpu in (80.0, 88.0))
-    assert not study.is_due(limits, early, T0, T0, ())
-    assert study.is_due(limits, late, T0, T0, ())
+    assert not study.is_due(limits, early, T0, T0, None, ())
+    assert study.is_due(limits, late, T0, T0, None, ())
     assert study.cpu_look_s(limits, early, 2) == pytest.approx((90 - study.LEAD_S - 80) / 2)
 
 
 def test_memory_is_studied_above_its_soft_line_while_it_grows_and_not_for_ever():
     limits = Limits(memory_bytes=100_000_000, time_s=None)
     watched = replace(Watched(), last=Sample(T0, memory_bytes=80_000_000), soft_told=True)
-    assert study.is_due(limits, watched, T0, T0, ())
+    assert study.is_due(limits, watched, T0, T0, None, ())
     taken = looks(spot(), memory=80_000_000)
-    assert not study.is_due(limits, watched, T0, Mono(T0 + 1), taken)
+    assert not study.is_due(limits, watched, T0, Mono(T0 + 1), T0, taken)
     more = replace(watched, last=Sample(T0, memory_bytes=81_500_000))
-    assert study.is_due(limits, more, T0, Mono(T0 + 1), taken)
-    assert not study.is_due(limits, more, T0, Mono(T0 + 1), taken * study.GROWTH_LOOKS)
-    assert not study.is_due(limits, replace(more, soft_told=False), T0, Mono(T0 + 1), ())
+    assert study.is_due(limits, more, T0, Mono(T0 + 1), T0, taken)
+    assert not study.is_due(limits, more, T0, Mono(T0 + 1), T0, taken * study.GROWTH_LOOKS)
+    assert not study.is_due(limits, replace(more, soft_told=False), T0, Mono(T0 + 1), None, ())
 
 
 # ---------------------------------------------------------------- what they say
