@@ -340,6 +340,13 @@ def _fatal_signal(case: Case, number: int) -> Finding:
         return _recursion(
             case, f"{_depth_words(case)}, filled its memory of {about_size(_peak(case))} and crashed with {name} {case.after}"
         )
+    line = case.limits.memory_bytes
+    if (
+        line is not None and case.swallows_memory_errors and _peak(case) >= OUT_OF_MEMORY_SHARE * line
+    ):  # CPython does not survive each of them
+        caught = counted(max(case.evidence.words.swallowed_memory, 1), "MemoryError")
+        sentence = f"It caught {caught} of its own, went on without memory, and crashed with {name}"
+        return Finding(Outcome.MEMORY, f"{sentence} {case.after}; its limit is {about_size(line)}.", LimitName.MEMORY)
     frames = case.evidence.words.fatal_frames
     where = f" in {at(frames[0])}" if frames else ""
     return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}.")

@@ -185,12 +185,6 @@ def recursion_in_a_thread():
 # ---------------------------------------------------------------- memory
 
 
-def breathe(number):
-    """So slow that somebody who looks has time to, also on a busy machine."""
-    if number % 5000 == 0:
-        time.sleep(0.005)
-
-
 def memory_list():
     while True:
         KEEP.append([None] * 1000)
@@ -210,7 +204,8 @@ class User:
 def memory_objects():
     for number in itertools.count():
         KEEP.append(User(number))
-        breathe(number)
+        if number % 5000 == 0:
+            time.sleep(0.005)  # so slow that somebody who looks has time to, also on a busy machine
 
 
 def memory_dict():
@@ -218,14 +213,16 @@ def memory_dict():
     KEEP.append(users)
     for number in itertools.count():
         users[number] = (str(number), number)
-        breathe(number)
+        if number % 5000 == 0:
+            time.sleep(0.005)  # so slow that somebody who looks has time to, also on a busy machine
 
 
 def memory_linked():
     chain = None
     for number in itertools.count():
         chain = (chain, object())
-        breathe(number)
+        if number % 5000 == 0:
+            time.sleep(0.005)  # so slow that somebody who looks has time to, also on a busy machine
 
 
 def memory_threads():

@@ -380,6 +380,16 @@ def test_memory_errors_that_looks_found_on_their_way_are_the_cause_behind_the_cp
         assert judged(Evidence(killed, breach=breach, study=study)).outcome is Outcome.CPU
 
 
+def test_a_crash_after_memory_errors_that_were_caught_is_memory_and_any_other_is_a_crash():
+    words = LastWords(spoke=True, swallowed_memory=608_768, fatal_signal="SIGSEGV")
+    full = judged(Evidence(Exit(signal=11), words, memory_peak_bytes=99 << 20))
+    assert (full.outcome, full.limit) == (Outcome.MEMORY, LimitName.MEMORY)
+    assert "608,768 MemoryErrors" in full.summary
+    assert judged(Evidence(Exit(signal=11), words, memory_peak_bytes=9 << 20)).outcome is Outcome.CRASHED
+    few = LastWords(spoke=True, swallowed_memory=3, fatal_signal="SIGSEGV", fatal_frames=(LINE,))
+    assert judged(Evidence(Exit(signal=11), few, memory_peak_bytes=99 << 20)).outcome is Outcome.CRASHED
+
+
 def test_whom_the_kernels_log_names_decides_over_the_hosts_count():
     killed = Exit(signal=9)
     ours = OomVictim(10, "python", 5 << 20, in_cgroup=False, is_main=True)

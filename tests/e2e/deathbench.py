@@ -134,7 +134,7 @@ def _busy(function: str, *, in_c: bool) -> Callable[[End], object]:
 
     def proof(end: End) -> bool:
         first = end.report["busy_lines"][0]
-        named = first["function"] == function and 2 * first["samples"] >= first["of"] >= 6
+        named = first["function"] == function and 2 * first["samples"] >= first["of"] >= 3
         return bool(named and first["in_c"] is in_c and _paced(function, "busy")(end))
 
     return proof
