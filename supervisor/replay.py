@@ -16,6 +16,7 @@ from supervisor.keeper import launch
 from supervisor.oneshot import OneShot
 
 ENVIRONMENT_BYTES = 2 * 2**20
+ENTER = 0o711
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,16 @@ def replay(job: Job, key: str, base: Mapping[str, str]) -> Replay:
 
     ``LaunchError`` when it cannot be planned, ``OSError`` when it cannot be started.
     """
-    run_dir = command.make_run_dir()
+    room = command.make_run_dir()
+    os.chmod(room, ENTER)
+    run_dir = os.path.join(room, "run")  # the job's own; in a folder of ours it cannot be exchanged for a link while we remove it
     try:
+        os.mkdir(run_dir, 0o700)
         started = command.start_plan(_plan(job, key, base, run_dir), run_dir, (2, 2))
-    except BaseException:
-        command.remove_run_dir(run_dir)
-        raise
-    shot = OneShot(started, job.limits, name=job.name, expect=Expect(success_exit_codes=job.expect.success_exit_codes))
-    _, verdict, evidence = shot.run()
+        shot = OneShot(started, job.limits, name=job.name, expect=Expect(success_exit_codes=job.expect.success_exit_codes))
+        _, verdict, evidence = shot.run()
+    finally:
+        command.remove_run_dir(room)
     progress = evidence.progress
     finished = progress is not None and progress.records > 0
     met = finished or (progress is not None and progress.record is not None)
