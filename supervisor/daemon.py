@@ -751,7 +751,11 @@ class Daemon:
             self._after(job_state.name)
         log.info("config_reloaded", path=config.path, jobs=len(config.jobs))
         at_once = replace(old.settings, heartbeat=config.settings.heartbeat, external_url=config.settings.external_url)
-        notes = [] if at_once == config.settings else ["supervisor: settings (state_dir, listen, log) take effect at the next start"]
+        notes = (
+            []
+            if at_once == config.settings
+            else ["supervisor: settings (state_dir, listen, hosts, web_config, actions, log) take effect at the next start"]
+        )
         return Answer(ok=True, text="\n".join([f"{config.path} is in force: {len(config.jobs)} jobs", *notes]))
 
     # ---------------------------------------------------------------- drills

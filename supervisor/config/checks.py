@@ -27,8 +27,11 @@ def check_job(node: Node, job: Section, receivers: set[str], report: Report) -> 
     _check_drill(job, report)
 
 
-def check_web(supervisor: Section, report: Report) -> None:
-    """Reports what is wrong with the web config file, and an address that others can reach with nothing to hold them."""
+def check_web(supervisor: Section, report: Report, *, is_kept: bool) -> None:
+    """Reports what is wrong with the web config file, and an address that others can reach with nothing to hold them.
+
+    Of a kept config (*is_kept*) a web config that has broken since is only a warning: the next brain has to supervise, and shuts its door.
+    """
     if not supervisor.is_sure("listen", "web_config", "actions"):
         return
     web = None
@@ -37,7 +40,10 @@ def check_web(supervisor: Section, report: Report) -> None:
 
         web, problems = webconfig.problems_of(supervisor["web_config"])
         for problem in problems:
-            report.problem_elsewhere(supervisor.nodes["web_config"], problem)
+            if is_kept:
+                report.warn(supervisor.nodes["web_config"], f"nobody is let in over TCP: {problem}")
+            else:
+                report.problem_elsewhere(supervisor.nodes["web_config"], problem)
         if problems:
             return
     listen = supervisor["listen"]

@@ -53,7 +53,7 @@ def load(path: str, *, copy: str | None = None) -> Config:
         text = read_text(copy or path, Trust.CODE)
     except ValueError as err:
         raise errors.ConfigError([f"{report.file}: {err}"]) from err
-    return _Reader(path, report).config(text)
+    return _Reader(path, report, is_kept=copy is not None).config(text)
 
 
 @dataclass(slots=True)
@@ -67,7 +67,8 @@ class _Read:
 class _Reader:
     """One reading of one file: the parts in turn, then what holds between them, then the values if nothing was wrong."""
 
-    def __init__(self, path: str, report: Report) -> None:
+    def __init__(self, path: str, report: Report, *, is_kept: bool = False) -> None:
+        self.is_kept = is_kept
         self.path = os.path.abspath(path)
         self.report = report
         self.context = Context(report, os.path.dirname(self.path))
@@ -129,7 +130,7 @@ class _Reader:
         node = self.part(top, "supervisor")
         section = SUPERVISOR.read(node, self.context) if node else Section(SUPERVISOR)
         self.state_dir(node or top, section)
-        checks.check_web(section, self.report)
+        checks.check_web(section, self.report, is_kept=self.is_kept)
         checks.check_heartbeat(section, self.report)
         return section
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, DRIVER, WHY_NOT, chromium
-from conftest import Make
 from harness import Mainstay, wait_for
 
 pytest.importorskip("selenium", reason="selenium is not installed (dev group)")
@@ -165,7 +164,7 @@ def test_without_javascript_the_page_reads_and_the_buttons_work(mainstay: Mainst
         wait(lambda: "succeeded" in text_of(driver, "#facts"), "that the page loads itself anew")
 
 
-def test_readers_are_offered_no_buttons(make: Make) -> None:
+def test_readers_are_offered_no_buttons(make: Callable[..., Mainstay]) -> None:
     mainstay = make("jobs:\n  hello: {command: [echo, hello], schedule: manual}\n").start()
     with chromium() as driver:
         driver.get(f"http://127.0.0.1:{mainstay.port}/jobs/hello")

@@ -2,17 +2,18 @@
 
 import http.client
 import json
+import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import Make
 from harness import Mainstay, environment, free_port, wait_for
 
 bcrypt = pytest.importorskip("bcrypt", reason="the extra auth is not installed")
@@ -142,10 +143,16 @@ def test_check_and_start_refuse_a_web_config_that_is_wrong_and_a_running_daemon_
     refused = guarded.cli("reload")
     assert refused.returncode == 1
     assert "is not a bcrypt hash" in refused.stderr
+    brain = guarded.brain_pid
+    os.kill(brain, signal.SIGKILL)
+    guarded.wait_for(lambda: guarded.brain_pid != brain, "the next brain, which supervises although the web config is broken")
+    assert guarded.run_job("hello")["outcome"] == "succeeded"
+    with pytest.raises((OSError, AssertionError)):
+        assert guarded.http("/metrics")[0] == 200
     assert "hunter2" not in guarded.log()
 
 
-def test_a_control_api_that_is_open_to_others_is_refused(make: Make) -> None:
+def test_a_control_api_that_is_open_to_others_is_refused(make: Callable[..., Mainstay]) -> None:
     mainstay = make(JOBS)
     mainstay.config.write_text(f"supervisor: {{state_dir: state, listen: '0.0.0.0:{mainstay.port}', actions: loopback}}\n{JOBS}")
     done = mainstay.cli("run")

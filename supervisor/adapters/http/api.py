@@ -5,12 +5,14 @@ import gzip
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from supervisor.adapters.http.answers import Answer, Refusal, json_answer
 from supervisor.adapters.http.backend import Backend
-from supervisor.adapters.http.requests import flag, job_name, job_of, json_body, limit_of, number, takes_gzip, whole
+from supervisor.adapters.http.door import WHO
+from supervisor.adapters.http.requests import flag, job_name, job_of, json_body, limit_of, number, peer, takes_gzip, whole
 from supervisor.adapters.http.routes import MAX_ASK_DEADLINE_S, MOST_LINES, Route
 from supervisor.adapters.http.streams import PATIENT, Hub
 from supervisor.adapters.http.work import Workers
@@ -21,6 +23,8 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 STREAM_LINES: Final = 10_000
 
 Query = Mapping[str, str]
+
+log = structlog.get_logger()
 
 
 class Api:
@@ -161,6 +165,7 @@ class Api:
         timeout_s = float(whole(query, "timeout", least=1, most=MAX_ASK_DEADLINE_S) or ASK_DEADLINE_S)
         arguments = await json_body(request, route) | more
         request.scope[PATIENT] = True
+        log.info("http_change_asked", verb=route.verb, target=target, who=request.scope.get(WHO), client=peer(request))
         status, body = await self._workers.ask(timeout_s, self._backend.ask, route.verb, target, arguments, timeout_s)
         return json_answer(body if status < 400 else {"mend": "", **body}, status)
 

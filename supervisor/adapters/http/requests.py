@@ -11,7 +11,6 @@ from starlette.requests import Request
 from supervisor.adapters.http.answers import Refusal
 from supervisor.adapters.http.routes import MOST_ROWS, Route
 
-MAX_BODY_BYTES = 1024 * 1024  # what is read of any body; what is taken is shorter
 MAX_JSON_BYTES = 64 * 1024
 STRICT = "mainstay.strict"  # in the ASGI scope: an empty body has to be declared as JSON too, which no form of a foreign page can
 MOST_TEXT = 1000  # characters of a field
@@ -83,6 +82,11 @@ def takes_gzip(accept: str) -> bool:
         if coding.strip() in ("gzip", "*"):
             return re.fullmatch(r"q=0(\.0*)?", weight.strip()) is None
     return False
+
+
+def peer(request: Request) -> str | None:
+    """The address of who asks; None on the unix socket."""
+    return request.client.host if request.client else None
 
 
 def media_type(request: Request) -> str:

@@ -13,7 +13,7 @@ from supervisor.adapters.http.answers import Answer, Refusal
 from supervisor.adapters.http.api import ASK_DEADLINE_S, no_incident, no_job, no_run
 from supervisor.adapters.http.backend import Backend
 from supervisor.adapters.http.door import ACTS, WHO
-from supervisor.adapters.http.requests import form_body, job_name, job_of, number, query_of, whole
+from supervisor.adapters.http.requests import form_body, job_name, job_of, number, peer, query_of, whole
 from supervisor.adapters.http.routes import BUTTON_VERBS, INCIDENT_VERBS, Route
 from supervisor.adapters.http.site import jobpage, overview, records
 from supervisor.adapters.http.site.layout import ASSETS, POLICY, View, asset, page
@@ -132,6 +132,7 @@ class Site:
         if not self._tokens.good(fields.get("token", ""), who, asyncio.get_running_loop().time()):
             raise Refusal(403, "this form is too old, or not from our page", "load the page again and press the button there")
         request.scope[PATIENT] = True
+        log.info("http_change_asked", verb=verb, target=target, who=who, client=peer(request))
         status, body = await self._workers.ask(ASK_DEADLINE_S, self._backend.ask, verb, target, {}, ASK_DEADLINE_S)
         if status != 200:
             raise Refusal(status, str(body.get("error", "it was refused")), str(body.get("mend", "")))
