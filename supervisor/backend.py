@@ -23,6 +23,7 @@ from supervisor.core.drill import CAP_S
 from supervisor.core.events import IncidentWish, ReleaseWish, SilenceWish, Verb, Wish
 from supervisor.core.model import Cron, Every, Fault, Incident, Job, Limits, Manual
 from supervisor.core.plan import PlanKind, PlannedChange, plan
+from supervisor.core.prose import clean
 from supervisor.core.records import QuarantinedRecord, RunRow, SlotRow
 from supervisor.core.settings import Config
 from supervisor.core.state import JobState
@@ -34,6 +35,7 @@ from supervisor.ports import Clock
 from supervisor.wire import attempt_key
 
 HEALTHY_S: Final = 10.0
+NOTE_CHARS: Final = 500
 LOG_CHUNK: Final = 256 * 1024
 
 log = structlog.get_logger()
@@ -320,7 +322,8 @@ class Backend:
         if verb == "reload":
             return self._reload(plan_only=bool(arguments.get("plan")), timeout_s=timeout_s)
         if verb in ("ack", "resolve"):
-            return self._wish(IncidentWish(int(target), resolve=verb == "resolve"), timeout_s, missing=404)
+            said = {name: clean(str(arguments.get(name) or ""), NOTE_CHARS) for name in ("who", "note", "fix")}
+            return self._wish(IncidentWish(int(target), resolve=verb == "resolve", **said), timeout_s, missing=404)
         if target not in self._daemon.state.jobs:
             return 404, {"error": f"there is no job {target!r}", "mend": "`mainstay status` lists the jobs"}
         if verb == "drill":
@@ -463,6 +466,14 @@ def _incident(incident: Incident) -> Json:
         "acknowledged": incident.acknowledged,
         "closed_at": _stamp(end),
         "closed_because": incident.closed_because,
+        "closed_by": incident.closed_by,
+        "fix": incident.fix,
+        "acknowledged_at": _stamp(incident.acknowledged_at),
+        "acknowledged_by": incident.acknowledged_by,
+        "acknowledged_note": incident.acknowledged_note,
+        "regression_of": incident.regression_of,
+        "regression_note": incident.regression_note,
+        "gathered": list(incident.gathered),
         "duration_seconds": None if end is None else (end - incident.opened_at).total_seconds(),
     }
 

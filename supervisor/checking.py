@@ -33,3 +33,11 @@ def print_schema() -> int:
 
     sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
     return 0
+
+
+def print_dossier_schema() -> int:
+    """The JSON Schema of a dossier on stdout."""
+    from supervisor.core.dossierform import schema
+
+    sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
+    return 0

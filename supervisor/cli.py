@@ -285,10 +285,13 @@ def _reading_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     incidents.add_argument("--open", action="store_true", help="only those that are open")
     incidents.add_argument("-n", type=_whole(1, 1000), default=20, metavar="N", help="the last N (default 20)")
     incident = _add(commands, "incident", _incident, "one incident, with the dossier of its last occurrence", "mainstay incident 7 --ack")
-    incident.add_argument("id", type=_whole(1, LARGEST_ID), metavar="ID")
+    incident.add_argument("id", type=_whole(1, LARGEST_ID), nargs="?", metavar="ID")
     wish = incident.add_mutually_exclusive_group()
     wish.add_argument("--ack", action="store_true", help="somebody is on it: no more reminders")
-    wish.add_argument("--resolve", action="store_true", help="close it")
+    wish.add_argument("--resolve", action="store_true", help="close it; the same bug is then a regression when it comes back")
+    wish.add_argument("--schema", action="store_true", help="print the JSON Schema of a dossier; needs no ID and no daemon")
+    incident.add_argument("--note", metavar="TEXT", default="", help="what to remember with --ack or --resolve")
+    incident.add_argument("--fix", metavar="TEXT", default="", help="with --resolve: what mended it, e.g. a commit; a regression names it")
     for made in (status, logs, runs, why, incidents, incident):
         made.add_argument("--json", action="store_true", help="print JSON")
 
@@ -468,7 +471,24 @@ def _incidents(options: argparse.Namespace) -> int:
 
 
 def _incident(options: argparse.Namespace) -> int:
+    if options.schema:
+        from supervisor import checking
+
+        return checking.print_dossier_schema()
+    verb = "ack" if options.ack else "resolve" if options.resolve else None
+    wrong = (
+        "which one? write its ID; `mainstay incidents` lists them"
+        if options.id is None
+        else "--note goes with --ack or --resolve"
+        if options.note and verb is None
+        else "--fix goes with --resolve"
+        if options.fix and verb != "resolve"
+        else None
+    )
+    if wrong is not None:
+        _say(f"mainstay incident: {wrong}", "try: mainstay incident --help")
+        return EXIT_USAGE
     from supervisor import talk
 
-    verb = "ack" if options.ack else "resolve" if options.resolve else None
-    return talk.incident(options.config, options.id, verb, as_json=options.json)
+    said = {name: text for name, text in (("note", options.note), ("fix", options.fix)) if text}
+    return talk.incident(options.config, options.id, verb, said, as_json=options.json)

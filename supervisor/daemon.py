@@ -43,7 +43,7 @@ from supervisor.core.events import (
     Wish,
 )
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
-from supervisor.core.records import Notification
+from supervisor.core.records import AttemptRow, Notification
 from supervisor.core.redact import without_messages
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
@@ -61,6 +61,7 @@ SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper 
 FILES_PER_TICK: Final = 100
 UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
 HOUR_S: Final = 3600.0
+PRUNE_BYTES: Final = 64 * 2**20  # of dossiers: then the history is pruned before its hour
 TAIL_BYTES: Final = 16 * 1024
 SURVEY_S: Final = 0.008  # a survey that is not done when its attempt ends is not waited for any longer
 TOLD: Final = "mainstay-told"  # beside the counters in the history: how much of a live attempt they hold already
@@ -160,6 +161,7 @@ class Daemon:
         self._tally = tally
         self._tallied_at: dict[str, float] = {}
         self._hourly_at = 0.0
+        self._dossier_bytes = 0  # written since the history was last pruned
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
         self._heard: deque[wire.Message] = deque()
@@ -412,6 +414,7 @@ class Daemon:
             log.info("history_written_again", rows=len(rows))
             self._unwritten = []
             self._let_records_go()
+        self._dossier_bytes += sum(len(row.report) for row in rows if isinstance(row, AttemptRow) and row.report is not None)
         if any(isinstance(row, Notification) for row in rows):
             self._wake_outbox()
 
@@ -830,8 +833,9 @@ class Daemon:
                     self._count_cpu(live, subject.watched.last.cpu_s)
                     self._count_records(live, subject.records)
             self._save_counters()
-        if now.mono - self._hourly_at >= HOUR_S:
+        if now.mono - self._hourly_at >= HOUR_S or self._dossier_bytes >= PRUNE_BYTES:
             self._hourly_at = now.mono
+            self._dossier_bytes = 0
             with self._guarded("pruning"):
                 self._hourly()
                 old = now.wall.timestamp() - self.config.settings.history_days * 86400

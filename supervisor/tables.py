@@ -136,16 +136,45 @@ def quarantine(found: Sequence[Json]) -> str:
     return table(["RECORD", "OUTCOME", "SET ASIDE", "RUN.ATTEMPT", "SUMMARY"], rows)
 
 
+def _state(one: Json) -> str:
+    if one["closed_at"] is not None:
+        return "closed"
+    return "acknowledged" if one["acknowledged"] else "came back" if one.get("regression_of") is not None else "open"
+
+
+def incident(one: Json) -> str:
+    """What is known of one incident beside its dossier: when, how often, who was told, who knows, what ended it."""
+    seen = f"seen {one['occurrences']} times" if one["occurrences"] != 1 else "seen once"
+    runs = f", run {one['last_run']}" if one["first_run"] == one["last_run"] else f", runs {one['first_run']} to {one['last_run']}"
+    lines = [
+        f"incident {one['incident']}: {_state(one)}",
+        f"{'many jobs' if one['job'] == '*' else one['job']}: {one['outcome']} ({one['severity']}), {seen}{runs if one['last_run'] else ''}",
+        f"opened {_time(one['opened_at'])} ({_ago(one['opened_at'])}), last seen {_ago(one['last_at'])}",
+    ]
+    told = [*one.get("told", ()), *(f"{name} (in a summary)" for name in one.get("gathered", ()) if name not in one.get("told", ()))]
+    lines += [f"told: {', '.join(told)}"] if told else ["told: nobody, for a silence or a maintenance window"] if one.get("held") else []
+    if one["acknowledged"]:
+        note = f": {one['acknowledged_note']}" if one.get("acknowledged_note") else ""
+        at = f" at {_time(one['acknowledged_at'])}" if one.get("acknowledged_at") else ""
+        lines.append(f"acknowledged by {one.get('acknowledged_by') or 'an operator'}{at}{note}")
+    lines += [f"this came back: {one['regression_note']}"] if one.get("regression_note") else []
+    if one["closed_at"] is not None:
+        lines.append(f"closed {_time(one['closed_at'])}: {one['closed_because']}" + (f"; fix: {one['fix']}" if one.get("fix") else ""))
+    return "".join(printable(line).replace("\n", " ") + "\n" for line in lines)
+
+
+def _time(stamp: str) -> str:
+    return stamp[:19].replace("T", " ") + " UTC"
+
+
 def incidents(found: Sequence[Json]) -> str:
     """Incidents in a table, newest first."""
     if not found:
         return "no incidents\n"
     rows = []
     for one in found:
-        state = "open" if one["closed_at"] is None else "closed"
-        if one["acknowledged"] and one["closed_at"] is None:
-            state = "acknowledged"
+        job = "(many)" if one["job"] == "*" else one["job"]
         rows.append(
-            [str(one["incident"]), state, one["job"], one["outcome"], str(one["occurrences"]), _ago(one["opened_at"]), one["summary"][:90]]
+            [str(one["incident"]), _state(one), job, one["outcome"], str(one["occurrences"]), _ago(one["opened_at"]), one["summary"][:90]]
         )
     return table(["ID", "STATE", "JOB", "OUTCOME", "SEEN", "OPENED", "SUMMARY"], rows)

@@ -274,6 +274,16 @@ def why(config: str | None, what: str | None, *, as_json: bool) -> int:
     return 0
 
 
+def _me() -> str:
+    """The login name of whoever asks, for the incident's record; it is what this process says, and proves nothing."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
+
+
 def incidents(config: str | None, limit: int, *, open_only: bool, as_json: bool) -> int:
     """The list of incidents."""
     found = _client(config).get("/incidents", open=1 if open_only else None, limit=limit)["incidents"]
@@ -283,20 +293,20 @@ def incidents(config: str | None, limit: int, *, open_only: bool, as_json: bool)
     return 0
 
 
-def incident(config: str | None, number: int, verb: str | None, *, as_json: bool) -> int:
-    """One incident; acknowledge or resolve it."""
+def incident(config: str | None, number: int, verb: str | None, said: Mapping[str, str], *, as_json: bool) -> int:
+    """One incident; acknowledge or resolve it. *said* has note and fix."""
     from supervisor.core.explain import screen
 
     daemon = _client(config)
     if verb is not None:
-        answer = daemon.post(f"/incidents/{number}/{verb}")
+        answer = daemon.post(f"/incidents/{number}/{verb}", {"who": _me(), **said})
         if not as_json:
             sys.stdout.write(answer["text"] + "\n")
             return 0
     found = daemon.get(f"/incidents/{number}")
     if as_json:
         return _print(found)
-    sys.stdout.write(tables.incidents([found]))
+    sys.stdout.write(tables.incident(found))
     if found.get("report"):
         sys.stdout.write("\n" + screen(found["report"]))
     return 0

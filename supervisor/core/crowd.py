@@ -35,13 +35,18 @@ _LOUDEST: Final = ("critical", "warning", "info")
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
-    """One receiver: when it was told of openings one by one, when its next summary is due, whether that is to be said even if
-    it was said before (there are more, or a reminder is due), and how many it had."""
+    """One receiver: when it was told of openings one by one, when it is told more in a summary (there are more, or a reminder is due), when is looked
+    whether its summary is over, and how many times it was told."""
 
     told: tuple[Wall, ...] = ()
-    again: bool = False
-    due: Wall | None = None
+    tell_at: Wall | None = None
+    look_at: Wall | None = None
     summaries: int = 0
+
+    @property
+    def due(self) -> Wall | None:
+        """When ``summarize`` has something to do."""
+        return min((at for at in (self.tell_at, self.look_at) if at is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,13 @@ def admit(crowd: Crowd, incidents: Sequence[Incident], notifications: Sequence[N
                 gathering = replace(gathering, told=(*recent, now))
                 passed.append(one)
             else:
-                gathering = _wait(replace(gathering, told=recent, again=True), now)
+                gathering = _to_tell(replace(gathering, told=recent), now)
                 known[incident.id] = replace(incident, gathered=(*incident.gathered, one.receiver))
                 gathered.append(one.receiver)
         elif incident is not None and one.receiver in incident.gathered:
-            again = gathering.again or one.kind is NotificationKind.REMINDER
-            gathering = _wait(replace(gathering, again=again), now)  # its summary may be over, or is to be said again
+            if one.kind is NotificationKind.REMINDER:
+                gathering = _to_tell(gathering, now)
+            gathering = replace(gathering, look_at=_sooner(gathering.look_at, now + timedelta(seconds=FIRST_S)))
         else:
             passed.append(one)
         if gathering != crowd._of(one.receiver):  # noqa: SLF001
@@ -112,10 +118,14 @@ def _has_room(told: Sequence[Wall], now: Wall) -> bool:
     return lately < BURST and len(told) < TIRING
 
 
-def _wait(gathering: Gathering, now: Wall) -> Gathering:
-    """A summary is due after its wait; one that waits already keeps its time, unless the clock was set back."""
+def _to_tell(gathering: Gathering, now: Wall) -> Gathering:
+    """There is something to tell, after a wait that grows; one that waits already keeps its time, unless the clock was set back."""
     wait = timedelta(seconds=WAITS_S[min(gathering.summaries, len(WAITS_S) - 1)])
-    return replace(gathering, due=now + wait if gathering.due is None else min(gathering.due, now + wait))
+    return replace(gathering, tell_at=_sooner(gathering.tell_at, now + wait))
+
+
+def _sooner(at: Wall | None, other: Wall) -> Wall:
+    return other if at is None else min(at, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +150,35 @@ def summarize(crowd: Crowd, open_: Iterable[Incident], standing: Mapping[str, In
     notifications: list[Notification] = []
     for name in due:
         gathering, summary = crowd.receivers[name], standing.get(name)
-        told: Incident | None = None
-        kind = NotificationKind.REMINDER
-        if members[name] and summary is None:
-            told, kind, next_id = _summary(name, members[name], now, next_id), NotificationKind.OPENED, next_id + 1
-        elif members[name] and summary is not None:
-            fresh = _summary(name, members[name], summary.opened_at, summary.id)
-            told = replace(
-                summary, outcome=fresh.outcome, severity=fresh.severity, summary=fresh.summary, occurrences=fresh.occurrences, last_at=now
-            )
-        elif summary is not None:
-            told = replace(summary, closed_at=max(now, summary.opened_at), closed_because="all of them are over")
-            kind = NotificationKind.CLOSED
+        is_time = gathering.tell_at is not None and gathering.tell_at <= now
+        told, kind = _turned(name, members[name], summary, now, next_id, is_time=is_time)
+        next_id += told is not None and summary is None
         if told is not None:
             changed.append(told)
-            if kind is not NotificationKind.REMINDER or (gathering.again and not told.acknowledged):
-                notifications.append(_notification(name, told, kind, members[name], now))
-        count = gathering.summaries + 1 if members[name] else 0
-        crowd = crowd._with(name, replace(gathering, again=False, due=None, summaries=count))  # noqa: SLF001 - of this module
+        if told is not None and kind is not None:
+            notifications.append(_notification(name, told, kind, members[name], now))
+        if not members[name]:
+            gathering = Gathering(gathering.told)
+        elif is_time:
+            gathering = replace(gathering, tell_at=None, summaries=gathering.summaries + 1)
+        crowd = crowd._with(name, replace(gathering, look_at=None))  # noqa: SLF001 - of this module
     return Summarized(crowd, tuple(changed), tuple(notifications), next_id)
+
+
+def _turned(
+    name: str, members: Sequence[Incident], summary: Incident | None, now: Wall, next_id: int, *, is_time: bool
+) -> tuple[Incident | None, NotificationKind | None]:
+    """The summary as it is now, and what is said of that."""
+    if summary is None:
+        return (_summary(name, members, now, next_id), NotificationKind.OPENED) if members and is_time else (None, None)
+    if not members:
+        over = replace(summary, closed_at=max(now, summary.opened_at), closed_because="all of them are over")
+        return over, NotificationKind.CLOSED
+    fresh = _summary(name, members, summary.opened_at, summary.id)
+    told = replace(
+        summary, outcome=fresh.outcome, severity=fresh.severity, summary=fresh.summary, occurrences=fresh.occurrences, last_at=now
+    )
+    return told, NotificationKind.REMINDER if is_time and not summary.acknowledged else None
 
 
 def receiver_of(summary: Incident) -> str:

@@ -6,7 +6,9 @@ file, of another version too. Everything a job can choose is escaped before it i
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from supervisor.core import survey
 from supervisor.core.model import Outcome
 from supervisor.core.prose import about_duration, about_size, clean, counted, signal_name
 
@@ -26,6 +28,16 @@ KEY_OF_LIMIT = {
     "output": ("output", "--output"),
 }
 
+# What a person may want to change, by outcome, where no limit struck.
+HINTS = {
+    "recursion": "if the job is right: raise limits.recursion in the config (exec: --recursion)",
+    "memory": "if the job needs that much: raise limits.memory in the config (exec: --memory)",
+    "unmet": "if it expects too much: change `expect` in the config",
+    "launch_failed": "mend the command, its user or its directory in the config, then: mainstay reload",
+    "host_oom": "the host was short of memory: give it more, or lower limits.memory of what else runs there",
+}
+BARS = "▁▂▃▄▅▆▇█"
+
 Report = Mapping[str, object]
 
 
@@ -35,42 +47,95 @@ def one_line(report: Report) -> str:
 
 
 def screen(report: Report) -> str:
-    """The report on one screen, at most 40 lines of 100 columns, ending with a line break."""
+    """The report on one screen, at most 40 lines of 100 columns, ending with a line break.
+
+    What happened comes first and what to do last; what lies between is shortened where it is too much, the longest part first.
+    """
     attempt = f", attempt {_text(report, 'attempt')}" if report.get("run") else ""
     head = f"{_name(report)}{attempt}: {_text(report, 'outcome').upper()}"
-    first = [_fit(head), *_wrapped(_text(report, "summary"), "  ", most=4), "", *_when(report)]
+    first = [_fit(head), *_wrapped(_text(report, "summary"), "  ", most=4), "", *_when(report), *_regression(report)]
     last = [
         *_section("What Mainstay did", _list(report, "did"), most=4),
         *_section("What it does next", _list(report, "will"), most=4),
-        *_section("How to override", override(report), most=3),
+        *_section("How to override", override(report), most=4),
     ]
-    middle = [
-        *_section("Evidence", _list(report, "evidence"), most=10),
-        *_cycle_lines(report),
-        *_stack_lines(report),
-        *_section("Last output", _tail(report), most=OUTPUT_LINES, wrap=False),
-    ]
-    room = LINES_MAX - len(first) - len(last)
-    if len(middle) > room:
-        middle = [*middle[: max(room - 1, 0)], "  … the report (--json) has the rest"]
+    parts = [part for part in _parts(report) if part.lines]
+    middle = _filled(parts, LINES_MAX - len(first) - len(last))
     return "\n".join(line.rstrip() for line in [*first, *middle, *last]) + "\n"
 
 
 def override(report: Report) -> list[str]:
     """What a person can do who knows better."""
     found: list[str] = []
-    job, limit, outcome = _text(report, "job"), report.get("limit"), report.get("outcome")
+    job, limit, outcome = clean(_text(report, "job"), 60), report.get("limit"), _text(report, "outcome")
     if isinstance(limit, str) and limit in KEY_OF_LIMIT:
         key, option = KEY_OF_LIMIT[limit]
         found.append(f"if the job is right and the line is wrong: raise limits.{key} in the config (exec: {option})")
-    elif outcome == Outcome.RECURSION.value:
-        found.append("if the job is right: raise limits.recursion in the config (exec: --recursion)")
-    if _list(report, "will") and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
-        found.append(f"run it again now: mainstay trigger {clean(job, 60)}; start it although parked: mainstay start {clean(job, 60)}")
+    elif outcome in HINTS:
+        found.append(HINTS[outcome])
+    will = _list(report, "will")
+    if will and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
+        is_parked = any("parked" in line for line in will)
+        found.append(f"start it although it is parked: mainstay start {job}" if is_parked else f"run it again now: mainstay trigger {job}")
+    if will and report.get("incident") is not None and outcome != Outcome.SUCCEEDED.value:
+        number = clean(str(report["incident"]), 20)
+        found.append(f"somebody is on it: mainstay incident {number} --ack; mended: mainstay incident {number} --resolve --fix TEXT")
     return found
 
 
 # ---------------------------------------------------------------- the screen's parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A heading and its lines, already fitted."""
+
+    title: str
+    lines: list[str]
+
+
+def _parts(report: Report) -> list[_Part]:
+    """What lies between the summary and what to do, the most telling first."""
+    return [
+        _changes(report),
+        _cycle_part(report),
+        _place_part(report),
+        _part("Evidence", _list(report, "evidence")),
+        _memory_part(report),
+        _progress_part(report),
+        _Part("Last output", [_fit(f"  | {line}") for line in _tail(report)]),
+    ]
+
+
+def _filled(parts: Sequence[_Part], room: int) -> list[str]:
+    """The parts in so many lines: the longest is shortened until they fit; where even headings are too many, the last go."""
+    kept, shown = list(parts), [len(part.lines) for part in parts]
+
+    def height() -> int:
+        return sum(2 + count + (count < len(part.lines)) for part, count in zip(kept, shown, strict=True))
+
+    while kept and height() > room:
+        longest = max(range(len(shown)), key=lambda i: (shown[i], i))
+        if shown[longest] > 2:
+            shown[longest] -= 1
+        else:
+            kept, shown = kept[:-1], shown[:-1]
+    lines: list[str] = []
+    for part, count in zip(kept, shown, strict=True):
+        if count == len(part.lines) - 1:
+            count += 1  # noqa: PLW2901 - the line that would count it takes as much room as itself
+        more = len(part.lines) - count
+        lines += [
+            "",
+            _fit(part.title),
+            *part.lines[:count],
+            *([f"  … {counted(more, 'more line')} in the report (--json)"] if more else []),
+        ]
+    return lines
+
+
+def _part(title: str, lines: Sequence[str], *, most: int = 12) -> _Part:
+    return _Part(title, [shown for line in lines[:most] for shown in _wrapped(line, "  - ", most=2)])
 
 
 def _name(report: Report) -> str:
@@ -81,7 +146,9 @@ def _name(report: Report) -> str:
 def _when(report: Report) -> list[str]:
     code, signal = report.get("exit_code"), report.get("signal")
     end = signal_name(signal) if isinstance(signal, int) else "no exit code" if code is None else f"exit code {code}"
-    ran = f"  {_text(report, 'started_at')} to {_text(report, 'ended_at')} ({about_duration(_number(report, 'duration_seconds'))}), {end}"
+    begun, ended = _moment(_text(report, "started_at")), _moment(_text(report, "ended_at"))
+    until = ended.partition(" ")[2] if ended[:10] == begun[:10] else ended
+    ran = f"  {begun} to {until} UTC ({about_duration(_number(report, 'duration_seconds'))}), {end}"
     used = f"  memory peak {about_size(_number(report, 'memory_peak_bytes'))}, CPU {about_duration(_number(report, 'cpu_seconds'))}"
     extras = [f"limit {report['limit']}"] if report.get("limit") else []
     extras += [f"incident {report['incident']}"] if report.get("incident") is not None else []
@@ -89,30 +156,92 @@ def _when(report: Report) -> list[str]:
     return [_fit(ran), _fit(", ".join([used, *extras]))]
 
 
-def _cycle_lines(report: Report) -> list[str]:
+def _moment(stamp: str) -> str:
+    """A time of a report without its zone and its fractions: "2026-03-01 12:00:00"."""
+    return stamp[:19].replace("T", " ") if len(stamp) >= 19 else stamp
+
+
+def _regression(report: Report) -> list[str]:
+    note = report.get("regression_note")
+    return _wrapped(f"This came back: {note}", "  ", most=2) if isinstance(note, str) and note else []
+
+
+def _changes(report: Report) -> _Part:
+    """What is different from the last good run."""
+    changed = report.get("changed")
+    if not isinstance(changed, Mapping) or report.get("outcome") in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):
+        return _Part("", [])
+    since = changed.get("since_run")
+    items = [survey.in_words(item) for item in _items(changed, "items") if isinstance(item, Mapping)]
+    title = "What changed" if since is None else f"What changed since the last good run ({since}, {_moment(str(changed.get('since')))} UTC)"
+    more = changed.get("more")
+    if isinstance(more, int) and more > 0:
+        items.append(f"and {more} more")
+    return _part(title, items or ([str(changed["note"])] if changed.get("note") else []))
+
+
+def _cycle_part(report: Report) -> _Part:
     cycle = report.get("cycle")
     if not isinstance(cycle, Mapping):
-        return []
+        return _Part("", [])
     frames = [_show_frame(frame) for frame in _items(cycle, "frames")]
     notes = [str(note) for note in _items(cycle, "notes")]
     depth = cycle.get("depth")
     title = f"What called itself ({cycle.get('kind')}, {counted(depth if isinstance(depth, int) else 0, 'level')})"
-    return _section(title, [*frames[:6], *notes[:4]], most=10)
+    return _part(title, [*frames[:6], *notes[:4]])
 
 
-def _stack_lines(report: Report) -> list[str]:
-    """Where the first thread stood, and the exception's own place; nothing where the cycle has said it already."""
+def _place_part(report: Report) -> _Part:
+    """Where it was: the exception's own place, the lines of a busy loop, what its threads waited for, or the first thread's stack."""
     if isinstance(report.get("cycle"), Mapping):
-        return []
+        return _Part("", [])
     error = report.get("exception")
     if isinstance(error, Mapping):
         frames = [_show_frame(frame) for frame in _items(error, "frames")][-5:]
-        return _section(f"{error.get('type')}: {error.get('message')}", frames, most=5)
+        chain = [f"from {line}" for line in _items(error, "chain")[:2]]
+        return _part(f"{error.get('type')}: {error.get('message')}", [*frames[::-1], *chain])
+    busy = [_show_busy(line) for line in _items(report, "busy_lines") if isinstance(line, Mapping)]
+    if busy:
+        return _part("Where it went round", busy[:5])
+    waits = [f"thread {each.get('thread')}: {each.get('what')}" for each in _items(report, "waiting") if isinstance(each, Mapping)]
     stacks = [stack for stack in _items(report, "stacks") if isinstance(stack, Mapping)]
-    if not stacks:
+    frames = [_show_frame(frame) for frame in _items(stacks[0], "frames")][:5] if stacks else []
+    return _part("Where it stood, innermost first", [*frames, *waits[:2]])
+
+
+def _show_busy(line: Mapping[str, object]) -> str:
+    inside = ", inside one call into C" if line.get("in_c") else ""
+    return f"{_show_frame(line)}, in {line.get('samples')} of {line.get('of')} looks{inside}"
+
+
+def _memory_part(report: Report) -> _Part:
+    """How its memory grew, and of what, where that is what it died of."""
+    if report.get("limit") not in ("memory", "memory_soft") and report.get("outcome") not in ("memory", "host_oom"):
+        return _Part("", [])
+    types = [each for each in _items(report, "memory_types") if isinstance(each, Mapping)]
+    lines = [f"{about_size(_number(each, 'bytes'))} in {_number(each, 'count'):,.0f} of {each.get('type')}" for each in types[:4]]
+    return _part("Memory", [*_curve_line(report), *lines])
+
+
+def _curve_line(report: Report) -> list[str]:
+    points = [point for point in _items(report, "memory_curve") if isinstance(point, list | tuple) and len(point) == 2]
+    sizes = [float(size) for _, size in points if isinstance(size, int | float)]
+    if len(sizes) < 3 or max(sizes) <= 0:
         return []
-    frames = [_show_frame(frame) for frame in _items(stacks[0], "frames")][:5]
-    return _section("Where it stood, innermost first", frames, most=5)
+    step = max(1, -(-len(sizes) // 40))
+    bars = "".join(BARS[min(int(max(sizes[i : i + step]) / max(sizes) * 8), 7)] for i in range(0, len(sizes), step))
+    return [f"over time: {bars} up to {about_size(max(sizes))}"]
+
+
+def _progress_part(report: Report) -> _Part:
+    progress = report.get("progress")
+    if not isinstance(progress, Mapping):
+        return _Part("", [])
+    done, total, stage, record = (progress.get(key) for key in ("done", "total", "stage", "record"))
+    lines = [f"record in work: {record}"] if record else []
+    if done is not None:
+        lines.append(f"{done:,} done" + (f" of {total:,}" if isinstance(total, int) else "") + (f" ({stage})" if stage else ""))
+    return _part("What it said of itself", lines)
 
 
 def _show_frame(frame: object) -> str:
@@ -125,13 +254,11 @@ def _tail(report: Report) -> list[str]:
     return _text(report, "output_tail").rstrip("\n").split("\n")[-OUTPUT_LINES:] if report.get("output_tail") else []
 
 
-def _section(title: str, lines: Sequence[str], *, most: int, wrap: bool = True) -> list[str]:
+def _section(title: str, lines: Sequence[str], *, most: int) -> list[str]:
     """A heading and its lines, or nothing at all; what exceeds *most* lines is counted."""
     if not lines:
         return []
-    shown: list[str] = []
-    for line in lines[:most]:
-        shown += _wrapped(line, "  - ", most=2) if wrap else [_fit(f"  | {line}")]
+    shown = [part for line in lines[:most] for part in _wrapped(line, "  - ", most=2)]
     if len(lines) > most:
         shown.append(f"  … and {len(lines) - most} more")
     return ["", _fit(title), *shown]

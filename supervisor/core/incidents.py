@@ -25,6 +25,7 @@ PAST_KEPT = 20  # bugs of one job that are remembered after their end
 FLAP_OPENINGS = 3
 FLAP_S = 3600.0
 CALM_S = 900.0
+OPEN_MAX = 50  # of one job: a job that fails in a new way each time has one problem, not a thousand
 
 Changed = tuple[Incident, ...]
 Notifications = tuple[Notification, ...]
@@ -68,6 +69,8 @@ def observe(
     if not verdict.outcome.is_bad:
         return (), (), next_id
     known = next((one for one in open_ if one.fingerprint == verdict.fingerprint and one.closed_at is None), None)
+    if known is None and len(open_) >= OPEN_MAX:
+        known = max(open_, key=lambda one: one.id)
     if known is None:
         incident = _regression(_opened(job, verdict, run, now, next_id), past)
         next_id += 1

@@ -12,6 +12,7 @@ import msgspec
 
 from supervisor.core.model import Job, RunId, Wall
 from supervisor.core.prose import stamp
+from supervisor.core.units import format_duration, format_size
 
 CHANGES_SHOWN: Final = 30
 TEXT_MAX: Final = 300
@@ -74,6 +75,10 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(one, f"{name}.{key}")
     else:
         short = next((name.removesuffix(unit) for unit in _UNITS if name.endswith(unit)), name)
+        if isinstance(value, int | float) and name.endswith("_bytes"):
+            value = format_size(int(value))
+        elif isinstance(value, int | float) and name.endswith("_s"):
+            value = format_duration(float(value))
         yield "command" if short == "argv" else short, value
 
 

@@ -47,45 +47,6 @@ def runaway(tail="loading\nwalking\n"):
     return report_of(judge(Limits(recursion_frames=400), Expect(), RUNAWAY), RUNAWAY, tail)
 
 
-def test_the_screen_says_what_happened_why_and_what_to_do():
-    assert screen(runaway()) == (
-        "user-metrics run 812, attempt 2: RECURSION\n"
-        "  Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 52,560 levels deep, over the\n"
-        "  limit of 400; it was killed after 3.2s.\n"
-        "\n"
-        "  2026-03-01T12:00:00.000Z to 2026-03-01T12:00:03.200Z (3.2s), SIGKILL\n"
-        "  memory peak 31MiB, CPU 800ms, limit recursion, incident 4\n"
-        "\n"
-        "Evidence\n"
-        "  - we killed it: recursion 52,560 over 400\n"
-        "  - kernel: SIGKILL\n"
-        "  - memory peak 31MiB, CPU time 800ms\n"
-        "  - guard: not active in this process\n"
-        "  - look: 52,560 levels deep, its own recursion limit is 1,000,000,000\n"
-        "  - samples: deepest stack 52,560 levels\n"
-        "\n"
-        "What called itself (frames, 52,560 levels)\n"
-        "  - visit  /srv/app/tree.py:20\n"
-        "  - walk  /srv/app/tree.py:14\n"
-        "\n"
-        "Last output\n"
-        "  | loading\n"
-        "  | walking\n"
-        "\n"
-        "What Mainstay did\n"
-        "  - killed it\n"
-        "\n"
-        "What it does next\n"
-        "  - start attempt 2 in 1s\n"
-        "\n"
-        "How to override\n"
-        "  - if the job is right and the line is wrong: raise limits.recursion in the config (exec:\n"
-        "    --recursion)\n"
-        "  - run it again now: mainstay trigger user-metrics; start it although parked: mainstay start\n"
-        "    user-metrics\n"
-    )
-
-
 def test_a_report_in_one_line():
     assert one_line(runaway()) == (
         "user-metrics run 812: recursion: Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), "

@@ -109,7 +109,10 @@ _DURATION: Final = {  # what is taken is more (core.units.parse_duration); this 
     "pattern": f"^({_W}|({_W})?{_D}|({_W})?({_D})?{_H}|({_W})?({_D})?({_H})?{_M}|({_W})?({_D})?({_H})?({_M})?{_S})$",
 }
 _TEXT: Final = {"type": "string", "maxLength": 1000}
+_SAID: Final = (Param("who", "Who says so.", {"type": "string", "maxLength": 200}), Param("note", "What to remember with it.", _TEXT))
 _BODIES: Final = {
+    "ack": _SAID,
+    "resolve": (*_SAID, Param("fix", "What mended it; a regression names it.", _TEXT)),
     "pause": (Param("for", "End the pause by itself after so long, e.g. 1h30m.", _DURATION),),
     "silence": (Param("for", "How long, e.g. 2h.", _DURATION, required=True), Param("comment", "Why.", _TEXT)),
     "release": (Param("key", "Which record.", {"type": "string", "maxLength": 255}, required=True), Param("because", "Why.", _TEXT)),
@@ -239,6 +242,7 @@ TABLE: Final = (
             words,
             "Done",
             (_TIMEOUT,),
+            _BODIES.get(verb, ()),
             refusals=(404,),
             asks="ask_incident",
         )

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 KEEP_ATTEMPTS = 50  # of a run that goes on: all restarts of a service are one run, and each leaves a report
+REPORTS_KEPT = 200  # dossiers of a job, beside those that its incidents speak of
+RUNS_MAX = 10_000  # of a job, however young
+_FOREVER = 2**63 - 1
 PRUNE_BATCH = 200  # runs per transaction: some milliseconds, so that the writer never waits long
 
 _OLD_RUNS = """
@@ -37,6 +40,17 @@ _OLD_ATTEMPTS = """
         WHERE r.ended_at IS NULL AND a.phase = 'ended' AND a.attempt <= (SELECT max(attempt) FROM attempts WHERE run = a.run) - ?
         AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.run = a.run AND q.attempt = a.attempt AND q.released_at IS NULL)
         LIMIT ?
+    )
+"""
+_REPORTS_FROM = "SELECT run, attempt FROM attempts WHERE job = ? AND report IS NOT NULL ORDER BY run DESC, attempt DESC LIMIT 1 OFFSET ?"
+_OLD_REPORTS = """
+    UPDATE attempts SET report = NULL WHERE (run, attempt) IN (
+        SELECT a.run, a.attempt FROM attempts a WHERE a.job = ?1 AND a.report IS NOT NULL AND (a.run, a.attempt) <= (?2, ?3)
+        AND NOT (
+            a.run IN (SELECT run FROM incidents WHERE job = ?1 UNION SELECT last_run FROM incidents WHERE job = ?1)
+            AND a.attempt = (SELECT max(attempt) FROM attempts WHERE run = a.run)
+        )
+        AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.run = a.run AND q.attempt = a.attempt AND q.released_at IS NULL) LIMIT ?4
     )
 """
 _OLD_REST = (
@@ -142,7 +156,9 @@ class Store(Reads):
 
     def prune(self, before: Wall, keep_runs_per_job: int = 1000) -> int:
         """Removes what ended before *before*, except each job's newest *keep_runs_per_job* runs and all that an open incident
-        or a record in quarantine speaks of; and of a run that goes on, all attempts but the newest 50, however young. Answers how many rows went.
+        or a record in quarantine speaks of; and however young: of a job all runs but the newest 10,000, of a run that goes on all attempts but
+        the newest 50. Of what is kept the dossiers go, but for the newest 200 of a job and those that an incident or such a record speaks of.
+        Answers how many rows went.
 
         Works in small transactions over a connection of its own: may run in another thread while this store is written.
         """
@@ -152,6 +168,14 @@ class Store(Reads):
                 values = (job, to_micros(before), first_kept, PRUNE_BATCH)
                 while batch := link.write("pruning runs", lambda c, values=values: _prune_runs(c, values)):  # type: ignore[misc]
                     removed += batch
+            for job, first_kept in link.use("pruning runs", lambda c: _first_kept(c, RUNS_MAX)):
+                values = (job, _FOREVER, first_kept, PRUNE_BATCH)
+                while batch := link.write("pruning runs", lambda c, values=values: _prune_runs(c, values)):  # type: ignore[misc]
+                    removed += batch
+            for job, run, attempt in link.use("pruning reports", _last_to_slim):
+                slim = (job, run, attempt, PRUNE_BATCH)
+                while link.write("pruning reports", lambda c, slim=slim: c.execute(_OLD_REPORTS, slim).rowcount):  # type: ignore[misc]
+                    pass
             while batch := link.write("pruning attempts", lambda c: c.execute(_OLD_ATTEMPTS, (KEEP_ATTEMPTS, PRUNE_BATCH)).rowcount):
                 removed += batch
             for sql in _OLD_REST:
@@ -258,6 +282,13 @@ def _first_kept(connection: sqlite3.Connection, keep: int) -> list[tuple[str, in
     sql = "SELECT id FROM runs WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?"
     jobs = connection.execute("SELECT DISTINCT job FROM runs").fetchall()
     return [(job, row[0]) for (job,) in jobs if (row := connection.execute(sql, (job, max(keep, 1) - 1)).fetchone())]
+
+
+def _last_to_slim(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    """Each job that has more than ``REPORTS_KEPT`` dossiers, with the newest attempt whose dossier is too much."""
+    jobs = connection.execute("SELECT DISTINCT job FROM runs").fetchall()
+    found = ((job, connection.execute(_REPORTS_FROM, (job, REPORTS_KEPT)).fetchone()) for (job,) in jobs)
+    return [(job, row[0], row[1]) for job, row in found if row]
 
 
 def _prune_runs(connection: sqlite3.Connection, values: tuple[str, int, int, int]) -> int:
