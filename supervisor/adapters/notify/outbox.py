@@ -6,15 +6,8 @@ from typing import assert_never
 
 import structlog
 
-from supervisor.adapters.notify.alertmanager import AlertmanagerSender
-from supervisor.adapters.notify.apprise import AppriseSender
-from supervisor.adapters.notify.command import CommandSender
 from supervisor.adapters.notify.courier import Courier, Patience, Queue
-from supervisor.adapters.notify.mail import EmailSender
-from supervisor.adapters.notify.pagerduty import PagerDutySender
 from supervisor.adapters.notify.sender import Clock, Sender
-from supervisor.adapters.notify.slack import SlackSender
-from supervisor.adapters.notify.webhook import WebhookSender
 from supervisor.core.model import Wall
 from supervisor.core.settings import (
     AlertmanagerReceiver,
@@ -36,21 +29,38 @@ OWN_FAILURE_S = 60.0
 
 
 def sender_for(receiver: Receiver, clock: Clock) -> Sender:
-    """The sender for a receiver of the config. ``ValueError`` when it can never work, without naming its secrets."""
+    """The sender for a receiver of the config. ``ValueError`` when it can never work, without naming its secrets.
+
+    Each is imported when the config has one: mail alone is a megabyte.
+    """
     match receiver:
         case WebhookReceiver():
+            from supervisor.adapters.notify.webhook import WebhookSender
+
             return WebhookSender(receiver, clock)
         case AlertmanagerReceiver():
+            from supervisor.adapters.notify.alertmanager import AlertmanagerSender
+
             return AlertmanagerSender(receiver, clock)
         case EmailReceiver():
+            from supervisor.adapters.notify.mail import EmailSender
+
             return EmailSender(receiver, clock)
         case SlackReceiver():
+            from supervisor.adapters.notify.slack import SlackSender
+
             return SlackSender(receiver, clock)
         case PagerDutyReceiver():
+            from supervisor.adapters.notify.pagerduty import PagerDutySender
+
             return PagerDutySender(receiver, clock)
         case CommandReceiver():
+            from supervisor.adapters.notify.command import CommandSender
+
             return CommandSender(receiver, clock)
         case AppriseReceiver():
+            from supervisor.adapters.notify.apprise import AppriseSender
+
             return AppriseSender(receiver, clock)
     assert_never(receiver)
 
