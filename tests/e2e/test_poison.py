@@ -15,6 +15,8 @@ CHILD = Path(__file__).resolve().parents[1] / "children" / "poison_job.py"
 KEY, RECORDS = "user-61803", 100_000
 KINDS = {"exception": "exception", "crash": "crashed", "memory": "memory", "loop": "stalled"}
 
+pytestmark = pytest.mark.slow
+
 JOB = """
   {name}:
     command: [{python}, {child}, {name}, {folder}/{name}.journal, {folder}/{name}.fixed]
