@@ -374,7 +374,7 @@ def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded)
         return
     was_stable = event.evidence.duration_s >= job.restart.stable_s and job.schedule.is_service
     failures = 1 if was_stable else memo.failures_in_row + 1
-    turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at)
+    turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at, failure_before_at=memo.last_failure_at)
 
 
 def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, evidence: Evidence, healing: heal.Healing) -> restart.Decision:

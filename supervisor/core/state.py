@@ -81,7 +81,8 @@ class Memo:
     clock has gone on without a leap. ``backlog``: fire times that wait for the run before them to end. ``expected_since``: successes are
     expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``. ``desk``: silences, and what was said
     of the open incidents (see ``core.dispatch``). ``past``: bugs whose incidents are over. ``well_since``: it has not failed since then, while an
-    incident that flaps is held open. ``course``: its failures in sequence, and what was done about them.
+    incident that flaps is held open. ``course``: its failures in sequence, and what was done about
+    them. ``failure_before_at`` is the failure before ``last_failure_at``.
     """
 
     configured_at: Wall
@@ -105,6 +106,7 @@ class Memo:
     desk: dispatch.Desk = dispatch.NOTHING
     past: tuple[incident_rules.Past, ...] = ()
     well_since: Wall | None = None
+    failure_before_at: Wall | None = None
     course: heal.Course = field(default_factory=heal.Course)
 
     def encode(self) -> str:

@@ -1,10 +1,11 @@
 """The notepad of one step: the job as it is becoming, and what is to be written, done and told. Emptied into a list of actions."""
 
 from dataclasses import replace
+from itertools import islice
 
 from supervisor.core import crowd, dispatch
 from supervisor.core.actions import Action, Record, TellGathered, TellIncident, TellQuarantine
-from supervisor.core.heal import CROWD_S
+from supervisor.core.heal import CROWD, CROWD_S
 from supervisor.core.incidents import remember
 from supervisor.core.model import Incident, Now, Wall
 from supervisor.core.records import JobMemo, Notification, QuarantinedRecord, Row
@@ -98,9 +99,10 @@ class Turn:
         self.tell(TellQuarantine(record))
 
     def failing_together(self, at: Wall) -> int:
-        """How many jobs, this one included, failed at about that time, by the last failure that is known of each."""
-        moments = (job.memo.last_failure_at for name, job in self._others.items() if name != self.state.name)
-        return 1 + sum(1 for moment in moments if moment is not None and abs((moment - at).total_seconds()) <= CROWD_S)
+        """How many jobs, this one included, failed at about that time, by the last two failures that are known of each; not counted beyond ``CROWD``."""
+        others = (job.memo for name, job in self._others.items() if name != self.state.name)
+        near = (memo for memo in others if _is_near(memo.last_failure_at, at) or _is_near(memo.failure_before_at, at))
+        return 1 + sum(1 for _ in islice(near, CROWD))
 
     def finish(self) -> list[Action]:
         """The actions in order: one record, then the orders, then what is told."""
@@ -110,3 +112,7 @@ class Turn:
             self.write(JobMemo(crowd.MEMO, self.crowd.encode()))
         record: list[Action] = [Record(tuple(self._rows), durable=self.durable)] if self._rows else []
         return record + self._orders + self._tells
+
+
+def _is_near(moment: Wall | None, at: Wall) -> bool:
+    return moment is not None and abs((moment - at).total_seconds()) <= CROWD_S

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from playbook import DUE, Play, ended, job, wish
 
 from supervisor.core import heal
+from supervisor.core.events import Due
 from supervisor.core.heal import Course, Failure, HealReason
 from supervisor.core.model import Evidence, ExceptionFacts, Exit, Outcome, Progress, Verdict
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
@@ -238,6 +239,28 @@ def test_a_start_that_the_host_refuses_costs_no_restart_and_parks_nobody():
         missing.at(n * 100).when(ended(1, n, launch_error="cannot execute 'run': No such file or directory"))
         missing.at(n * 100 + 50).when(DUE)
     assert missing.job_state().state.value == "parked"
+
+
+def test_jobs_that_fail_together_lose_no_record_and_are_not_parked():
+    """A database that is gone: each of six jobs dies at its first record, again and again; one that dies alone is another matter."""
+    names = [f"job-{n}" for n in range(6)]
+    play = Play(*(job(name, manual=True, budget=(9, 6000)) for name in [*names, "alone"]))
+    run = {name: number for number, name in enumerate([*names, "alone"], 1)}
+    for name in run:
+        play.when(wish("trigger", name))
+    for attempt in range(1, 5):
+        play.at(attempt * 1000)
+        for name in names:
+            play.when(ended(run[name], attempt, name, code=1, position=at("u1")))
+        play.at(attempt * 1000 + 500)
+        if attempt <= 2:
+            play.when(ended(run["alone"], attempt, "alone", code=1, position=at("u1")))
+        play.at(attempt * 1000 + 900)
+        for name in run:
+            play.when(Due(name))
+    assert [play.job_state(name).quarantine for name in names] == [()] * 6
+    assert {play.job_state(name).memo.parked for name in names} == {None}
+    assert [record.key for record in play.job_state("alone").quarantine] == ["u1"]
 
 
 def test_what_a_person_starts_begins_a_new_sequence():
