@@ -11,7 +11,7 @@ import fcntl
 import os
 import platform
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 GATE: Final = 3  # where the program expects them
@@ -91,12 +91,17 @@ def make_program() -> int:
         return -1
 
 
-def wait(program: int, gate: int, errors: int, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+def wait(program: int, gate: int, errors: int, to_sync: Iterable[int], argv: Sequence[str], environment: Mapping[str, str]) -> int:
     """In the child: wait until a byte comes from *gate*, or end when it closes. The number that *errors* has now.
 
+    Before that the descriptors *to_sync* are brought to disk, here because it can take long, and "r" is written to *gate* when they are.
     With a *program* this does not return: *argv* is executed by it.
     """
     gate, errors, program = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) if fd >= 0 else -1 for fd in (gate, errors, program))
+    with contextlib.suppress(OSError):
+        for fd in to_sync:
+            os.fsync(fd)
+        os.write(gate, b"r")
     path = _find(argv[0], environment)
     if program >= 0 and path is not None:
         os.dup2(gate, GATE)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import resource
 import signal
+import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -97,6 +98,12 @@ class Child:
     errors: int
     gate: int = -1
 
+    def is_ready(self) -> bool:
+        """Whether a held child has all behind it that was to be on disk before it may begin. Asked once."""
+        with contextlib.suppress(OSError):
+            return os.read(self.gate, 1) == b"r"
+        return False
+
     def let_go(self) -> None:
         """Let a held child go on to its exec. One that has died meanwhile is met by whoever reaps it."""
         with contextlib.suppress(OSError):
@@ -125,31 +132,31 @@ def fork_child(
     *,
     stdio: tuple[int | None, int | None, int | None] = (None, None, None),
     own_session: bool = True,
-    held: bool = False,
+    held: tuple[int, ...] | None = None,
 ) -> Child:
     """Fork and exec *plan*. ``OSError`` when not even the fork worked (out of processes, memory or descriptors).
 
     *stdio* are the descriptors that become 0, 1 and 2; None hands on our own. A child with a session of its own starts with every signal at
-    its default; one in ours keeps what our own starter had us ignore (nohup stays nohup). A child that is *held* has all in place and waits
-    before its exec until it is let go; it dies with us.
+    its default; one in ours keeps what our own starter had us ignore (nohup stays nohup). A child that is *held* (not None) has all in place,
+    fsyncs those descriptors and waits before its exec until it is let go; it dies with us.
     """
     errors_read, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    gate_read, gate_write = os.pipe2(os.O_CLOEXEC) if held else (-1, -1)
+    gate_read, gate_write = _gate() if held is not None else (-1, -1)
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)  # or a signal to the child would speak through our own wake-up pipe
     try:
         pid = os.fork()
         if pid == 0:
-            _become(plan, cgroup_dir, errors_write, stdio, parent, gate_read, own_session=own_session)
+            _become(plan, cgroup_dir, errors_write, stdio, parent, gate_read, held or (), own_session=own_session)
     except OSError:
         os.close(errors_read)
-        if held:
+        if gate_write >= 0:
             os.close(gate_write)
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
         os.close(errors_write)
-        if held:
+        if gate_read >= 0:
             os.close(gate_read)
     return Child(pid, errors_read, gate_write)
 
@@ -179,6 +186,13 @@ def launch_error_text(plan: Plan, stage: str, code: int) -> str:
     return f"cannot set up {stage} for {plan.argv[0]!r}: {why}"
 
 
+def _gate() -> tuple[int, int]:
+    """(the child's end, ours): it says when it is ready, and waits to be let go."""
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    return theirs.detach(), ours.detach()
+
+
 def _become(
     plan: Plan,
     cgroup_dir: str | None,
@@ -186,6 +200,7 @@ def _become(
     stdio: tuple[int | None, int | None, int | None],
     parent: int,
     gate: int,
+    to_sync: tuple[int, ...],
     *,
     own_session: bool,
 ) -> None:
@@ -226,7 +241,7 @@ def _become(
         stage = 9
         _signals((*_IGNORED, *_CAUGHT) if own_session else (*_PYTHONS, *_caught()))
         if gate >= 0:
-            errors = held_child.wait(_PROGRAM, gate, errors, plan.argv, plan.environment)
+            errors = held_child.wait(_PROGRAM, gate, errors, to_sync, plan.argv, plan.environment)
         os.execvpe(plan.argv[0], plan.argv, plan.environment)  # noqa: S606 - no shell is the point
     except OSError as err:
         os.write(errors, _ERROR.pack(stage, err.errno or 0))

@@ -313,7 +313,7 @@ class Keeper:
         else:
             self._hold(key, plan, child, output, group)
 
-    def _fork(self, key: str, plan: launch.Plan, *, held: bool = False) -> tuple[launch.Child, int, str | None]:
+    def _fork(self, key: str, plan: launch.Plan, *, held: tuple[int, ...] | None = None) -> tuple[launch.Child, int, str | None]:
         """A child, our end of its output, its group. ``OSError``, and then nothing of it is left."""
         group, pipe, child = None, (-1, -1), None
         try:
@@ -413,13 +413,12 @@ class Keeper:
             return
         plan = launch.Plan.from_message(message["plan"])
         try:
-            child, output, group = self._fork(key, plan, held=True)
+            child, output, group = self._fork(key, plan, held=self._records.prepare(attempt.key, key))
         except OSError as err:
             say("successor_not_forked", key=key, error=str(err))
             return
         attempt.successor = Successor(key, replace(plan, environment={}), child, output, group, frozenset(message["not_after"]))
         self._held[child.pid] = attempt
-        self._records.prepare(attempt.key, key)
 
     def _disarm(self, message: wire.Message) -> None:
         attempt = self._attempts.get(message["after"])
@@ -650,8 +649,10 @@ class Keeper:
         """
         if successor is not None:
             record["next"] = successor.key
-            if self._records.note(record):
-                self._begin(successor)
+            if successor.child.is_ready():
+                self._records.confirm(record["key"])
+                if self._records.note(record):
+                    self._begin(successor)
         trouble = self._records.write(record)
         if trouble is not None:
             say("exit_record_not_written", key=record["key"], error=trouble)

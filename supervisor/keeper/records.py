@@ -27,6 +27,7 @@ class Records:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._prepared: dict[str, int] = {}
+        self._confirmed: set[str] = set()
         self.doubtful: dict[str, str] = {}  # attempt → the one that had leave to follow it when the machine went down, and may have
         self._kept: dict[str, Record] = self._load()
 
@@ -56,11 +57,11 @@ class Records:
                     os.replace(path, path + ".broken")
         return found
 
-    def prepare(self, key: str, following: str) -> None:
-        """Make the record of a live attempt ahead of time, with the leave for *following* to begin after it.
+    def prepare(self, key: str, following: str) -> tuple[int, ...]:
+        """Make the record of a live attempt ahead of time, with the leave for *following* to begin after it; what is to be fsynced for that.
 
-        The name, the blocks and the leave are on disk then; to note the record is a write into the page cache, and to write it one fdatasync. What
-        goes wrong here does no harm: the record is written as any other.
+        Once that is done (not here: it can take long), to note the record is a write into the page cache, and to write it one fdatasync. What goes
+        wrong here does no harm: the record is written as any other.
         """
         path = os.path.join(self._folder, key + ".json")
         leave = json.dumps({"key": key, "leave": following, "boot_id": self._boot_id}).encode()
@@ -68,13 +69,17 @@ class Records:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 os.write(fd, b" " * _HALF + leave.ljust(_HALF))
-                os.fsync(fd)
-                os.fsync(self._folder_fd)
             except OSError:
                 os.close(fd)
                 os.unlink(path)
                 raise
             self._prepared[key] = fd
+            return fd, self._folder_fd
+        return ()
+
+    def confirm(self, key: str) -> None:
+        """What ``prepare`` asked for was done."""
+        self._confirmed.add(key)
 
     def note(self, record: Record) -> bool:
         """Put *record* where it outlives us, though not yet a loss of power; False where nothing was prepared for it. ``write`` has to follow."""
@@ -93,10 +98,13 @@ class Records:
         fd = self._prepared.pop(key)
         try:
             os.fdatasync(fd)
+            if key not in self._confirmed:
+                os.fsync(self._folder_fd)
         except OSError:
             return False
         finally:
             os.close(fd)
+            self._confirmed.discard(key)
         return True
 
     def write(self, record: Record) -> str | None:

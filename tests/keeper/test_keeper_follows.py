@@ -77,7 +77,7 @@ def test_what_waits_begins_at_once_when_the_one_before_it_ends_and_the_record_sa
 
 def test_a_child_that_was_held_sees_what_any_other_sees(keeper: Keeper, tmp_path: Path) -> None:
     script = (
-        "tr '\\0' '\\n' < /proc/$$/environ | sort; readlink /proc/self/fd/*; pwd; umask; nice; ulimit -a; grep -E '^(Sig|Shd|NoNew|Uid|Gid|Groups)' /proc/self/status;"
+        "tr '\\0' '\\n' < /proc/$$/environ | sort; readlink /proc/self/fd/*; pwd; umask; nice; ulimit -a; grep -E '^(Sig[BIC]|NoNew|Uid|Gid|Groups)' /proc/self/status;"
         " ps -o pgid=,sid= -p $$ | tr -s ' ' '\\n' | sed s/^$$\\$/own/; cat /proc/self/oom_score_adj; kill -9 $$"
     )
     common: dict[str, Any] = {
@@ -213,7 +213,7 @@ def test_a_prepared_record_counts_whole_or_not_at_all(tmp_path: Path) -> None:
     kept = Records(str(tmp_path), "boot")
     folder = tmp_path / "exits"
     for key in ("1.1", "1.2", "1.3", "1.4", "1.5"):
-        kept.prepare(key, "1.9")
+        assert len(kept.prepare(key, "1.9")) == 2
     whole = {"key": "1.1", "code": 3, "next": "1.2"}
     assert kept.write(whole) is None
     large = {"key": "1.2", "unkillable": list(range(2000))}
@@ -264,7 +264,7 @@ def test_the_program_that_waits_is_what_its_source_says(tmp_path: Path) -> None:
 def test_a_child_is_held_with_the_program_and_without(monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], with_program: bool) -> None:
     if not with_program:
         monkeypatch.setattr(launch, "_PROGRAM", -1)
-    child = launch.fork_child(launch.Plan(list(argv), {"PATH": os.environ["PATH"]}, "/"), held=True)
+    child = launch.fork_child(launch.Plan(list(argv), {"PATH": os.environ["PATH"]}, "/"), held=())
     assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     child.let_go()
     _, status = os.waitpid(child.pid, 0)
@@ -277,7 +277,7 @@ def test_a_child_is_held_with_the_program_and_without(monkeypatch: pytest.Monkey
 
 
 def test_a_gate_that_closes_ends_what_waits_behind_it() -> None:
-    child = launch.fork_child(launch.Plan(["/bin/true"], {}, "/"), held=True)
+    child = launch.fork_child(launch.Plan(["/bin/true"], {}, "/"), held=())
     child.close_gate()
     assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == 127
     os.close(child.errors)
