@@ -13,7 +13,7 @@ from _mainstay_guard import files, report
 
 SAMPLE = 20000
 EARLY = 2000  # after so many the first record is written: there may be no time for more
-PATIENCE_S = 0.25  # for the walk and the sample; the list of all objects takes 0.1 s a million before that
+PATIENCE_S = 0.25  # of CPU time, for the walk and the sample; the list of all objects takes 0.1 s a million before that
 LARGE = 4000  # entries of a container that is looked at for itself
 MOST_LARGE = 50
 FROM_LARGE = 2000  # entries looked at of each
@@ -29,7 +29,7 @@ _sizers = {}
 
 def take(ours):
     """Write the record; *ours* is a container that is not the job's. Raises nothing but MemoryError, which the caller drops."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.thread_time() + PATIENCE_S
     objects = gc.get_objects()
     total = len(objects)
     large, left_out = _large(objects, deadline)
@@ -46,7 +46,7 @@ def take(ours):
             _count(sample, thing)
         if taken == EARLY and total > SAMPLE:
             _write(counts, sample, total / taken, total)
-        if taken >= SAMPLE or (taken % 500 == 0 and time.monotonic() > deadline):
+        if taken >= SAMPLE or (taken % 500 == 0 and time.thread_time() > deadline):
             break
     del objects, large
     _write(counts, sample, total / max(taken, 1), total)
@@ -61,7 +61,7 @@ def _large(objects, deadline):
         if (kind is list or kind is dict or kind is set) and len(thing) >= LARGE:
             found.append((len(thing), id(thing), thing))
         counter += 1
-        if counter % 20000 == 0 and time.monotonic() > deadline:
+        if counter % 20000 == 0 and time.thread_time() > deadline:
             break
     found.sort(key=lambda entry: entry[:2], reverse=True)
     del found[MOST_LARGE:]
