@@ -23,7 +23,7 @@ _WORD: Final = (
     r"(?:api|access|account|auth|private|secret|signing|encryption|shared|master)[_-]?key"
 )
 _SECRETIVE: Final = re.compile(
-    r"PASS|PWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|SESSION|SIGNATURE|DSN|(^|[_-])(API|ACCESS|ACCOUNT|ENCRYPTION|SIGNING|SHARED|MASTER)?_?KEY($|[_-])",
+    r"PASS|(?<=[_-])PWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|SESSION[_-]?(ID|KEY)|SIGNATURE|DSN|(^|[_-])(API|ACCESS|ACCOUNT|ENCRYPTION|SIGNING|SHARED|MASTER)?_?KEY($|[_-])",
     re.IGNORECASE,
 )
 # A name with its value: password=..., "token": "...", --api-key ..., '--password', '...'.
@@ -44,6 +44,9 @@ _SHAPED: Final = re.compile(
     r"|(?<=hooks\.slack\.com/services/)[\w/-]{8,255}",
     re.DOTALL,
 )
+
+
+_UNNAMED: Final = frozenset("=:@ ")
 
 
 def is_secretive(name: str) -> bool:
@@ -95,9 +98,15 @@ class _Walk:
         if type(value) is Frame:
             known_frame = self._frames.get(value)
             if known_frame is None:
-                known_frame = self._frames[value] = self._fields(value)
+                known_frame = self._frames[value] = self._frame(value)
             return known_frame
         return self._fields(value) if dataclasses.is_dataclass(value) else value
+
+    def _frame(self, frame: Frame) -> Frame:
+        """The names of functions are many and of code; only one that no code has is looked at."""
+        file = self.through(frame.file)
+        function = self.through(frame.function) if any(char in _UNNAMED for char in frame.function) else frame.function
+        return frame if file is frame.file and function is frame.function else Frame(function, file, frame.line)
 
     def _fields(self, value: Any) -> Any:
         changes = {}
@@ -130,7 +139,7 @@ def without_messages(evidence: Evidence) -> Evidence:
 def secrets_of(job: Job, inherited: Mapping[str, str]) -> Iterator[str]:
     """The secrets that a job is given: in its environment (its own, and what it inherits) and in its arguments."""
     for name, value in {**inherited, **job.launch.environment}.items():
-        if is_secretive(name) or looks_secret(value):
+        if (is_secretive(name) and not value.startswith("/")) or looks_secret(value):  # SSH_AUTH_SOCK and its like name places
             yield value
         yield from _passwords(value)
     yield from secrets_in_arguments(job.launch.argv)

@@ -81,7 +81,8 @@ def test_a_known_secret_is_found_wherever_it_stands():
 
 def test_the_names_that_hide_their_values():
     assert all(map(is_secretive, ("DB_PASSWORD", "API_KEY", "KEY", "X-Auth-Token", "SENTRY_DSN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")))
-    assert not any(map(is_secretive, ("PATH", "MONKEY", "BATCH_SIZE", "KEYBOARD", "HOME")))
+    assert not any(map(is_secretive, ("PATH", "MONKEY", "BATCH_SIZE", "KEYBOARD", "HOME", "PWD", "OLDPWD", "XDG_SESSION_TYPE")))
+    assert is_secretive("MYSQL_PWD")
     assert looks_secret("a8f5f167f44f4964e6c998dee827110c")
     assert not any(map(looks_secret, ("/usr/local/bin:/usr/bin:/bin", "en_GB.UTF-8", "a sentence that has 3 words and more", "x" * 30)))
 
@@ -92,7 +93,9 @@ def test_what_a_job_is_given_is_known():
         "/",
         {"API_TOKEN": "from-environment", "DATABASE_URL": "mysql://root:from-address@db", "BATCH_SIZE": "1000"},
     )
-    found = set(secrets_of(Job("j", launch), {"PGPASSWORD": "inherited", "HOME": "/root"}))
+    found = set(
+        secrets_of(Job("j", launch), {"PGPASSWORD": "inherited", "HOME": "/root", "PWD": "/srv/app", "SSH_AUTH_SOCK": "/tmp/agent.7"})
+    )
     assert found == {"from-argv-1", "from-argv-2", "from-url", "from-environment", "from-address", "inherited"}
     assert list(secrets_in_arguments(["x", "--token"])) == []
 
