@@ -1,4 +1,4 @@
-"""Prometheus' and Alertmanager's own tools, in every version that is here."""
+"""Prometheus' and Alertmanager's own tools, in every version that is here, and a config to make files for them."""
 
 import os
 import shutil
@@ -12,6 +12,14 @@ HOME = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME", "
 NEWER = Path(os.environ.get("MAINSTAY_NEWER") or os.path.join(HOME, "mainstay", "debian-testing")) / "usr" / "bin"
 MISSING = "not here (Debian: apt install prometheus prometheus-alertmanager)"
 NEWER_MISSING = f"no current Prometheus in {NEWER} (make deps unpacks Debian testing's)"
+
+CONFIG = """
+supervisor: {listen: '127.0.0.1:9321'}
+jobs:
+  nightly: {command: [/bin/true], schedule: {every: 1m}, alerts: {to: [ops]}}
+receivers:
+  ops: {type: alertmanager, url: 'http://127.0.0.1:9093'}
+"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import sys
 from itertools import product
 
 import pytest
-from conftest import Make, close_all
 from harness import Mainstay
 
 from supervisor.adapters.exposition import MetricType
@@ -36,8 +35,10 @@ receivers:
 @pytest.fixture(scope="module")
 def mainstay(tmp_path_factory):
     daemon = Mainstay(tmp_path_factory.mktemp("complete"), CONFIG)
-    yield daemon.start()
-    close_all([daemon])
+    try:
+        yield daemon.start()
+    finally:
+        daemon.close()
 
 
 def expected_at_once(owner):
@@ -121,7 +122,7 @@ def test_nothing_falls_and_nothing_is_lost_when_the_brain_is_killed(mainstay):
     mainstay.wait_for(lambda: 'mainstay_job_heartbeat_timestamp_seconds{job_name="feeder"}' in mainstay.metrics(), "its heartbeat again")
 
 
-def test_a_removed_job_takes_all_its_series_with_it(make: Make):
+def test_a_removed_job_takes_all_its_series_with_it(make):
     mainstay = make(CONFIG).start()
     assert [series for series in mainstay.metrics() if 'job_name="fresh"' in series]
     mainstay.write_config(CONFIG.replace("  fresh:", "  renamed:"))

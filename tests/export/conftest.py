@@ -3,18 +3,10 @@
 from pathlib import Path
 
 import pytest
-from promtools import GENERATIONS, Generation
+from promtools import CONFIG, GENERATIONS, Generation
 
 from supervisor.config.load import load
 from supervisor.core.settings import Config
-
-CONFIG = """
-supervisor: {listen: '127.0.0.1:9321'}
-jobs:
-  nightly: {command: [/bin/true], schedule: {every: 1m}, alerts: {to: [ops]}}
-receivers:
-  ops: {type: alertmanager, url: 'http://127.0.0.1:9093'}
-"""
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CONFIG
+from promtools import CONFIG
 
 from supervisor.export import export, files
 from supervisor.export.document import MARK
