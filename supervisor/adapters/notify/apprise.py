@@ -43,7 +43,7 @@ class AppriseSender:
         if not receiver.urls:
             raise ValueError("it has no urls")
         if not is_installed():
-            raise ValueError("the apprise library is not installed; install the extra: pip install mainstay[apprise]")
+            raise ValueError("the apprise library is not installed; install the extra: pip install mainstay[notify]")
         self._receiver = receiver
         self._clock = clock
 
