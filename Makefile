@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run test check all venv data deps format lint types imports deaths fast bench docs lock clean
+.PHONY: help run test check all venv data deps format lint types imports deaths fast bench costumes docs lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ format: venv ## rewrite the code as `make check` wants it
 
 bench: venv ## measure what we promise; the figures go to the terminal
 	@for file in bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+
+costumes: venv ## one bug in fifty costumes in every CPython here: outcome, cycle, depth, memory, time, as a table (minutes)
+	@$(PY) tests/costumes/wardrobe.py $(ARGS)
 
 docs: venv ## write anew the pages that are generated from the code
 	@$(PY) scripts/docs.py

@@ -136,6 +136,7 @@ class Gatherer:
             look=(subject.look or subject.soft_look) if subject is not None else None,
             memory_peak_bytes=max(seen.memory_peak_bytes if seen else 0, facts.memory_peak_bytes or facts.max_rss_bytes),
             depth_peak=seen.depth_peak if seen else 0,
+            frames_per_s=seen.rates.frames if seen else 0.0,
             swallowed_seen=seen.swallowed_seen if seen else 0,
             host_oom_kills=host_oom,
             duration_s=max(0.0, float(record["ended_mono"]) - float(record["started_mono"])),

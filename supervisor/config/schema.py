@@ -343,6 +343,12 @@ DOSSIER = Shape(
             "Whether the messages of its exceptions are kept; without them a dossier has types and places only.",
             _dossier.messages,
         ),
+        Key(
+            "values",
+            Flag(),
+            "Whether a recursion's dossier shows numbers that its functions were called with; without it, types, sizes and steps. Never those of secret name.",
+            _dossier.values,
+        ),
     ],
     hints={"stdout": "write output", "exceptions": "write messages"},
 )

@@ -4,6 +4,7 @@ One search for every source of frames: stacks read from outside (with arguments)
 the same bug has the same cycle, at whichever level and by whomever it was seen. Whether a cycle is the *cause* of a death is for ``outcome``.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ FEWEST_LEVELS = 12
 FEWEST_TURNS = 3
 LEVELS_COMPARED = 8
 MOST_NOTES = 16
+_SECRET = re.compile(r"pass|pwd|secret|token|key|auth|cred|cookie|session|private|dsn|signature|pin\b", re.IGNORECASE)
 _MOST_FREQUENT = 8  # functions in a recursion without a fixed turn
 _SMALLEST_SHARE = 20  # one in so many levels at least
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """What is known of one argument: not its value but its type, which object it is, its number (int, float) and its length."""
+    """What is known of one argument: its type, which object it is, its length, and of plain numbers (int, float) the number, to see how it steps."""
 
     name: str
     type: str
@@ -141,7 +143,8 @@ def _regular(window: Sequence[Level], turn: _Turn, depth: int) -> Cycle:
     columns = [_column(window, turn, i) for i in range(turn.period)]
     columns = _canonical(columns[::-1])
     notes = [note for column in columns for note in _notes(column)]
-    return Cycle(tuple(_typical(column) for column in columns), depth, CycleKind.FRAMES, _conclude(columns, notes))
+    values = [told for column in columns for told in _values(column[0])][:MOST_NOTES]
+    return Cycle(tuple(_typical(column) for column in columns), depth, CycleKind.FRAMES, _conclude(columns, notes), values=tuple(values))
 
 
 def _column(window: Sequence[Level], turn: _Turn, i: int) -> list[Level]:
@@ -223,6 +226,15 @@ def _notes(column: Sequence[Level]) -> list[str]:
     return [f"{head}: {note}" for argument in inner.arguments if (note := _note(_history(compared, argument.name)))]
 
 
+def _values(level: Level) -> list[str]:
+    """The plain numbers among the arguments of the innermost level; kept back unless the job's config lets values out."""
+    return [
+        f"{level.frame.function}: {argument.name} = {'(kept back)' if _SECRET.search(argument.name) else argument.number}"
+        for argument in level.arguments
+        if argument.number is not None
+    ]
+
+
 def _history(column: Sequence[Level], name: str) -> list[Argument]:
     """The argument *name* at successive levels, outermost first; levels that do not have it (deleted, not readable) are left out."""
     return [argument for level in reversed(column) for argument in level.arguments if argument.name == name]
@@ -241,9 +253,9 @@ def change_in_words(now: Argument, change: Change, step: float, turn: str = "tur
         case Change.SAME_OBJECT:
             return f"{now.name} stays {_what(now)}"
         case Change.EQUAL:
-            return f"{now.name} stays {_what(now) if _is_whole(now) else 'equal'}"
+            return f"{now.name} stays equal"
         case Change.STEP if _is_whole(now):
-            return f"{now.name} steps by {step} each {turn}, now {now.number}{_past_zero(now, step)}"
+            return f"{now.name} steps by {step} each {turn}{_past_zero(now, step)}"
         case Change.STEP:
             return f"{now.name} ({now.type}) steps by {step:.6g} each {turn}"
         case Change.LENGTH_STEP:
@@ -261,7 +273,7 @@ def _is_whole(argument: Argument) -> bool:
 def _what(argument: Argument) -> str:
     if argument.type == "NoneType":
         return "None"
-    return str(argument.number) if _is_whole(argument) else "the same object"
+    return f"the same {argument.type}" if _is_whole(argument) else "the same object"
 
 
 def _past_zero(now: Argument, step: float) -> str:

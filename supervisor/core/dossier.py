@@ -92,7 +92,7 @@ def make_report(
         "cpu_seconds": facts.cpu_s,
         "limits": list(_limits(occasion.limits, verdict.limit, evidence)),
         "evidence": _lines(verdict.evidence),
-        "cycle": None if verdict.cycle is None else _cycle(verdict.cycle),
+        "cycle": None if verdict.cycle is None else _cycle(verdict.cycle, policy),
         "exception": None if verdict.exception is None else _exception(verdict.exception, policy),
         "stacks": [_stack(stack) for stack in verdict.stacks[:STACKS_KEPT]],
         "memory_curve": [[round(at_s, 3), size] for at_s, size in evidence.memory_curve[:CURVE_KEPT]],
@@ -174,9 +174,10 @@ def _frames(frames: Sequence[Frame], most: int) -> list[dict[str, object]]:
     return [_frame(frame) for frame in kept]
 
 
-def _cycle(cycle: Cycle) -> dict[str, object]:
+def _cycle(cycle: Cycle, policy: DossierPolicy) -> dict[str, object]:
     frames = [_frame(frame) for frame in cycle.frames[:CYCLE_FRAMES_KEPT]]
-    return {"frames": frames, "depth": cycle.depth, "kind": cycle.kind.value, "notes": _lines(cycle.notes)}
+    notes = [*cycle.notes, *(cycle.values if policy.values else ())]
+    return {"frames": frames, "depth": cycle.depth, "kind": cycle.kind.value, "notes": _lines(notes)}
 
 
 def _exception(error: ExceptionFacts, policy: DossierPolicy) -> dict[str, object]:

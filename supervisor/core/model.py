@@ -273,10 +273,11 @@ class LogPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DossierPolicy:
-    """What of a job's own data its dossiers may hold: the end of its ``output``, the ``messages`` of its exceptions."""
+    """What of a job's own data its dossiers may hold: the end of its ``output``, the ``messages`` of its exceptions, the ``values`` of arguments."""
 
     output: bool = True
     messages: bool = True
+    values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +367,7 @@ class Cycle:
     """What called itself: one turn of it (outermost call first), how deep it stood, and what did not change.
 
     ``notes`` has a line per argument that stayed the same or stepped by one from turn to turn. ``origin``: the application's own frame that called into
-    it, where none of the cycle is its own (a copy.deepcopy of something endless). ``growth``: levels (or tasks) a second when it was last seen to grow.
+    it, where none of the cycle is its own (a copy.deepcopy of something endless). ``values`` are numbers among its arguments, which only a job whose config allows it shows.
     """
 
     frames: tuple[Frame, ...]
@@ -374,7 +375,7 @@ class Cycle:
     kind: CycleKind = CycleKind.FRAMES
     notes: tuple[str, ...] = ()
     origin: Frame | None = None
-    growth: float | None = None
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -607,7 +608,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that bears on the verdict over one attempt.
+    """Everything that bears on the verdict over one attempt. ``frames_per_s`` is how fast its deepest stack grew when it was last seen to.
 
     ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
     job said it processed (None: it does not say). ``memory_curve`` has (seconds since the start, bytes), at most some 60 points. ``oom_victims`` are the
@@ -620,6 +621,7 @@ class Evidence:
     look: Look | None = None
     memory_peak_bytes: int = 0
     depth_peak: int = 0
+    frames_per_s: float = 0.0
     swallowed_seen: int = 0
     host_oom_kills: int | None = None
     duration_s: float = 0.0

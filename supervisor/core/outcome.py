@@ -8,7 +8,7 @@ Words in the output, exit codes like 137 and names never make a verdict. What fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU
 
@@ -203,10 +203,22 @@ def judge(job_limits: Limits, expect: Expect, evidence: Evidence) -> Verdict:
         summary=clean(finding.sentence),
         limit=finding.limit,
         evidence=tuple(clean(line) for line in [*_facts(case), *(_cycle_facts(case) if finding.outcome is Outcome.RECURSION else ())]),
-        cycle=(case.cycle or case.hidden_cycle) if finding.outcome is Outcome.RECURSION else None,
+        cycle=_measured(case, case.cycle or case.hidden_cycle) if finding.outcome is Outcome.RECURSION else None,
         exception=evidence.words.exception,
         stacks=_stacks(evidence),
     )
+
+
+def _measured(case: Case, cycle: Cycle | None) -> Cycle | None:
+    """The cycle with what counts and clocks say of it: levels a turn, turns, and how fast it grew."""
+    if cycle is None or cycle.kind is not CycleKind.FRAMES or case.cycle is None or cycle.depth < len(cycle.frames):
+        return cycle
+    a_turn = len(cycle.frames)
+    grew = (
+        f", growing by {case.evidence.frames_per_s:,.0f} levels a second when it was last seen" if case.evidence.frames_per_s >= 1 else ""
+    )
+    words = f"{counted(a_turn, 'level')} a turn, {counted(cycle.depth // a_turn, 'turn')}{grew}"
+    return replace(cycle, notes=(words, *cycle.notes))
 
 
 def fingerprint_of(job: str, verdict: Verdict, evidence: Evidence) -> str:

@@ -51,4 +51,4 @@ def test_what_a_task_hands_on_unchanged_is_told_as_of_any_other_recursion():
     ]
     found = find_task_cycle([VISIT], [5000], [Start(0, 12, 0, 64)], pairs)
     assert found is not None
-    assert found.notes[1:] == ("visit → visit: user steps by 1 each task, now 5", "visit → visit: graph stays the same object")
+    assert found.notes[1:] == ("visit → visit: user steps by 1 each task", "visit → visit: graph stays the same object")

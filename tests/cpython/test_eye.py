@@ -37,7 +37,7 @@ def frames(child: Child, *pairs: tuple[str, str]) -> tuple[Frame, ...]:
         (
             "two",
             [("ping", "# ping calls pong"), ("pong", "# pong calls ping")],
-            ["ping(n, node): n steps by -1 each turn, now -", "ping(n, node): node stays the same object"],
+            ["ping(n, node): n steps by -1 each turn", "ping(n, node): node stays the same object"],
         ),
         (
             "three",
