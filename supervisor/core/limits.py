@@ -13,10 +13,10 @@ from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
 
 SOFT_SHARE = 0.75  # of the memory limit, where no soft line is configured: time to arm the rlimit and take a stack
 DEEP = 2_000  # a stack this deep that meets the memory limit is what fills it: no 5 % more for that, and no minutes of unwinding
-FILLING_SHARE = (
-    0.95  # of it, where frames or tasks that start each other fill it: an armed rlimit would let them unwind for minutes just below
-)
-ASK_SHARES = (0.8, 0.85, 0.9)  # of it: guards are asked again what fills it, for tasks that start each other may take turns
+# Of the memory limit, where frames or tasks that start each other fill it: an armed rlimit would let them unwind for minutes just below it.
+FILLING_SHARE = 0.95
+# Of the memory limit: guards are asked what fills it. For tasks that start each other by turns several times, and before the soft line too.
+ASK_SHARES = (0.5, 0.65, 0.8, 0.85, 0.9)
 ARMED_SHARE = 1.05  # an armed RLIMIT_DATA becomes a MemoryError at the line itself; killing is for those who ignore it
 RECURSION_FRAMES = 50_000  # where none is configured: 50 times Python's own limit, and some 5 MB of frames
 OWN_LIMIT_SHARE = 1.1  # deeper than this, Python's own limit has failed (gh-132744, gh-137883, gh-149243)

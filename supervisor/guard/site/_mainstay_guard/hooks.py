@@ -121,8 +121,9 @@ def _take_census(number, frame):
 
 
 def _look_at_types():
-    if not _looked:
-        _looked.append(True)
+    """The first time, for there may be no other, and the third: at the soft line, if memory grew no faster than we were asked."""
+    _looked.append(True)
+    if len(_looked) in (1, 3):
         from _mainstay_guard import census
 
         census.take(_reserve)
