@@ -210,14 +210,12 @@ def judge(job_limits: Limits, expect: Expect, evidence: Evidence) -> Verdict:
 
 
 def _measured(case: Case, cycle: Cycle | None) -> Cycle | None:
-    """The cycle with what counts and clocks say of it: levels a turn, turns, and how fast it grew."""
-    if cycle is None or cycle.kind is not CycleKind.FRAMES or case.cycle is None or cycle.depth < len(cycle.frames):
+    """The cycle with what clocks say of it: how fast it grew, where it was seen to. How many levels a turn has is told by its frames."""
+    rate = case.evidence.frames_per_s
+    if cycle is None or cycle.kind is not CycleKind.FRAMES or case.cycle is None or rate < 1:
         return cycle
     a_turn = len(cycle.frames)
-    grew = (
-        f", growing by {case.evidence.frames_per_s:,.0f} levels a second when it was last seen" if case.evidence.frames_per_s >= 1 else ""
-    )
-    words = f"{counted(a_turn, 'level')} a turn, {counted(cycle.depth // a_turn, 'turn')}{grew}"
+    words = f"{counted(a_turn, 'level')} a turn, {counted(cycle.depth // a_turn, 'turn')}, growing by {rate:,.0f} levels a second when last seen"
     return replace(cycle, notes=(words, *cycle.notes))
 
 
