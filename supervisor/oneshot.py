@@ -42,6 +42,7 @@ class OneShot:
 
     def __init__(self, started: Started, limits: Limits, *, name: str | None = None, expect: Expect = Expect()) -> None:  # noqa: B008 - frozen
         """*name* and *expect* are a job's, where it is one that runs here."""
+        self._job = name
         self._name = name or os.path.basename(started.plan.argv[0])
         self._expect = expect
         self._limits = limits
@@ -252,7 +253,7 @@ class OneShot:
             output=redactor.text(self._tail.decode(errors="surrogateescape")),
             containment={"memory": "poll", "processes": "poll", "kill": "poll"},
         )
-        named = replace(verdict, fingerprint=outcome.fingerprint_of(_called(self._plan.argv), verdict, evidence))
+        named = replace(verdict, fingerprint=outcome.fingerprint_of(self._job or _called(self._plan.argv), verdict, evidence))
         return dossier.make_report(occasion, named, evidence, did=did)
 
 
