@@ -17,6 +17,7 @@ jobs:
   good: {shell: 'echo all is well', schedule: manual}
   bad: {shell: 'echo oh; exit 3', schedule: manual, restart: {when: never}}
   again: {shell: 'exit 4', schedule: manual, restart: {when: on-failure, backoff: {first: 0s}, budget: {restarts: 2, within: 10m}}}
+  mended: {shell: 'exit 5', schedule: manual, restart: {when: never}}
   long: {shell: 'echo begun; exec sleep 1000', schedule: manual}
   svc: {command: [sleep, '1000'], limits: {time: 30d}}
   nightly: {command: ['true'], schedule: {cron: '30 3 * * *', timezone: Europe/London}}
@@ -65,7 +66,7 @@ def test_status_shows_daemon_and_jobs(mainstay: Mainstay) -> None:
     header, *rows = text.split("\n\n")[1].splitlines()
     assert header.split()[:2] == ["JOB", "STATE"]
     states = {row.split()[0]: row.split()[1] for row in rows}
-    assert states.keys() == {"good", "bad", "again", "long", "svc", "nightly", "hostile", "ticks", "off"}
+    assert states.keys() == {"good", "bad", "again", "mended", "long", "svc", "nightly", "hostile", "ticks", "off"}
     assert states["off"] == "disabled"
     found = data(mainstay, "status")
     assert found["daemon"]["pid"] == mainstay.brain_pid
@@ -146,6 +147,27 @@ def test_the_story_of_a_bad_end(mainstay: Mainstay) -> None:
     assert mainstay.cli("incident", str(number), "--resolve").returncode == 1
     mainstay.run_job("bad")
     assert mainstay.job("bad")["incidents"] != [number]
+
+
+def test_a_person_acknowledges_and_mends_and_a_regression_names_the_fix(mainstay: Mainstay) -> None:
+    mainstay.run_job("mended")
+    (number,) = mainstay.job("mended")["incidents"]
+    assert "acknowledged" in good(mainstay, "incident", str(number), "--ack", "--note", "on it")
+    shown = good(mainstay, "incident", str(number))
+    assert shown.startswith(f"incident {number}: acknowledged\nmended: failed (critical), seen once")
+    assert ": on it\n" in shown
+    assert "closed" in good(mainstay, "incident", str(number), "--resolve", "--note", "deployed", "--fix", "commit 3f2a91c")
+    found = data(mainstay, "incident", str(number))
+    assert (found["fix"], found["acknowledged_note"]) == ("commit 3f2a91c", "on it")
+    assert found["closed_by"] == found["acknowledged_by"] != ""
+    mainstay.run_job("mended")
+    (again,) = mainstay.job("mended")["incidents"]
+    assert data(mainstay, "incident", str(again))["regression_of"] == number
+    assert "fix: commit 3f2a91c" in " ".join(good(mainstay, "why", "mended").split())
+    for words in (["incident"], ["incident", "7", "--note", "x"], ["incident", "7", "--ack", "--fix", "x"]):
+        done = mainstay.cli(*words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+    assert json.loads(good(mainstay, "incident", "--schema"))["title"] == "A dossier of Mainstay"
 
 
 def test_why_with_no_name_is_about_the_last_bad_end_of_any_job(mainstay: Mainstay) -> None:
