@@ -34,7 +34,7 @@ _SMALLEST_LIMIT, _LARGEST_LIMIT = 1, 1 << 31
 _FRAME_OF_C = 3  # owners from here on are no Python frames but the interpreter's own
 _CO_VARARGS, _CO_VARKEYWORDS = 4, 8
 # JUMP_BACKWARD in its specialised and instrumented forms too (Include/opcode.h, opcode_ids.h)
-_JUMPS = {(3, 11): (38, 134, 140), (3, 12): (134, 140, 246), (3, 13): (77, 78, 249)}
+_JUMPS = {(3, 11): (38, 134, 140), (3, 12): (134, 140, 246), (3, 13): (77, 78, 249), (3, 14): (75, 76, 175, 176, 253)}
 
 _U64 = struct.Struct("<Q")
 _PAIR = struct.Struct("<ii")
