@@ -113,7 +113,7 @@ COSTUMES = (
     own("tasks, two each", "visit", word="tasks", bug="tasks", kind="tasks", memory_mib=64, tells=("graph stays the same object",)),
     own("tasks, a chain", "visit", word="tasks-one", bug="tasks", kind="tasks", memory_mib=64, tells=("user steps by 1 each task",)),
     own("tasks, a group", "visit", word="tasks-group", bug="tasks", kind="tasks", memory_mib=64, tells=("user steps by 1 each task",)),
-    own("a script that starts itself", "bug.py", word="processes", bug="processes", kind="processes"),
+    own("a script that starts itself", "bug.py", word="processes", bug="processes", kind="processes", memory_mib=512),
 )
 
 
