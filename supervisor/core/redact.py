@@ -139,6 +139,8 @@ def without_messages(evidence: Evidence) -> Evidence:
 def secrets_of(job: Job, inherited: Mapping[str, str]) -> Iterator[str]:
     """The secrets that a job is given: in its environment (its own, and what it inherits) and in its arguments."""
     for name, value in {**inherited, **job.launch.environment}.items():
+        if name.startswith("MAINSTAY_"):  # ours: names of jobs and places of files
+            continue
         if (is_secretive(name) and not value.startswith("/")) or looks_secret(value):  # SSH_AUTH_SOCK and its like name places
             yield value
         yield from _passwords(value)
