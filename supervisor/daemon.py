@@ -7,7 +7,6 @@ deadlines, breaches┘
 
 import contextlib
 import gc
-import heapq
 import os
 import queue
 import selectors
@@ -21,11 +20,12 @@ from typing import Any, Final
 import structlog
 
 from supervisor import procfs, wire
-from supervisor.adapters import host, jobmetrics, multiproc
+from supervisor.adapters import host
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.multiproc import Tally
+from supervisor.agenda import Agenda
 from supervisor.core import engine
 from supervisor.core.actions import Action, Arm, AskToStop, Disarm, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
 from supervisor.core.engine import Answer
@@ -47,6 +47,7 @@ from supervisor.core.records import AttemptRow, Notification
 from supervisor.core.redact import without_messages
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
+from supervisor.counting import Counting, Live
 from supervisor.errors import ConfigError, LaunchError, StoreError, WireError
 from supervisor.evidence import Gatherer, Hider, exit_of
 from supervisor.ports import Clock, Places, Planner, Sampler, Store, Surveyor
@@ -56,7 +57,6 @@ from supervisor.watch import Subject, Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
-TALLY_S: Final = 5.0  # between two looks at the multiprocess files of one job: they have to be read to see whether they changed
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
 UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
@@ -64,34 +64,10 @@ HOUR_S: Final = 3600.0
 PRUNE_BYTES: Final = 64 * 2**20  # of dossiers: then the history is pruned before its hour
 TAIL_BYTES: Final = 16 * 1024
 SURVEY_S: Final = 0.008  # a survey that is not done when its attempt ends is not waited for any longer
-TOLD: Final = "mainstay-told"  # beside the counters in the history: how much of a live attempt they hold already
 PUT_OFF_S: Final = 60.0  # a job that we failed to look at is put off, not forgotten
 STEP_FAILURES_MAX: Final = 20  # then we had better start afresh: the keeper sees to that
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Live:
-    """An attempt of which the keeper was asked or told us."""
-
-    job: str
-    run: RunId
-    attempt: int
-    config: Job
-    pid: int | None = None
-    cgroup: str | None = None
-    host_oom_at_start: int | None = None
-    output_told: int = 0
-    dropped_told: int = 0
-    cpu_told_s: float = 0.0
-    records_told: int = 0
-    saved: tuple[float, ...] = (0, 0, 0.0, 0)
-
-    @property
-    def told(self) -> tuple[float, ...]:
-        """What the counters hold of it."""
-        return (self.output_told, self.dropped_told, self.cpu_told_s, self.records_told)
 
 
 Witness = Callable[[str, Mono, object], None]
@@ -151,45 +127,36 @@ class Daemon:
         self._hider = hider or Hider({})
         self._surveyor = surveyor
         self._metrics = metrics
-        self._job_metrics = job_metrics
         self._teller = Teller(metrics)
         self._reload_config = reload_config
         self._wake_outbox = wake_outbox
         self._configured = configured
         self._hourly = hourly
         self._beat = beat
-        self._tally = tally
-        self._tallied_at: dict[str, float] = {}
+        self._counting = Counting(metrics, job_metrics, tally, store, places, clock, counters or {})
         self._hourly_at = 0.0
         self._dossier_bytes = 0  # written since the history was last pruned
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
         self._heard: deque[wire.Message] = deque()
-        self._due: dict[tuple[bool, str], float] = {}  # jobs that wait for their turn, and since when; True: on the wall clock
+        self._agenda = Agenda()
         self._is_applying = False
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector = selectors.DefaultSelector()
-        self._mono_heap: list[tuple[float, str]] = []
-        self._wall_heap: list[tuple[float, str]] = []
-        self._queued: set[tuple[bool, float, str]] = set()  # what the heaps hold; True: the one of the wall clock
         self._exit_code: int | None = None
         self._step_failures = 0
         self._tick_at = 0.0
         self._turn = 0
         self._save_at = 0.0
         self._shown = False  # a page went out since the last save
-        self._saves_work = True
         self._offset = 0.0
         self._unwritten: list[Any] = []
         self._write_again_at = 0.0
         self._owed: list[str] = []  # attempts that are judged, and whose records go once the history has them
         self._successions = Successions()
         self._mistakes = 0
-        self._unsaved: dict[tuple[str, str], float] = {}
-        self._restored = counters or {}
         self._begun = False
-        self._metric_files: dict[str, int] = {}
         self.drills_due: Callable[[Mapping[str, Job], Wall], None] = lambda _jobs, _now: None
         self._lent: dict[str, Job] = {}  # stand-ins of drills: jobs beside the config's
         self._witness: Witness | None = None
@@ -202,18 +169,17 @@ class Daemon:
         for job_state in self.state.jobs.values():
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
             with self._guarded("reading", job=job_state.name):
-                self._job_metrics.update(job_state.name, self._places.metrics(job_state.name))
+                self._counting.begin(job_state.name)
         self._successions.take_over(hello)
         held = {*hello.get("untold", ()), *(one["key"] for one in (*hello["live"], *hello["ended"]))}
         self._places.sweep_runs({*held, *hello.get("armed", ())})
         self._adopt(hello)
-        for name in self.state.jobs:
+        for name, job_state in self.state.jobs.items():
             with self._guarded("reading", job=name):
-                self._take_multiproc(name, at_once=True)
+                self._counting.take_multiproc(job_state.job, self._keys_of(name), at_once=True)
         for name in self.state.jobs:
             self._after(name)
-        gone = {text.split(" ")[0] for name, text in self._restored if name == TOLD} - held
-        self._forget_told(gone)
+        self._counting.forget_gone(held)
 
     def run(self, first: engine.Step, hello: wire.Message) -> int:
         """Take over what the last brain left (*first*), then supervise; the exit code."""
@@ -248,18 +214,14 @@ class Daemon:
         return self._exit_code
 
     def _patience(self) -> float:
-        if self._heard or self._due or self._events:
+        if self._heard or self._agenda.is_due or self._events:
             return 0.0
         now = self._clock.now()
         waits = [TICK_S - (now.mono - self._tick_at)]
         look = self.watch.next_due()
         if look is not None:
             waits.append(look - now.mono)
-        if self._mono_heap:
-            waits.append(self._mono_heap[0][0] - now.mono)
-        if self._wall_heap:
-            waits.append(self._wall_heap[0][0] - now.wall.timestamp())
-        return max(0.0, min(waits))
+        return max(0.0, min((*waits, *self._agenda.waits_s(now))))
 
     def _drain(self) -> None:
         while self._events:
@@ -271,18 +233,13 @@ class Daemon:
         What the keeper said comes first: a job that has ended is not "still running" when its next fire time is looked at.
         """
         now = self._clock.now()
-        for heap, moment in ((self._mono_heap, float(now.mono)), (self._wall_heap, now.wall.timestamp())):
-            while heap and heap[0][0] <= moment:  # all are taken out before any is looked at: a deadline that stays past cannot hold us
-                at, name = heapq.heappop(heap)
-                self._queued.discard((heap is self._wall_heap, at, name))
-                self._due.setdefault((heap is self._wall_heap, name), at)
+        self._agenda.collect(now)
         until = now.mono + SLICE_S
-        while self._due and not self._heard:
-            is_wall, name = next(iter(self._due))
-            at, now = self._due.pop((is_wall, name)), self._clock.now()
-            self._metrics.observe("mainstay_loop_delay_seconds", max(0.0, (now.wall.timestamp() if is_wall else now.mono) - at))
-            if name in self.state.jobs:
-                self._step(Due(name))
+        while self._agenda.is_due and not self._heard:
+            turn = self._agenda.next_turn()
+            self._metrics.observe("mainstay_loop_delay_seconds", turn.late_s(self._clock.now()))
+            if turn.job in self.state.jobs:
+                self._step(Due(turn.job))
             self._drain()
             if self._clock.mono() >= until:
                 return
@@ -297,7 +254,7 @@ class Daemon:
             if self._step_failures >= STEP_FAILURES_MAX:
                 self._exit_code = 70
             if isinstance(event, Due):
-                self._wait_for(self._mono_heap, self._clock.mono() + PUT_OFF_S, event.job)
+                self._agenda.wait(event.job, self._clock.mono() + PUT_OFF_S, on_wall=False)
             if isinstance(event, Breached):
                 self.watch.tell_again(wire.attempt_key(event.run, event.attempt))
             return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
@@ -354,25 +311,15 @@ class Daemon:
         """New deadlines and gauges of a job that was touched."""
         job_state = self.state.jobs.get(name)
         if job_state is None:
-            self._metrics.remove_job(name)
-            self._job_metrics.drop(name)
-            if self._tally is not None:
-                self._places.discard(self._tally.drop(name))
+            self._counting.drop(name)
             return
         mono, wall = job_state.mono_deadline(), job_state.wall_deadline(closing=self.state.closing)
         if mono is not None:
-            self._wait_for(self._mono_heap, mono, name)
+            self._agenda.wait(name, mono, on_wall=False)
         if wall is not None:
-            self._wait_for(self._wall_heap, wall.timestamp(), name)
+            self._agenda.wait(name, wall.timestamp(), on_wall=True)
         with self._guarded("telling", job=name):
             self._teller.job_changed(job_state)
-
-    def _wait_for(self, heap: list[tuple[float, str]], at: float, name: str) -> None:
-        """Look at the job then; a moment that is waited for already is not queued again, or a year's worth of them would pile up."""
-        key = (heap is self._wall_heap, at, name)
-        if key not in self._queued:
-            self._queued.add(key)
-            heapq.heappush(heap, (at, name))
 
     # ---------------------------------------------------------------- actions
 
@@ -455,7 +402,7 @@ class Daemon:
                 self._surveyor.begin(key, job)
 
     def _finish(self) -> None:
-        self._save_counters()
+        self._counting.save(self._live)
         log.info("everything_stopped")
         self._link.send(wire.BYE, code=0)
         self._exit_code = 0
@@ -536,9 +483,11 @@ class Daemon:
             is_judged = self._judge(live, record, subject)
         if record.get("next") is not None:
             self._go_on(record["next"], job, is_judged=is_judged)
-        self._save_counters()  # with the row, or a brain that dies now takes them back, and a counter that falls looks like many events
+        self._counting.save(
+            self._live
+        )  # with the row, or a brain that dies now takes them back, and a counter that falls looks like many events
         if live is not None and any(live.saved):
-            self._forget_told([key])
+            self._counting.forget([key])
         if is_judged:
             self._owed.append(key)
             self._let_records_go()
@@ -577,9 +526,9 @@ class Daemon:
             python = {"python": evidence.words.python} if evidence.words.python else {}
             around = host.surroundings(live.config.launch, {**(found.facts if found is not None else {}), **python})
         with self._guarded("counting", **facts):
-            self._count_output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
-            self._count_cpu(live, evidence.exit.cpu_s)
-            self._count_records(live, evidence.records or 0)
+            self._counting.output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
+            self._counting.cpu(live, evidence.exit.cpu_s)
+            self._counting.records(live, evidence.records or 0)
         self._take_job_metrics(live.job, live.run, ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
@@ -611,42 +560,15 @@ class Daemon:
         for key, (written, dropped) in counts.items():
             live = self._live.get(key)
             if live is not None:
-                self._count_output(live, written, dropped)
+                self._counting.output(live, written, dropped)
                 self.watch.output(key, written)
 
     def _remembered(self, key: str, job: str) -> Live:
-        """An attempt that an earlier brain started, with how far that one had counted it."""
-        run, attempt = wire.split_key(key)
-        output, dropped, cpu_s, records = (self._restored.get((TOLD, f"{key} {what}"), 0.0) for what in _TOLD)
-        live = Live(
-            job,
-            run,
-            attempt,
-            self.state.jobs[job].started_as(run),
-            output_told=int(output),
-            dropped_told=int(dropped),
-            cpu_told_s=cpu_s,
-            records_told=int(records),
-        )
-        live.saved = live.told
-        return live
+        return self._counting.remembered(key, job, self.state.jobs[job].started_as(wire.split_key(key)[0]))
 
-    def _count_output(self, live: Live, written: int, dropped: int) -> None:
-        self._metrics.inc("mainstay_job_output_bytes_total", max(0, written - live.output_told), job_name=live.job)
-        self._metrics.inc("mainstay_job_output_dropped_bytes_total", max(0, dropped - live.dropped_told), job_name=live.job)
-        live.output_told, live.dropped_told = written, dropped
-
-    def _count_cpu(self, live: Live, used_s: float) -> None:
-        """CPU time since the last count; a service is counted while it runs, what the last look did not see at its end."""
-        if used_s > live.cpu_told_s:
-            self._metrics.inc("mainstay_job_cpu_seconds_total", used_s - live.cpu_told_s, job_name=live.job)
-            live.cpu_told_s = used_s
-
-    def _count_records(self, live: Live, finished: int) -> None:
-        """Records since the last count; a service never ends to be counted then."""
-        if finished > live.records_told:
-            self._metrics.inc("mainstay_job_records_total", finished - live.records_told, job_name=live.job, result="processed")
-            live.records_told = finished
+    def _keys_of(self, job: str) -> list[str]:
+        """The live attempts of a job."""
+        return [key for key, live in self._live.items() if live.job == job]
 
     def _adopt(self, hello: wire.Message) -> None:
         """The attempts that live on: watch them as if nothing had happened. Their limits count from their own start."""
@@ -661,7 +583,7 @@ class Daemon:
                 log.error("run_unknown_ended", key=attempt["key"], pid=attempt["pid"], why="the history knows nothing of it")
                 continue
             live = self._live[attempt["key"]] = self._remembered(attempt["key"], job)
-            self._count_output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
+            self._counting.output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
             self._observe(attempt["key"], live, attempt)
             self._survey(attempt["key"], live.config)
             self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
@@ -822,7 +744,7 @@ class Daemon:
         with self._guarded("drilling"):
             self.drills_due(self.config.jobs, now.wall)
         if now.mono - self._save_at >= SAVE_S or (
-            self._shown and self._saves_work
+            self._shown and self._counting.is_saved
         ):  # what Prometheus has seen must not fall: it would count it all again
             self._save_at, self._shown = now.mono, False
             if self._unwritten:
@@ -830,9 +752,9 @@ class Daemon:
             for key, live in self._live.items():
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:
-                    self._count_cpu(live, subject.watched.last.cpu_s)
-                    self._count_records(live, subject.records)
-            self._save_counters()
+                    self._counting.cpu(live, subject.watched.last.cpu_s)
+                    self._counting.records(live, subject.records)
+            self._counting.save(self._live)
         if now.mono - self._hourly_at >= HOUR_S or self._dossier_bytes >= PRUNE_BYTES:
             self._hourly_at = now.mono
             self._dossier_bytes = 0
@@ -846,11 +768,7 @@ class Daemon:
         """The wall clock was set: every deadline on it is looked at afresh."""
         if self._offset and abs(offset - self._offset) > 2.0:
             log.warning("wall_clock_jumped", by_s=round(offset - self._offset, 1))
-            self._queued = {key for key in self._queued if not key[0]}
-            self._wall_heap.clear()
-            at = self._clock.now().wall.timestamp()
-            for name in self.state.jobs:
-                self._due.setdefault((True, name), at)
+            self._agenda.clock_was_set(self.state.jobs, self._clock.now().wall.timestamp())
         self._offset = offset
 
     def _take_metrics_in_turn(self, lives: Sequence[Live]) -> None:
@@ -864,62 +782,10 @@ class Daemon:
                 return
 
     def _take_job_metrics(self, job: str, run: RunId, *, ended: bool = False) -> None:
-        with self._guarded("reading", job=job):
-            self._reject(job, self._job_metrics.update(job, self._places.metrics(job), run))
-            self._take_multiproc(job, at_once=ended)
-            updated = self._job_metrics.last_update(job)
-            if updated is not None:
-                self._metrics.set("mainstay_job_metrics_last_update_timestamp_seconds", updated, job_name=job)
-
-    def _take_multiproc(self, job: str, *, at_once: bool) -> None:
-        """What the job counts in multiprocess files, if it asked for them."""
-        state, now = self.state.jobs.get(job), self._clock.now()
-        if self._tally is None or state is None or not state.job.multiprocess_metrics:
-            return
-        if not at_once and now.mono - self._tallied_at.get(job, -TALLY_S) < TALLY_S:
-            return
-        self._tallied_at[job] = now.mono
-        look = self._tally.look(job, [key for key, live in self._live.items() if live.job == job])
-        self._reject(job, look.problems)
-        if look.families is not None:
-            self._reject(job, self._job_metrics.put(job, look.families, now.wall.timestamp()))
-        for folder in look.discard:
-            self._places.discard(folder)
-
-    def _reject(self, job: str, problems: "Iterable[jobmetrics.Problem | multiproc.Problem]") -> None:
-        for problem in problems:
-            log.warning("job_metrics_rejected", job=job, reason=problem.reason.value, detail=problem.detail)
-            self._metrics.inc("mainstay_job_metrics_rejected_total", job_name=job, reason=problem.reason.value)
-
-    def _save_counters(self) -> None:
-        self._unsaved |= {**self._metrics.changed(), **self._job_metrics.changed(), **self._told()}
-        if not self._unsaved:
-            return
-        try:
-            self._store.save_counters(self._unsaved)
-        except StoreError as err:
-            self._metrics.inc("mainstay_store_errors_total", operation="write")
-            log.debug("counters_not_saved", error=str(err))
-            self._saves_work = False
-            return
-        self._unsaved, self._saves_work = {}, True
-
-    def _told(self) -> dict[tuple[str, str], float]:
-        """How far the counters have followed each live attempt: saved with them, so that the next brain counts on from there."""
-        rows: dict[tuple[str, str], float] = {}
-        for key, live in self._live.items():
-            if live.told != live.saved:
-                live.saved = live.told
-                rows |= {(TOLD, f"{key} {what}"): value for what, value in zip(_TOLD, live.told, strict=True)}
-        return rows
-
-    def _forget_told(self, keys: Iterable[str]) -> None:
-        rows = [(TOLD, f"{key} {what}") for key in keys for what in _TOLD]
-        try:
-            if rows:
-                self._store.forget_counters(rows)
-        except StoreError as err:
-            log.debug("counters_not_forgotten", error=str(err))  # keys are not used twice: it only takes room
+        state = self.state.jobs.get(job)
+        if state is not None:
+            with self._guarded("reading", job=job):
+                self._counting.take(state.job, run, self._keys_of(job), at_once=ended)
 
     def _status_line(self) -> str:
         return f"supervising {len(self.state.jobs)} jobs"
@@ -928,33 +794,7 @@ class Daemon:
         """The gauges that are looked up rather than counted; called when the page is asked for, from its thread."""
         self._shown = True
         self._teller.totals(self.state)
-        memory: dict[str, list[float]] = {}
-        now = self._clock.now()
-        for key, subject in tuple(self.watch.subjects().items()):
-            live, last = self._live.get(key), subject.watched.last
-            if live is None or last is None:
-                continue
-            sums = memory.setdefault(live.job, [0.0, 0.0, 0.0, 0.0])
-            sums[0] += last.memory_bytes
-            sums[1] += last.processes
-            sums[2] = max(sums[2], last.depth if last.recursion_limit is not None else -1)
-            sums[3] = max(sums[3], subject.watched.memory_peak_bytes)
-            if subject.heartbeat is not None:
-                at = now.wall.timestamp() - (now.mono - subject.heartbeat)
-                self._metrics.set("mainstay_job_heartbeat_timestamp_seconds", at, job_name=live.job)
-        for name in tuple(self.state.jobs):
-            resident, processes, depth, peak = memory.get(name, [0.0, 0.0, -1, 0.0])
-            self._metrics.set("mainstay_job_memory_bytes", resident, job_name=name)
-            self._metrics.set("mainstay_job_processes", processes, job_name=name)
-            if peak:
-                self._metrics.set("mainstay_job_memory_peak_bytes", peak, job_name=name)
-            if depth >= 0:
-                self._metrics.set("mainstay_job_stack_depth_frames", depth, job_name=name)
-            else:
-                self._metrics.clear("mainstay_job_stack_depth_frames", job_name=name)
-
-
-_TOLD: Final = ("output", "dropped", "cpu", "records")
+        self._counting.gauges(dict(self.watch.subjects()), self._live, tuple(self.state.jobs), self._clock.now())
 
 
 def _wall(unix: float) -> Wall:

@@ -18,7 +18,8 @@ from supervisor.core.events import IncidentWish, Verb, Wish
 from supervisor.core.model import Breach, Fault, Incident, Mono, Verdict
 from supervisor.core.prose import about_duration, counted
 from supervisor.core.records import Delivery, NotificationKind
-from supervisor.daemon import Daemon, Live
+from supervisor.counting import Live
+from supervisor.daemon import Daemon
 from supervisor.errors import RulesError
 from supervisor.ports import Clock
 from supervisor.wire import attempt_key

@@ -694,7 +694,7 @@ def test_deadlines_that_are_waited_for_already_are_not_queued_again(make):
     for _ in range(50):
         brain.ask(lambda: brain.daemon.wish(Wish(Verb.PAUSE, "timed")))
         brain.ask(lambda: brain.daemon.wish(Wish(Verb.RESUME, "timed")))
-    assert len(brain.daemon._wall_heap) <= 3
+    assert len(brain.daemon._agenda._wall) <= 3
 
 
 def test_a_brain_without_a_keeper_ends(make):
@@ -718,7 +718,7 @@ def test_an_end_that_cannot_be_looked_at_is_judged_by_the_exit_record_alone(make
     world = make(job())
     brain = world.brain()
     brain.running("1.1")
-    for part, name in ((brain.daemon._gatherer, "gather"), (world.places, "tail"), (brain.daemon._job_metrics, "update")):
+    for part, name in ((brain.daemon._gatherer, "gather"), (world.places, "tail"), (brain.daemon._counting._job_metrics, "update")):
         monkeypatch.setattr(part, name, Fails())
     brain.end("1.1", code=5)
     brain.expect(wire.FORGET, "1.1")
