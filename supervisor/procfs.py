@@ -16,7 +16,7 @@ MAX_TREE: Final = 20_000  # a walk ends there, whatever a fork bomb does meanwhi
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Fields of proc_pid_stat(5) that we use. ``started`` is field 22 (clock ticks after boot), ``cpu_s`` fields 14 + 15,
+    """Fields of proc_pid_stat(5) that we use. ``started`` is field 22 (clock ticks after boot), ``cpu_s`` fields 14 + 15, ``system_s`` the latter,
     ``waited_cpu_s`` (children that were reaped) fields 16 + 17."""
 
     pid: int
@@ -29,6 +29,7 @@ class Stat:
     waited_cpu_s: float
     threads: int
     started: int
+    system_s: float = 0.0
 
     @property
     def is_dead(self) -> bool:
@@ -55,6 +56,7 @@ def parse_stat(text: bytes) -> Stat:
         waited_cpu_s=(int(rest[13]) + int(rest[14])) / TICKS_PER_S,
         threads=int(rest[17]),
         started=int(rest[19]),
+        system_s=int(rest[12]) / TICKS_PER_S,
     )
 
 

@@ -30,6 +30,8 @@ PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TASKS_S: Final = 0.1  # between two looks at what a guard that was asked has found
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
 PIDS_KEPT: Final = 1024
+CAUGHT_OUT: Final = 60  # looks at most, until one finds a job that swallows RecursionErrors down in its cycle (at 7 % each, at worst)
+CAUGHT_OUT_S: Final = 0.007
 GLIMPSES_PER_S: Final = 120.0  # close looks at all attempts together; each takes about a millisecond
 GLIMPSES_AT_ONCE: Final = 12.0
 PROCESSES_STUDIED: Final = 4
@@ -54,6 +56,7 @@ class Subject:
     breach: Breach | None = None
     look: Look | None = None
     soft_look: Look | None = None
+    tries: int = 0  # to find a job in the cycle whose RecursionErrors it swallows
     signature: bytes = b""
     judged_at: float = 0.0
     due: float = 0.0
@@ -242,6 +245,9 @@ class Watch:
         for breach in judged.breaches:
             if breach.limit is LimitName.MEMORY_SOFT:
                 self._soft(subject)
+        if sample.depth > rules.RECURSION_FRAMES and subject.soft_look is None and judged.hard is None:
+            # Only the C stack or memory ends it now, and a crash leaves no stack to look at.
+            subject.soft_look = self._see(subject)
         self._glimpse(subject, now)
         if judged.hard is not None:
             self._hard(subject, judged.hard)
@@ -318,9 +324,16 @@ class Watch:
         # A stopped process no longer shows what it waited for.
         waiting = "" if urgent else subject.sampler.eye(subject.sampler.pid).waiting()
         threads = () if urgent else self._threads(subject.sampler)
-        proctree.freeze(lambda: _roots(subject.sampler))
+        stopped = proctree.freeze(lambda: _roots(subject.sampler))
         subject.breach = breach
         look = self._see(subject)
+        if breach.detail == rules.SWALLOWED and look.cycle is None and subject.tries < CAUGHT_OUT:
+            # It had just come up for the next turn: what names the bug is down there.
+            subject.tries += 1
+            subject.breach = None
+            let_go(stopped)
+            self._push(subject, Mono(self._clock.mono() + CAUGHT_OUT_S))
+            return
         subject.look = replace(look, waiting=waiting or look.waiting, threads=threads)
         self._on_breach(subject.key, breach, subject.look)
 

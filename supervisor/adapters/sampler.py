@@ -24,6 +24,7 @@ MAX_SIGNED: Final = 9  # processes whose own figures are part of the signature
 FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
 STATM_SHARED: Final = 2
 STATM_DATA: Final = 5
+WALL_ROOM_BYTES: Final = 2**20 + 2**16  # one arena of small objects, which CPython asks for at once (1 MiB from 3.10 on), and its map
 CAUGHT_EVERY_S: Final = 0.2
 CAUGHT_PER_S: Final = 100.0
 MAX_ASKED: Final = 64
@@ -49,6 +50,7 @@ class Sampler:
         self._swallowed = swallowed
         self._ask = ask
         self._tasks = tasks
+        self._armed_bytes: int | None = None
         self._caught = 0
         self._caught_at = 0.0
         self.strays: tuple[int, ...] = ()
@@ -151,6 +153,7 @@ class Sampler:
         depth, limit, recursion_error = self._depth()
         if limit is None and not recursion_error:
             recursion_error = self._catches_them(at)
+        at_wall = self._at_wall()
         return Sample(
             at=at,
             memory_bytes=memory,
@@ -162,7 +165,17 @@ class Sampler:
             cpu_s=cpu,
             output_bytes=output_bytes,
             progress_token=progress_token,
+            at_wall=at_wall,
+            system_s=stat.system_s,
+            memory_errors=self._swallowed(self.pid)[1] if at_wall and self._swallowed is not None else 0,
         )
+
+    def _at_wall(self) -> bool:
+        """Whether the rlimit that we armed leaves the main process no room for more."""
+        if self._armed_bytes is None:
+            return False
+        fields = _pread(self._statm, 128).split()
+        return len(fields) > STATM_DATA and int(fields[STATM_DATA]) * procfs.PAGE_BYTES + WALL_ROOM_BYTES > self._armed_bytes
 
     def _walked(self, stat: procfs.Stat) -> tuple[int, int, float, int]:
         memory, shared = _resident(_pread(self._statm, 128))
@@ -230,6 +243,7 @@ class Sampler:
         with contextlib.suppress(OSError, ValueError):
             _, hard = resource.prlimit(self.pid, resource.RLIMIT_DATA)
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (data + max(room, 0), hard))
+            self._armed_bytes = data + max(room, 0)
             return True
         return False
 

@@ -39,6 +39,14 @@ OUTPUT_RATE = 50e6
 CPU_LOOK_MIN_S = 0.05  # an idle job just under its CPU limit is not worth 500 looks a second
 RATE_DECAY = 0.9
 
+WALL_SHARE = 0.98  # of the memory limit: less is not what we mean by full
+# A job whose allocations fail asks the kernel again and again: 85 % of its CPU time was spent there where asyncio caught MemoryErrors for ever.
+WALL_S = 2.0
+WALL_CPU_S = 0.2
+WALL_SYSTEM_SHARE = 0.4
+WALL_ERRORS = 200  # MemoryErrors that the job caught meanwhile, as its guard counts them
+
+AT_THE_WALL = "at_the_wall"  # Breach.detail: no room for another allocation, and nothing but failed ones any more
 SWALLOWED = "swallowed"  # Breach.detail: RecursionErrors are raised and caught for ever
 OWN_LIMIT_FAILED = "own_limit_failed"  # Breach.detail: deeper than the interpreter's own limit allows
 
@@ -48,7 +56,8 @@ class Sample:
     """One look at the whole tree of an attempt. ``shared_bytes`` is the part of ``memory_bytes`` that is shared with others or with files.
 
     ``depth`` is the deepest Python stack, ``recursion_limit`` that interpreter's own limit (None: not readable), ``recursion_error``
-    whether a RecursionError is in flight there. ``progress_token`` is anything that differs once the job got on.
+    whether a RecursionError is in flight there. ``progress_token`` is anything that differs once the job got on. ``at_wall``: the rlimit that we
+    armed leaves the main process no room; ``system_s`` is its CPU time within the kernel, ``memory_errors`` how many MemoryErrors it caught so far.
     """
 
     at: Mono
@@ -61,6 +70,9 @@ class Sample:
     cpu_s: float = 0.0
     output_bytes: int = 0
     progress_token: object = 0
+    at_wall: bool = False
+    system_s: float = 0.0
+    memory_errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,7 @@ class Watched:
     swallowed_seen: int = 0
     curve: Curve = Curve()  # noqa: RUF009 - immutable
     processes_peak: int = 0
+    wall: Sample | None = None  # the first of those since which it stands at the wall
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,7 @@ def judge(
     between looks that the caller can afford for its number of jobs; *cores* how fast CPU time can pass. Time and stall are judged at
     *now*, everything else at the sample.
     """
-    seen = _remember(watched, sample, started)
+    seen = replace(_remember(watched, sample, started), wall=_wall(limits, watched, sample))
     soft = _soft(limits, seen, sample)
     breaches = (*_hard(limits, seen, sample, started, now, armed=armed, tasks=tasks_run_away), *soft)
     if soft:
@@ -279,9 +292,29 @@ def _bearable_bytes(line: float, watched: Watched, sample: Sample, *, armed: boo
 
 def _memory(limits: Limits, watched: Watched, sample: Sample, *, armed: bool, tasks: bool) -> Breach | None:
     line = limits.memory_bytes
-    if line is None or sample.memory_bytes <= _bearable_bytes(line, watched, sample, armed=armed, tasks=tasks):
+    if line is None:
         return None
+    if sample.memory_bytes <= _bearable_bytes(line, watched, sample, armed=armed, tasks=tasks):
+        return Breach(LimitName.MEMORY, sample.memory_bytes, line, AT_THE_WALL) if armed and _is_stuck(watched.wall, sample) else None
     return Breach(LimitName.MEMORY, sample.memory_bytes, line)
+
+
+def _wall(limits: Limits, watched: Watched, sample: Sample) -> Sample | None:
+    """The sample since which it has stood at the wall; a new span begins where it got on, or where one has passed without a verdict."""
+    line, since = limits.memory_bytes, watched.wall
+    if line is None or not sample.at_wall or sample.memory_bytes < WALL_SHARE * line:
+        return None
+    over = watched.last is not None and since is not None and watched.last.at - since.at >= WALL_S
+    return sample if since is None or over or since.progress_token != sample.progress_token else since
+
+
+def _is_stuck(since: Sample | None, sample: Sample) -> bool:
+    """Whether all it did since then was to ask for memory that it does not get. One that computes with what it has got is left alone."""
+    if since is None or sample.at - since.at < WALL_S:
+        return False
+    cpu_s, system_s = sample.cpu_s - since.cpu_s, sample.system_s - since.system_s
+    busy_asking = cpu_s >= WALL_CPU_S and system_s >= WALL_SYSTEM_SHARE * cpu_s
+    return busy_asking or sample.memory_errors - since.memory_errors >= WALL_ERRORS
 
 
 def _slack_bytes(line: float, watched: Watched, sample: Sample, *, armed: bool) -> float:

@@ -15,7 +15,7 @@ from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SI
 from supervisor.core import testimony
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.fingerprint import fingerprint
-from supervisor.core.limits import SWALLOWED
+from supervisor.core.limits import AT_THE_WALL, SWALLOWED
 from supervisor.core.model import (
     Cycle,
     CycleKind,
@@ -423,7 +423,14 @@ def _memory_error(case: Case) -> Finding | None:
             f"{other.type.rpartition('.')[2]} in {_where(case)}, in {who}, at {about_size(_peak(case))}; its limit is {about_size(line)}."
         )
         return Finding(Outcome.MEMORY, f"{sentence} It ended {case.after} ({_how(case)}).", LimitName.MEMORY)
-    if not case.is_memory_error:
+    # At the line itself C code loses even the MemoryError that it was given (CPython 3.12 under asyncio).
+    lost = (
+        case.error is not None
+        and case.error_type == "SystemError"
+        and LOST_C_ERROR in case.error.message
+        and _peak(case) >= AT_LIMIT * line
+    )
+    if not case.is_memory_error and not lost:
         return None
     where = _where(case)
     place = f" in {where}" if where else ""
@@ -547,6 +554,8 @@ def _limit_sentence(case: Case, limit: LimitName) -> str:
     match limit:
         case LimitName.MEMORY | LimitName.MEMORY_SOFT:
             used = about_size(measured if measured is not None else _peak(case))
+            if breach is not None and breach.detail == AT_THE_WALL:
+                return f"It stood at {used} of memory{_of(line, about_size)} and only asked for more, which it did not get{ended}{inside}."
             return f"It used {used} of memory, over its limit{_of(line, about_size)}{ended}{inside}."
         case LimitName.RECURSION:
             return f"It was {counted(case.depth, 'level')} deep, over its limit{_of(line, _plain)}{ended}{inside}."

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.limits import LOOK_MIN_S, OWN_LIMIT_FAILED, SWALLOWED, Sample, Watched, deadline, judge
+from supervisor.core.limits import AT_THE_WALL, LOOK_MIN_S, OWN_LIMIT_FAILED, SWALLOWED, Sample, Watched, deadline, judge
 from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
 
 MIB = 2**20
@@ -106,6 +106,47 @@ def test_of_several_lines_the_cause_names_the_kill():
 
 def test_time_is_judged_now_and_not_when_the_sample_was_taken():
     assert look(Limits(time_s=120), sample(at=101.0), now=220.0).hard == Breach(LimitName.TIME, 120.0, 120)
+
+
+def stands(full=99, cpu_per_s=1.0, system=0.85, errors_per_s=0, seconds=4, **more):
+    """A job that stands at the wall, looked at ten times a second."""
+    return [
+        sample(
+            101 + n / 10, memory_bytes=full * MIB, cpu_s=cpu_per_s * n / 10, system_s=system * cpu_per_s * n / 10,
+            memory_errors=errors_per_s * n // 10, at_wall=True, **more,
+        )
+        for n in range(10 * seconds)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "armed", "killed"),
+    [
+        (stands(), True, True),  # asyncio that catches MemoryErrors for ever
+        (stands(cpu_per_s=0.15), True, True),  # the same on a busy machine
+        (stands(system=0.05, errors_per_s=300), True, True),  # Python code that catches them, by the guard's count
+        (stands(), False, False),
+        (stands(system=0.05), True, False),  # it computes with what it has got
+        (stands(cpu_per_s=0.001), True, False),  # it waits
+        (stands(full=97), True, False),
+        (stands(seconds=2), True, False),
+        ([one if n % 15 else sample(one.at, memory_bytes=90 * MIB) for n, one in enumerate(stands())], True, False),  # it makes room
+    ],
+)
+def test_a_job_that_only_asks_for_memory_which_it_does_not_get_is_ended(seen, armed, killed):
+    hard = watch(Limits(memory_bytes=100 * MIB), seen, armed=armed).hard
+    assert hard == (Breach(LimitName.MEMORY, 99 * MIB, 100 * MIB, AT_THE_WALL) if killed else None)
+
+
+def test_a_job_at_the_wall_that_gets_on_is_left_alone_and_found_when_it_no_longer_does():
+    limits = Limits(memory_bytes=100 * MIB)
+    works = [sample(one.at, memory_bytes=99 * MIB, cpu_s=one.cpu_s, system_s=one.system_s, at_wall=True, progress_token=n // 10)
+             for n, one in enumerate(stands())]  # fmt: skip
+    assert watch(limits, works, armed=True).hard is None
+    computes_first = [
+        sample(101 + n / 10, memory_bytes=99 * MIB, cpu_s=n / 10, system_s=max(0, n - 1000) / 10, at_wall=True) for n in range(1100)
+    ]
+    assert 1000 < (watch(limits, computes_first, armed=True).watched.last.at - 101) * 10 < 1050
 
 
 # ---------------------------------------------------------------- progress

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.limits import SWALLOWED
+from supervisor.core.limits import AT_THE_WALL, SWALLOWED
 from supervisor.core.model import (
     Breach,
     BusyLine,
@@ -154,6 +154,9 @@ CASES = [
     ("RecursionError without frames", said(exception=error("RecursionError", frames=(), depth=1001)), Outcome.RECURSION, LimitName.RECURSION, None),
     ("recursion that lost its MemoryError", said(exception=error("SystemError", "<built-in> error return without exception set", depth=900_000)), Outcome.RECURSION, None, None),
     ("the same words from a shallow stack", said(exception=error("SystemError", "error return without exception set")), Outcome.EXCEPTION, None, None),
+    ("at the wall of its rlimit", killed(LimitName.MEMORY, 297 * MIB, 300 * MIB, detail=AT_THE_WALL), Outcome.MEMORY, LimitName.MEMORY,
+     "It stood at 297MiB of memory of 300MiB and only asked for more, which it did not get; it was killed after 3.2s."),
+    ("the same words at the memory limit", replace(said(exception=error("SystemError", "error return without exception set")), memory_peak_bytes=301 * MIB), Outcome.MEMORY, LimitName.MEMORY, None),
     ("MemoryError", replace(said(exception=error("MemoryError")), memory_peak_bytes=298 * MIB), Outcome.MEMORY, LimitName.MEMORY,
      "MemoryError in load (job.py:57) at 298MiB; its limit is 300MiB. It ended after 3.2s."),
     ("numpy's MemoryError", said(exception=error("numpy._core._exceptions._ArrayMemoryError")), Outcome.MEMORY, LimitName.MEMORY, None),

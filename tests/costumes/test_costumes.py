@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wardrobe import BUG, COSTUMES, MIB, WALK, Costume, Death, Wardrobe, die, find_pythons, own_functions
+from wardrobe import BUG, COSTUMES, MIB, WALK, Costume, Death, Python, Wardrobe, die, find_pythons, own_functions
 
 PYTHONS = find_pythons()
 PAIRS = [(costume, python) for costume in COSTUMES for python in PYTHONS if costume.fits(python)]
@@ -29,9 +31,11 @@ def wardrobe(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 
 
 @pytest.mark.parametrize(("costume", "python"), PAIRS, ids=[f"{costume.name}-{python}" for costume, python in PAIRS])
-def test_it_is_called_a_recursion_and_its_cycle_is_named(wardrobe: Wardrobe, costume: Costume, python: object) -> None:
+def test_it_is_called_a_recursion_and_its_cycle_is_named(wardrobe: Wardrobe, costume: Costume, python: Python) -> None:
     death = wardrobe.wear(costume, python).result()
     report, cycle = death.report, death.report["cycle"]
+    if _is_pythons_own_crash(death, costume, python):
+        pytest.skip("CPython 3.13.0 crashed in asyncio when an allocation failed")
     assert report["outcome"] == "recursion", death.said[-800:]
     assert cycle["kind"] == costume.kind
     assert own_functions(report) == costume.functions
@@ -44,15 +48,27 @@ def test_it_is_called_a_recursion_and_its_cycle_is_named(wardrobe: Wardrobe, cos
         assert all(WALK & set(_words(lines[frame["line"] - 1])) for frame in cycle["frames"] if Path(frame["file"]) == BUG)
 
 
+def _is_pythons_own_crash(death: Death, costume: Costume, python: Python) -> bool:
+    """CPython 3.13.0's asyncio does not survive each failed allocation: where that comes before its guard has answered, nobody knows of the tasks."""
+    return (
+        python.version == (3, 13, 0)
+        and costume.kind == "tasks"
+        and death.report["outcome"] == "crashed"
+        and death.report["signal"] == signal.SIGSEGV
+    )
+
+
 def _words(line: str) -> list[str]:
     return "".join(letter if letter.isidentifier() else " " for letter in line).split()
 
 
 @pytest.mark.parametrize("bug", sorted({costume.bug for costume in COSTUMES}))
 def test_one_bug_has_one_name_in_all_its_costumes_and_in_every_python(wardrobe: Wardrobe, bug: str) -> None:
-    deaths = {(costume.name, str(python)): wardrobe.wear(costume, python).result() for costume, python in PAIRS if costume.bug == bug}
-    names = {death.report["fingerprint"] for death in deaths.values()}
-    assert len(names) == 1, {key: death.report["fingerprint"] for key, death in deaths.items()}
+    worn = [(costume, python, wardrobe.wear(costume, python).result()) for costume, python in PAIRS if costume.bug == bug]
+    deaths = {(costume.name, str(python)): death for costume, python, death in worn if not _is_pythons_own_crash(death, costume, python)}
+    named = {key: death.report["fingerprint"] for key, death in deaths.items()}
+    usual = Counter(named.values()).most_common(1)[0][0]
+    assert set(named.values()) == {usual}, {key: (name, deaths[key].report["summary"]) for key, name in named.items() if name != usual}
 
 
 def test_different_bugs_have_different_names(wardrobe: Wardrobe) -> None:
@@ -77,13 +93,13 @@ def _lines(death: Death) -> list[int]:
 
 @pytest.mark.parametrize("python", PYTHONS, ids=str)
 @pytest.mark.parametrize("word", ["legal", "caught"])
-def test_a_deep_recursion_that_comes_back_and_one_that_the_job_handles_are_left_alone(tmp_path: Path, word: str, python: object) -> None:
+def test_a_deep_recursion_that_comes_back_and_one_that_the_job_handles_are_left_alone(tmp_path: Path, word: str, python: Python) -> None:
     death = die(python.path, Costume(word, word), tmp_path / "job")
     assert (death.report["outcome"], death.report["cycle"], death.code) == ("succeeded", None, 0)
 
 
 @pytest.mark.parametrize("python", PYTHONS, ids=str)
-def test_a_crowd_of_tasks_that_somebody_else_starts_is_a_matter_of_memory(tmp_path: Path, python: object) -> None:
+def test_a_crowd_of_tasks_that_somebody_else_starts_is_a_matter_of_memory(tmp_path: Path, python: Python) -> None:
     death = die(python.path, Costume("crowd", "crowd", memory_mib=64), tmp_path / "job")
     assert death.report["outcome"] in ("memory", "crashed")  # the second where CPython itself does not survive a failed allocation (3.13.0)
 

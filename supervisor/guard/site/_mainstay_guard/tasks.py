@@ -2,7 +2,7 @@
 
 A coroutine that starts itself again has no stack that grows and no limit in Python; what gives it away is that thousands of its tasks wait and that
 it is its own kind that starts them. So the tasks are counted once, and then the next few starts are watched by a profile function in the thread
-of the loop, which takes itself away again after WATCHED starts or WATCH_S. A job without asyncio pays one look into sys.modules.
+of the loop, which takes itself away again after WATCHED starts or WATCH_S (LONGEST_S where the thread hardly gets to run). A job without asyncio pays one look into sys.modules.
 """
 
 import sys
@@ -12,6 +12,9 @@ from _mainstay_guard import arguments, files, report
 
 WATCHED = 2000  # starts of tasks that are looked at: where two kinds take turns, both should be among them
 WATCH_S = 0.3
+WATCH_CPU_S = 0.1  # that long is nothing on a busy machine, unless the thread has computed for this long as well
+LONGEST_S = 3.0
+EARLY = 200  # starts after which what is known is written down: the job may not live to the end of the watch
 FEWEST = 1000  # tasks; fewer do not fill a memory
 MOST_KINDS = 64
 PAIRS = 8  # starts whose arguments are kept, of each kind
@@ -60,7 +63,7 @@ def _code_of(task):
 
 def _watcher(asyncio_tasks, loop, total, kinds):
     """A profile function that notes which coroutine starts which, and where."""
-    until = time.monotonic() + WATCH_S
+    began, began_cpu = time.monotonic(), time.thread_time()
     seen = [0]
     current_task = asyncio_tasks.current_task
     clock = time.monotonic
@@ -71,9 +74,12 @@ def _watcher(asyncio_tasks, loop, total, kinds):
                 if "asyncio" in frame.f_code.co_filename and frame.f_locals.get("self") is loop:
                     _note(frame, current_task(loop))
                     seen[0] += 1
+                    if seen[0] == EARLY:
+                        _write(total, kinds)
             elif event != "return":
                 return
-            if seen[0] >= WATCHED or clock() >= until:
+            lasted = clock() - began
+            if seen[0] >= WATCHED or lasted >= LONGEST_S or (lasted >= WATCH_S and time.thread_time() - began_cpu >= WATCH_CPU_S):
                 sys.setprofile(None)
                 _write(total, kinds)
                 del _busy[:]
