@@ -56,6 +56,7 @@ class Subject:
     breach: Breach | None = None
     look: Look | None = None
     soft_look: Look | None = None
+    caught: Breach | None = None  # what it is to be ended for, once a look has found it in its cycle
     tries: int = 0  # to find a job in the cycle whose RecursionErrors it swallows
     signature: bytes = b""
     judged_at: float = 0.0
@@ -207,6 +208,9 @@ class Watch:
             subject.breach, subject.untold = subject.untold, None
             self._on_breach(subject.key, subject.breach, subject.look)
             return
+        if subject.caught is not None and subject.sampler.is_alive():
+            self._hard(subject, subject.caught)
+            return
         now = self._clock.mono()
         dmax = self._dmax()
         signature = subject.sampler.signature()
@@ -327,10 +331,11 @@ class Watch:
         stopped = proctree.freeze(lambda: _roots(subject.sampler))
         subject.breach = breach
         look = self._see(subject)
-        if breach.detail == rules.SWALLOWED and look.cycle is None and subject.tries < CAUGHT_OUT:
+        came_up = breach.limit is LimitName.RECURSION and look.cycle is None and bool(look.stacks) and look.depth < breach.measured / 2
+        if came_up and subject.tries < CAUGHT_OUT:
             # It had just come up for the next turn: what names the bug is down there.
             subject.tries += 1
-            subject.breach = None
+            subject.breach, subject.caught = None, breach
             let_go(stopped)
             self._push(subject, Mono(self._clock.mono() + CAUGHT_OUT_S))
             return
