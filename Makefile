@@ -12,7 +12,7 @@ run: .venv/.run data ## supervise the example jobs of config.yaml in the foregro
 	@MAINSTAY_LOG_FORMAT=console exec .venv/bin/mainstay run
 
 test: venv deps data lint ## everything: the fast checks, then all tests (real processes, Prometheus, a machine with systemd)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: venv lint fast ## the fast checks: format, lint, types, import contracts, the tests of the core
 

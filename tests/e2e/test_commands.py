@@ -490,7 +490,7 @@ def test_json_on_a_terminal_is_ascii(mainstay: Mainstay) -> None:
 
 
 def test_check_says_good_or_every_problem_with_its_place(mainstay: Mainstay, tmp_path: Path) -> None:
-    assert f"{mainstay.config}: good: 9 jobs" in good(mainstay, "check")
+    assert f"{mainstay.config}: good: 10 jobs" in good(mainstay, "check")
     assert "  nightly:" in good(mainstay, "check", "--show")
     assert json.loads(good(mainstay, "check", "--schema"))["$schema"]
     bad = Mainstay(tmp_path, "jobs:\n  one: {comand: ['true']}\n  two: {command: ['true'], limits: {memory: 5}}\n")
