@@ -95,6 +95,7 @@ int main(int argc, char **argv) {
     if (argc == 4 && !strcmp(argv[1], "capture")) return capture(argv[2], atoll(argv[3]));
     if (argc == 2 && !strcmp(argv[1], "sleep")) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == 1) return 0; /* its parent was gone before */
         for (;;) pause();
     }
     return 2;
