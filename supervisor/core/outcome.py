@@ -45,6 +45,7 @@ AT_LIMIT = 0.25  # of the recursion limit: up to 3.11 calls through C count as w
 STACK_SIGNALS = frozenset({SIGSEGV, SIGBUS})
 FATAL_SIGNALS = frozenset({SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP})
 LOST_C_ERROR = "error return without exception set"  # what is left of an exception that C code lost, out of memory
+NO_THREAD = "can't start new thread"  # what is left of the refusal of memory for a stack
 
 OUTCOME_OF_LIMIT = {
     LimitName.MEMORY: Outcome.MEMORY,
@@ -423,13 +424,9 @@ def _memory_error(case: Case) -> Finding | None:
             f"{other.type.rpartition('.')[2]} in {_where(case)}, in {who}, at {about_size(_peak(case))}; its limit is {about_size(line)}."
         )
         return Finding(Outcome.MEMORY, f"{sentence} It ended {case.after} ({_how(case)}).", LimitName.MEMORY)
-    # At the line itself C code loses even the MemoryError that it was given (CPython 3.12 under asyncio).
-    lost = (
-        case.error is not None
-        and case.error_type == "SystemError"
-        and LOST_C_ERROR in case.error.message
-        and _peak(case) >= AT_LIMIT * line
-    )
+    # At the line itself C code loses even the MemoryError that it was given (CPython 3.12 under asyncio), and a new thread finds no room for its stack.
+    words = {"SystemError": LOST_C_ERROR, "RuntimeError": NO_THREAD}.get(case.error_type)
+    lost = case.error is not None and words is not None and words in case.error.message and _peak(case) >= AT_LIMIT * line
     if not case.is_memory_error and not lost:
         return None
     where = _where(case)

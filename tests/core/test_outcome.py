@@ -156,6 +156,8 @@ CASES = [
     ("the same words from a shallow stack", said(exception=error("SystemError", "error return without exception set")), Outcome.EXCEPTION, None, None),
     ("at the wall of its rlimit", killed(LimitName.MEMORY, 297 * MIB, 300 * MIB, detail=AT_THE_WALL), Outcome.MEMORY, LimitName.MEMORY,
      "It stood at 297MiB of memory of 300MiB and only asked for more, which it did not get; it was killed after 3.2s."),
+    ("no stack for a thread at the memory limit", replace(said(exception=error("RuntimeError", "can't start new thread")), memory_peak_bytes=301 * MIB), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("no thread far below it", replace(said(exception=error("RuntimeError", "can't start new thread")), memory_peak_bytes=30 * MIB), Outcome.EXCEPTION, None, None),
     ("the same words at the memory limit", replace(said(exception=error("SystemError", "error return without exception set")), memory_peak_bytes=301 * MIB), Outcome.MEMORY, LimitName.MEMORY, None),
     ("MemoryError", replace(said(exception=error("MemoryError")), memory_peak_bytes=298 * MIB), Outcome.MEMORY, LimitName.MEMORY,
      "MemoryError in load (job.py:57) at 298MiB; its limit is 300MiB. It ended after 3.2s."),

@@ -304,7 +304,7 @@ def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) ->
     assert mainstay.job("nightly")["paused_until"] is None
     good(mainstay, "resume", "nightly")
     assert (mainstay.job("nightly")["state"], mainstay.job("nightly")["next_run"]) == ("idle", fire)
-    assert "is paused until 2" in good(mainstay, "pause", "nightly", "--for", "1s")
+    assert "is paused until 2" in good(mainstay, "pause", "nightly", "--for", "5s")
     assert mainstay.job("nightly")["paused_until"] is not None
     mainstay.wait_for_state("nightly", "idle")
     wrong = mainstay.cli("pause", "nightly", "--for", "soon")

@@ -110,7 +110,7 @@ def test_a_drill_leaves_the_job_itself_untouched(mainstay: Mainstay) -> None:
     assert mainstay.cli("drill", "nightly", "--fault", "exit", patience_s=120).returncode in (0, 1)
     assert [job["name"] for job in mainstay.status()["jobs"]] == ["nightly", "plain", "deaf"]
     assert (mainstay.runs("nightly"), mainstay.job("nightly")["failures_in_row"]) == ([], 0)
-    assert not [name for name in mainstay.metrics() if "drill.nightly" in name]
+    mainstay.wait_for(lambda: not [name for name in mainstay.metrics() if "drill.nightly" in name], "a page without the stand-in")
     assert mainstay.metrics()['mainstay_job_runs_total{job_name="nightly",outcome="failed"}'] == 0
 
 
