@@ -2,13 +2,13 @@
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from supervisor.core.model import Now
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """A job whose moment ``at`` has come, on the wall clock (Unix seconds) or on the monotonic one."""
 
     job: str
@@ -20,8 +20,7 @@ class Turn:
         return max(0.0, (now.wall.timestamp() if self.on_wall else now.mono) - self.at)
 
 
-@dataclass(slots=True)
-class Agenda:
+class Agenda(Struct):
     """Moments to come and turns that are due. A moment that is waited for already is not queued again, or a year's worth of them would pile up."""
 
     _mono: list[tuple[float, str]] = field(default_factory=list)

@@ -9,8 +9,9 @@ import select
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from supervisor import procfs
 from supervisor.arming import arm, rlimits
@@ -21,18 +22,16 @@ OURS_FAILED: Final = 125
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(Struct):
     """One of the command's outputs, passed on to ours while it is counted. ``unsent`` is what our own reader has not taken yet."""
 
     pipe: int
     target: int
     is_open: bool = True
-    unsent: memoryview = memoryview(b"")  # noqa: RUF009 - immutable
+    unsent: memoryview = memoryview(b"")
 
 
-@dataclass(slots=True)
-class Started:
+class Started(Struct):
     """A command that was started, or could not be: then ``failure`` has (stage, errno). Times: CLOCK_MONOTONIC and Unix seconds."""
 
     plan: launch.Plan

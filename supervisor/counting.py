@@ -4,10 +4,10 @@ How far the counters have followed each live attempt is saved with them, so the 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from supervisor.adapters import jobmetrics, multiproc
 from supervisor.adapters.jobmetrics import JobMetrics
@@ -26,8 +26,7 @@ _TOLD: Final = ("output", "dropped", "cpu", "records")
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Live:
+class Live(Struct):
     """An attempt of which the keeper was asked or told us, and how far it was counted. ``config`` is what it began with."""
 
     job: str

@@ -13,11 +13,12 @@ import selectors
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor import procfs, wire
 from supervisor.adapters import host
@@ -74,8 +75,7 @@ Witness = Callable[[str, Mono, object], None]
 """Told in the loop what becomes of a drill's stand-in: the kind of fact, when it was on the monotonic clock, and the fact itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """Something that another thread wants done or answered in the loop."""
 
     work: Callable[[], Any]

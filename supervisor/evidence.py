@@ -5,8 +5,9 @@ import itertools
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from supervisor import procfs
 from supervisor.core import redact

@@ -8,9 +8,10 @@ import stat
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from supervisor import proctree
 from supervisor.adapters import guard

@@ -6,7 +6,8 @@ metrics file of its own, which are thrown away, and ``MAINSTAY_ONLY``, by which 
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor import command, procfs
 from supervisor.adapters.launcher import environment, identity
@@ -19,8 +20,7 @@ ENVIRONMENT_BYTES = 2 * 2**20
 ENTER = 0o711
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """How a replay ended. ``met``: the job was given the record; ``processed``: and finished it, and ended well."""
 
     report: dict[str, object]

@@ -9,8 +9,10 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from supervisor import procfs, proctree
 from supervisor.core import limits as rules
@@ -39,8 +41,7 @@ THREADS_TOLD: Final = 64
 CORES: Final = os.cpu_count() or 1
 
 
-@dataclass(slots=True)
-class Subject:
+class Subject(Struct):
     """One attempt under watch, and all that was seen of it."""
 
     key: str

@@ -2,9 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor import wire
 from supervisor.core.model import Incident, Mono, Now, Progress, Wall
@@ -148,8 +151,7 @@ class MemoryStore:
         return max(self.runs, default=0) + 1, max(self.incidents, default=0) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(Struct, frozen=True):
     """How a child behaves: ends by itself after ``lives_s`` (None: never) with ``code`` or ``signal``; heeds the stop signal after
     ``heeds_s`` (None: never). ``launch_error``: it never starts. ``position``: where in its input it says that it stands."""
 

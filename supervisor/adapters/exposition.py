@@ -8,8 +8,9 @@ every name as it was written, and because its cost is linear in the text, whatev
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,8 +39,7 @@ class RejectReason(StrEnum):
     CONFLICT = "conflict"
 
 
-@dataclass(frozen=True, slots=True)
-class Caps:
+class Caps(Struct, frozen=True):
     """How much one text may hold: samples, labels of a sample, characters of a name or of a label's value."""
 
     samples: int = 1000
@@ -55,8 +55,7 @@ class TextError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One line: the series' own name, its labels sorted by name (unescaped), its value."""
 
     name: str
@@ -64,8 +63,7 @@ class Sample:
     value: float
 
 
-@dataclass(slots=True)
-class Family:
+class Family(Struct):
     """A metric with its TYPE and HELP as written (HELP unescaped) and its samples in order of appearance."""
 
     name: str

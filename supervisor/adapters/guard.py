@@ -10,8 +10,10 @@ import re
 import signal
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor import proctree
 from supervisor.arming import SITE, arm
@@ -123,8 +125,7 @@ def read_stacks(report_dir: str, pid: int) -> tuple[tuple[Frame, ...], ...]:
 # ---------------------------------------------------------------- the tree
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
+class _Process(Struct, frozen=True):
     """One guarded process: its words, how many guarded interpreters stand above it, and when it last wrote."""
 
     pid: int

@@ -10,8 +10,9 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from math import isfinite
+
+from msgspec import Struct, field
 
 from supervisor.adapters.exposition import (
     Caps,
@@ -48,16 +49,14 @@ _Claim = tuple[str, MetricType]
 TOTALS = "# MAINSTAY TOTALS"  # a line of its own: these counters are the job's own totals, not what one run counted from zero
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Something that was not taken: ``reason`` for the counter, ``detail`` for a person, in one line."""
 
     reason: RejectReason
     detail: str
 
 
-@dataclass(slots=True)
-class _Kept:
+class _Kept(Struct):
     """What is known of one job: its last good file, and what its counters had reached in the runs before.
 
     ``totals``: the job keeps its counters itself, over all runs. ``life`` names the run that the values are of; ``last`` holds its counters as written.

@@ -4,8 +4,9 @@ import grp
 import os
 import pwd
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from supervisor.arming import rlimits
 from supervisor.core.model import Job, Launch, Limits, OutputAction, Wall
@@ -29,8 +30,7 @@ _TAKEN_AWAY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Who the child is to be; None keeps what we are."""
 
     uid: int | None = None

@@ -5,8 +5,9 @@ labels are a contract with people's alert rules (design.md section 5), so they c
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from supervisor.adapters.exposition import MetricType, RejectReason
 from supervisor.core.drill import Link
@@ -25,8 +26,7 @@ class Scope(StrEnum):
     RECEIVER = "receiver"
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(Struct, frozen=True):
     """A label beside the owner's. ``values`` are known beforehand and exist from the start; ``closed``: there are no others."""
 
     name: str
@@ -34,8 +34,7 @@ class Label:
     closed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(Struct, frozen=True):
     """One metric. ``zero``: a gauge that stands at 0 from the start (counters always do). ``exported`` is False while nothing
     feeds it: the name is taken, the page does not show it. ``since`` is the version that brought it."""
 

@@ -13,10 +13,10 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct
 
 from supervisor.core.model import Job, RunId, Wall
 from supervisor.core.redact import Redactor, is_secretive
@@ -40,8 +40,7 @@ _VALUE: Final = re.compile(r"-{0,2}[\w-]+=(.+)", re.DOTALL)
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a survey came to: ``changes`` for the dossier, ``facts`` (executable, python), and ``text`` to be kept if the run is good.
 
     ``text`` is None when it is what is kept already.

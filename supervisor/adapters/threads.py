@@ -7,8 +7,9 @@ the words are ``core.waiting``'s and ``core.sockets``'.
 import contextlib
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from supervisor import procfs
 from supervisor.core import sockets, waiting
@@ -21,8 +22,7 @@ _POLLFD: Final = struct.Struct("<ihh")
 _TABLES: Final = (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"))
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadNow:
+class ThreadNow(Struct, frozen=True):
     """One thread at one moment. ``call`` is the number of the system call it is in, None outside of one."""
 
     thread: int

@@ -1,8 +1,9 @@
 """Checked sections as the frozen values of ``core``: a field for each key, no decision left."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from supervisor.config import healing
 from supervisor.config.shape import Section

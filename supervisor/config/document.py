@@ -6,10 +6,10 @@ events, so no input can recurse or multiply.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from msgspec import Struct, field
 
 from supervisor.config.problems import Report, printable
 from supervisor.core.units import quoted
@@ -20,8 +20,7 @@ NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _Loader: type = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-@dataclass(slots=True, eq=False)
-class Scalar:
+class Scalar(Struct, eq=False):
     """One value as written. ``plain``: without quotes. Line and column count from 1."""
 
     line: int
@@ -35,16 +34,14 @@ class Scalar:
         return self.plain and self.text in NULLS
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(Struct, eq=False):
     line: int
     column: int
     path: str
     items: list["Node"] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
-class Mapping:
+class Mapping(Struct, eq=False):
     """``keys`` has the key's own node under the same name, for findings about the key."""
 
     line: int
@@ -57,8 +54,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(Struct):
     """A collection that is being read; ``key`` is the mapping key whose value comes next, ``keep`` is False for what is read and dropped."""
 
     node: Sequence | Mapping

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from msgspec import Struct
+
 from supervisor.config import document
 from supervisor.config.document import Node, Scalar
 from supervisor.config.problems import Report, suggestion
@@ -36,8 +38,7 @@ def masked_url(url: str) -> str:
     return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", rf"\1{MASK}@", url)
 
 
-@dataclass(slots=True)
-class Context:
+class Context(Struct):
     """What reading needs beside the node: where findings go and what relative paths are relative to. Files are read once.
 
     ``variables``: names in our environment that secrets were taken from.
@@ -45,8 +46,8 @@ class Context:
 
     report: Report
     base: str
-    texts: dict[str, Any] = field(default_factory=dict)
-    variables: set[str] = field(default_factory=set)
+    texts: dict[str, Any] = {}
+    variables: set[str] = set()
 
 
 class Kind:

@@ -2,8 +2,9 @@
 
 import os
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor import errors
 from supervisor.config import build, checks, document
@@ -56,8 +57,7 @@ def load(path: str, *, copy: str | None = None) -> Config:
     return _Reader(path, report, is_kept=copy is not None).config(text)
 
 
-@dataclass(slots=True)
-class _Read:
+class _Read(Struct):
     """A job or receiver and the node it stands at."""
 
     node: Node

@@ -1,8 +1,9 @@
 """Maps with known keys: what stands in one, where each value came from, and how the defaults go beneath a job's own keys."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from supervisor.config.document import Mapping, Node, Scalar
 from supervisor.config.kinds import BAD, Context, Json, Kind, Refused, read
@@ -10,8 +11,7 @@ from supervisor.config.problems import suggestion
 from supervisor.core.units import quoted
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key: what it may be, what it means, and what holds when it is absent. ``default_note`` says so where a value cannot."""
 
     name: str
@@ -22,8 +22,7 @@ class Key:
     default_note: str = ""
 
 
-@dataclass(slots=True)
-class Section:
+class Section(Struct):
     """A map that was read: the values that somebody wrote, and the node of each. Absent keys answer with their default."""
 
     shape: "Shape"

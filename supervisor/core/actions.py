@@ -1,6 +1,6 @@
 """What the engine asks for. The daemon applies them in order; a change is recorded before it is announced or acted on."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from supervisor.core.heal import HealReason
 from supervisor.core.model import Evidence, Incident, Job, Outcome, RunId, Trigger, Verdict, Wall
@@ -8,16 +8,14 @@ from supervisor.core.records import QuarantinedRecord, Row, RunRow, SkipReason
 from supervisor.core.remedy import StepName
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Write these rows in one transaction; ``durable`` before anything that follows may happen, power loss included."""
 
     rows: tuple[Row, ...]
     durable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StartAttempt:
+class StartAttempt(Struct, frozen=True):
     """Start a child for this attempt, which leaves out the records whose keys stand in ``quarantine``.
 
     With ``begun`` the keeper has started it already, as an ``Arm`` allowed.
@@ -32,8 +30,7 @@ class StartAttempt:
     begun: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(Struct, frozen=True):
     """Let the keeper start this attempt at once when the one before it has ended by itself, unless with one of the codes in ``not_after``."""
 
     job: Job
@@ -43,8 +40,7 @@ class Arm:
     not_after: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Disarm:
+class Disarm(Struct, frozen=True):
     """Take back the leave to start an attempt after this one."""
 
     job: str
@@ -52,8 +48,7 @@ class Disarm:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskToStop:
+class AskToStop(Struct, frozen=True):
     """Send the stop signal (a name without SIG)."""
 
     job: str
@@ -62,8 +57,7 @@ class AskToStop:
     signal: str
 
 
-@dataclass(frozen=True, slots=True)
-class KillTree:
+class KillTree(Struct, frozen=True):
     """SIGKILL to the whole tree; ``reason`` is the limit's name, or "stop" at the end of the grace."""
 
     job: str
@@ -75,8 +69,7 @@ class KillTree:
 # ---------------------------------------------------------------- told to log and metrics, after the fact
 
 
-@dataclass(frozen=True, slots=True)
-class TellAttemptEnded:
+class TellAttemptEnded(Struct, frozen=True):
     """An attempt was judged. ``restart_after_s`` is None when no other one follows; ``why`` is the policy's reason."""
 
     job: str
@@ -88,20 +81,17 @@ class TellAttemptEnded:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class TellRunEnded:
+class TellRunEnded(Struct, frozen=True):
     row: RunRow
 
 
-@dataclass(frozen=True, slots=True)
-class TellSlotMissed:
+class TellSlotMissed(Struct, frozen=True):
     job: str
     slot: Wall
     reason: SkipReason
 
 
-@dataclass(frozen=True, slots=True)
-class TellIncident:
+class TellIncident(Struct, frozen=True):
     """An incident changed; ``what`` is opened, seen, reminded, told_late, escalated, acknowledged, held (well, but it flaps), summed_up or closed.
     ``notified`` counts the notifications queued."""
 
@@ -110,22 +100,19 @@ class TellIncident:
     notified: int
 
 
-@dataclass(frozen=True, slots=True)
-class TellGathered:
+class TellGathered(Struct, frozen=True):
     """The opening of an incident is told to this receiver in a summary only."""
 
     receiver: str
 
 
-@dataclass(frozen=True, slots=True)
-class TellParked:
+class TellParked(Struct, frozen=True):
     job: str
     outcome: Outcome
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class TellSilenced:
+class TellSilenced(Struct, frozen=True):
     """Nobody is alerted about a job until then; ``until`` None: an operator ended that."""
 
     job: str
@@ -133,8 +120,7 @@ class TellSilenced:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TellHealing:
+class TellHealing(Struct, frozen=True):
     """A step of ``heal:`` was taken after this attempt; ``text`` says it in words."""
 
     job: str
@@ -145,15 +131,13 @@ class TellHealing:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TellQuarantine:
+class TellQuarantine(Struct, frozen=True):
     """A record went into quarantine or, with ``released_at``, came out of it."""
 
     record: QuarantinedRecord
 
 
-@dataclass(frozen=True, slots=True)
-class TellCommandEnded:
+class TellCommandEnded(Struct, frozen=True):
     """The command of a heal step ended."""
 
     job: str
@@ -162,8 +146,7 @@ class TellCommandEnded:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """Everything is stopped; the daemon may go."""
 
 

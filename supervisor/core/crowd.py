@@ -11,11 +11,12 @@ Pure: ``admit`` is asked for every notification that ``core.incidents`` makes, `
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Self
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from supervisor.core.incidents import Facts, body
 from supervisor.core.model import Incident, Outcome, Wall
@@ -33,8 +34,7 @@ _BEGINNINGS: Final = ("opened", "escalated")
 _LOUDEST: Final = ("critical", "warning", "info")
 
 
-@dataclass(frozen=True, slots=True)
-class Gathering:
+class Gathering(Struct, frozen=True):
     """One receiver: when it was told of openings one by one, when it is told more in a summary (there are more, or a reminder is due), when is looked
     whether its summary is over, and how many times it was told."""
 
@@ -49,8 +49,7 @@ class Gathering:
         return min((at for at in (self.tell_at, self.look_at) if at is not None), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
+class Crowd(Struct, frozen=True):
     """All receivers that were told of anything lately."""
 
     receivers: Mapping[str, Gathering] = field(default_factory=dict)
@@ -75,8 +74,7 @@ class Crowd:
         return Crowd({**self.receivers, receiver: gathering})
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """What ``admit`` let through; ``incidents`` as they are to be written, ``gathered`` the receivers that hear of an opening in a summary only."""
 
     crowd: Crowd
@@ -128,8 +126,7 @@ def _sooner(at: Wall | None, other: Wall) -> Wall:
     return other if at is None else min(at, other)
 
 
-@dataclass(frozen=True, slots=True)
-class Summarized:
+class Summarized(Struct, frozen=True):
     """What ``summarize`` decided: summaries that changed (open or closed), and what goes out."""
 
     crowd: Crowd

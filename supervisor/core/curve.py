@@ -1,13 +1,12 @@
 """A bounded curve of memory over time: every sample while it is short, ever fewer as it grows, never more than ``POINTS``."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 POINTS = 60
 FIRST_STEP_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+class Curve(Struct, frozen=True):
     """(seconds since the start, bytes), oldest first. Points are at least ``step_s`` apart; the step doubles whenever there are too many.
 
     Of what falls into one step the highest is kept, so that a peak is not lost.

@@ -7,9 +7,11 @@ the same bug has the same cycle, at whichever level and by whomever it was seen.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.model import Cycle, CycleKind, Frame
 from supervisor.core.prose import is_own
@@ -26,8 +28,7 @@ _MOST_FREQUENT = 8  # functions in a recursion without a fixed turn
 _SMALLEST_SHARE = 20  # one in so many levels at least
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """What is known of one argument: its type, which object it is, its length, and of plain numbers (int, float) the number, to see how it steps."""
 
     name: str
@@ -37,8 +38,7 @@ class Argument:
     length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(Struct, frozen=True):
     """A frame with what a look from outside adds: ``code`` tells functions of the same name apart, 0 if it is not known."""
 
     frame: Frame
@@ -57,8 +57,7 @@ class Change(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(Struct, frozen=True):
     """Where the cycle lies in the window: from ``start`` on, each frame equals the one ``period`` further out, ``levels`` frames long."""
 
     start: int

@@ -9,8 +9,10 @@ Everything is remembered with the job, so a brain that dies in a silence changes
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core import escalation, incidents, silences
 from supervisor.core.escalation import Told
@@ -25,8 +27,7 @@ CHARS_KEPT: Final = 200
 Notifications = tuple[Notification, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A first word about an incident that waits for the end of the quiet: for whom, and its body, shortened.
 
     For nobody once somebody has acknowledged it: then its end is told to nobody, either.
@@ -37,8 +38,7 @@ class Held:
     body: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """What was said about an incident by itself, for the log: ``what`` is told_late or escalated."""
 
     incident: Incident
@@ -46,8 +46,7 @@ class Word:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
+class Desk(Struct, frozen=True):
     """What one job's dispatch remembers. ``look_at``: when the quiet that holds something back is over, as far as was known."""
 
     silences: tuple[Silence, ...] = ()

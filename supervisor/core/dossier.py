@@ -7,8 +7,9 @@ messages, output) is cut here, field by field and then as a whole; that it holds
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from supervisor.core.model import (
     BusyLine,
@@ -45,8 +46,7 @@ OUTPUT_MAX: Final = 16 * 1024  # bytes of the output's end
 Report = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Occasion:
+class Occasion(Struct, frozen=True):
     """Which attempt it is about, and what was around it. ``output`` is the end of what the job wrote, bytes that are no UTF-8 as lone surrogates."""
 
     job: str

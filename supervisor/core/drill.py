@@ -5,9 +5,11 @@ names the first that is broken. Starting, watching and timing are ``supervisor.d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from supervisor.core.model import (
     AlertPolicy,
@@ -48,8 +50,7 @@ class Link(StrEnum):
     RESOLVED = "resolved"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What to run. ``outcome`` and ``limit`` are what the verdict must be. ``patience_s``: how long the limit takes by itself; ``delivery_s``: how long a
     receiver may take. ``notes`` say in words where the stand-in differs from the job."""
 
@@ -62,8 +63,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why this fault would go unnoticed, and what to write in the config. That is a result of the drill, too."""
 
     text: str
@@ -174,7 +174,7 @@ def _capped(limits: Limits, fault: Fault, cap_s: float) -> tuple[Limits, list[st
         if value is not None:
             changes[f"{key}_s"] = value * cap_s / first_s
             notes.append(f"limits.{key} {format_duration(value)} is lowered to {about_duration(changes[f'{key}_s'])} for the drill")
-    return replace(limits, **changes), notes, cap_s  # type: ignore[arg-type]  # all of these are seconds
+    return replace(limits, **changes), notes, cap_s  # all of these are seconds
 
 
 def _arguments(limits: Limits, fault: Fault) -> tuple[str, ...]:
@@ -187,8 +187,7 @@ def _arguments(limits: Limits, fault: Fault) -> tuple[str, ...]:
 # ---------------------------------------------------------------- the chain
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """One link as it was seen: held or broken, ``at_s`` seconds after the fault began (None: no time to speak of), and what was seen in words."""
 
     link: Link
@@ -198,8 +197,7 @@ class Seen:
     receiver: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """What a drill has seen so far, in order. The first link that does not hold is its result."""
 
     links: tuple[Seen, ...] = ()
@@ -213,8 +211,7 @@ class Chain:
         return next((seen for seen in self.links if not seen.holds), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """A drill as it stands: ``done`` once nothing follows. ``refused`` when it would have proved nothing."""
 
     id: int

@@ -5,9 +5,11 @@ played in seconds. Each step touches one job, but for a new config, a shutdown a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core import incidents, lifecycle, overdue, silences, timetable
 from supervisor.core.actions import Action, Finished, KillTree, Record, TellIncident, TellSilenced
@@ -37,16 +39,14 @@ from supervisor.core.turn import Turn
 from supervisor.core.units import format_duration
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an operator hears: done or not, in one line."""
 
     ok: bool
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """The outcome of one step. ``touched`` names the jobs whose deadlines may have changed."""
 
     state: EngineState
@@ -55,8 +55,7 @@ class Step:
     touched: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class KeeperView:
+class KeeperView(Struct, frozen=True):
     """What the keeper says it holds: (run, attempt) → (pid, start on the monotonic clock) of live ones, and the keys of ended ones.
 
     ``stopping``: somebody asked for the end, and it will ask us again once we are ready; so nothing new begins. ``doubtful``: after these another

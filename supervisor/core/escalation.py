@@ -1,14 +1,14 @@
 """Who hears of an incident because nobody has acknowledged it: when it is due, and that it is said once. Sending is ``dispatch``'s."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+
+from msgspec import Struct
 
 from supervisor.core.model import AlertPolicy, Incident, Wall
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """Who was told of an open incident, when first, and in which words (the body of that notification, shortened).
 
     ``escalated_at``: when those of ``alerts.escalate`` were told, too; they are in ``to`` from then on. ``acknowledged``: that was said.

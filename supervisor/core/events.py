@@ -1,8 +1,9 @@
 """What can happen, as the engine hears it. Frozen data; the daemon makes them from messages, timers and requests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from supervisor.core.model import Breach, Evidence, Job, Mono, RunId, Wall
 
@@ -18,8 +19,7 @@ class Verb(StrEnum):
     RESUME = "resume"
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(Struct, frozen=True):
     """The child runs its own program."""
 
     job: str
@@ -29,8 +29,7 @@ class AttemptStarted:
     at: Mono
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(Struct, frozen=True):
     """The child and its whole tree are gone. ``started_at`` and ``ended_at`` are the keeper's wall times; ``output_tail`` is the end of what it wrote,
     bytes that are no UTF-8 as lone surrogates.
 
@@ -53,8 +52,7 @@ class AttemptEnded:
     followed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptLost:
+class AttemptLost(Struct, frozen=True):
     """The end of the child cannot be known; ``why`` says how that came. ``doubtful``: the keeper may have begun the next one too."""
 
     job: str
@@ -64,8 +62,7 @@ class AttemptLost:
     doubtful: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Breached:
+class Breached(Struct, frozen=True):
     """A hard limit was passed; the tree stands still (SIGSTOP) and was looked at."""
 
     job: str
@@ -74,15 +71,13 @@ class Breached:
     breach: Breach
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """A deadline of this job may have come; harmless when it has not."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """An operator asks. ``until`` bounds a pause."""
 
     verb: Verb
@@ -90,8 +85,7 @@ class Wish:
     until: Wall | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class IncidentWish:
+class IncidentWish(Struct, frozen=True):
     """An operator acknowledges or resolves an incident: who, with a note; ``fix`` says what mended it."""
 
     incident: int
@@ -101,8 +95,7 @@ class IncidentWish:
     fix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SilenceWish:
+class SilenceWish(Struct, frozen=True):
     """An operator wants nobody to be alerted about a job for so long; ``for_s`` None ends all its silences."""
 
     job: str
@@ -110,13 +103,11 @@ class SilenceWish:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SummariesDue:
+class SummariesDue(Struct, frozen=True):
     """A summary of many incidents may be due (``EngineState.crowd``); harmless when none is."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseWish:
+class ReleaseWish(Struct, frozen=True):
     """An operator takes the record *key* out of quarantine; ``because`` says why."""
 
     job: str
@@ -124,15 +115,13 @@ class ReleaseWish:
     because: str = "an operator released it"
 
 
-@dataclass(frozen=True, slots=True)
-class Reconfigured:
+class Reconfigured(Struct, frozen=True):
     """A new config is in force, with these jobs."""
 
     jobs: Mapping[str, Job]
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownAsked:
+class ShutdownAsked(Struct, frozen=True):
     """Stop everything in order, then finish."""
 
 

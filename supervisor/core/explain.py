@@ -6,7 +6,8 @@ file, of another version too. Everything a job can choose is escaped before it i
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.core import survey
 from supervisor.core.model import Outcome
@@ -86,8 +87,7 @@ def override(report: Report) -> list[str]:
 # ---------------------------------------------------------------- the screen's parts
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """A heading and its lines, already fitted."""
 
     title: str

@@ -14,9 +14,11 @@ the job. A quarantine needs two deaths, of which the first has counted, so the b
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.model import Evidence, Job, Limits, Outcome, Progress, Schedule, Verdict, Wall
 from supervisor.core.prose import clean, counted
@@ -65,8 +67,7 @@ class HealReason(StrEnum):
     NOT_THE_RECORD = "not_the_record"
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(Struct, frozen=True):
     """A sequence of failures of one job, and what was done about it. Part of the job's memo.
 
     ``times`` counts the failures with this fingerprint at this position, ``kills`` the deaths running with this record in work. ``taken``: the steps
@@ -85,8 +86,7 @@ class Course:
     row: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A bad end, as far as it matters here. ``position`` is where the job stood by its own word, None when it does not say."""
 
     outcome: Outcome
@@ -112,8 +112,7 @@ class Failure:
         return position.record
 
 
-@dataclass(frozen=True, slots=True)
-class Healing:
+class Healing(Struct, frozen=True):
     """What is done about a failure. ``step`` None: what the restart policy says, and nothing more.
 
     ``course`` is what to remember when the step is taken, ``counted`` when it is not. ``did`` says it in words. ``record`` is the key to set aside,

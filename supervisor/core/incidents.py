@@ -10,8 +10,10 @@ A bug that comes back within ``REGRESSION_S`` of its end opens a new incident th
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.model import AlertPolicy, Incident, Job, Outcome, RunId, Verdict, Wall
 from supervisor.core.prose import clean, stamp
@@ -31,8 +33,7 @@ Changed = tuple[Incident, ...]
 Notifications = tuple[Notification, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What a notification says beyond the incident itself."""
 
     evidence: Sequence[str] = ()
@@ -40,8 +41,7 @@ class Facts:
     will: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(Struct, frozen=True):
     """What is remembered of a bug whose incident is over: the incident, when and why it closed, what is said to have mended it, when it opened lately."""
 
     fingerprint: str

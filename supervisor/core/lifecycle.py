@@ -8,8 +8,9 @@ An operator's stop, a breach and the job's own end all lead to the same place: `
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from supervisor.core import dossier, heal, incidents, outcome, restart, silences
 from supervisor.core.actions import (

@@ -6,7 +6,9 @@ guard's study: half the headroom at four times the present growth, or at a brisk
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.curve import Curve
 from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
@@ -51,8 +53,7 @@ SWALLOWED = "swallowed"  # Breach.detail: RecursionErrors are raised and caught 
 OWN_LIMIT_FAILED = "own_limit_failed"  # Breach.detail: deeper than the interpreter's own limit allows
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One look at the whole tree of an attempt. ``shared_bytes`` is the part of ``memory_bytes`` that is shared with others or with files.
 
     ``depth`` is the deepest Python stack, ``recursion_limit`` that interpreter's own limit (None: not readable), ``recursion_error``
@@ -75,8 +76,7 @@ class Sample:
     memory_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """Growth per second, never negative: the latest, or nine tenths of what it was, whichever is more."""
 
     memory: float = 0.0
@@ -85,16 +85,14 @@ class Rates:
     output: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A sample that looks like a swallowed RecursionError: ``in_flight`` one was seen, else the stack stood at the limit."""
 
     at: Mono
     in_flight: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """What is remembered of one attempt from sample to sample. ``Watched()`` before the first.
 
     ``progress_at`` None means "since it started". The peaks and ``swallowed_seen`` (spaced hits over its whole life) are for the evidence.
@@ -109,13 +107,12 @@ class Watched:
     memory_peak_bytes: int = 0
     depth_peak: int = 0
     swallowed_seen: int = 0
-    curve: Curve = Curve()  # noqa: RUF009 - immutable
+    curve: Curve = Curve()
     processes_peak: int = 0
     wall: Sample | None = None  # the first of those since which it stands at the wall
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """``breaches`` has every line that is crossed, the soft one only the first time; ``hard`` the one to kill for."""
 
     watched: Watched

@@ -5,10 +5,11 @@ aware datetimes in UTC, and ``Mono`` is CLOCK_MONOTONIC seconds of one boot.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NewType
+
+from msgspec import Struct, field
 
 from supervisor.core.remedy import HealPolicy
 
@@ -17,8 +18,7 @@ Wall = datetime
 RunId = int
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Struct, frozen=True):
     """Both clocks, read once per event and passed in."""
 
     mono: Mono
@@ -98,8 +98,7 @@ SERVICE_TIME_S: Final = 52 * 7 * 86400.0
 """The time limit of a service whose config names none: a line there is, but no default may end a healthy service every hour."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The lines a job must not cross; None means "no line". They hold for the whole process tree of an attempt.
 
     ``recursion_frames`` None means Python's own limit, capped so that it cannot be raised out of reach.
@@ -123,8 +122,7 @@ class RestartWhen(StrEnum):
     ALWAYS = "always"
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """Wait before restart n: ``first_s * factor**(n-1)``, at most ``max_s``, spread by ± ``jitter`` (a ratio, 0.1 = 10 %)."""
 
     first_s: float = 1.0
@@ -133,16 +131,14 @@ class Backoff:
     jitter: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """At most ``restarts`` restarts in any window of ``within_s`` seconds; then the job is parked."""
 
     restarts: int = 5
     within_s: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
+class RestartPolicy(Struct, frozen=True):
     """When an ended attempt is followed by another.
 
     ``retry_on`` None means every bad outcome; ``park_on`` outcomes park the job at once. An attempt that lived
@@ -157,8 +153,7 @@ class RestartPolicy:
     stable_s: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class StopPolicy:
+class StopPolicy(Struct, frozen=True):
     """``signal`` is the name without SIG ("TERM"); after ``grace_s`` the whole tree is killed."""
 
     signal: str = "TERM"
@@ -181,33 +176,28 @@ class CatchUp(StrEnum):
     ALL = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(Struct, frozen=True):
     """A fixed interval on the wall clock, aligned to multiples of ``every_s`` since the epoch."""
 
     every_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(Struct, frozen=True):
     """A five-field cron expression in a time zone (IANA name)."""
 
     expression: str
     timezone: str = "UTC"
 
 
-@dataclass(frozen=True, slots=True)
-class Manual:
+class Manual(Struct, frozen=True):
     """No fire times: the job runs only when it is triggered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """No fire times: the job is kept running."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """When a job runs. ``within_s`` bounds how old a missed fire time may be and still be caught up."""
 
     when: Every | Cron | Manual | Service = Service()
@@ -225,8 +215,7 @@ class Schedule:
         return isinstance(self.when, Every | Cron)
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(Struct, frozen=True):
     """What has to hold although the exit code is 0, and how old the last success may become."""
 
     success_every_s: float | None = None
@@ -234,16 +223,14 @@ class Expect:
     success_exit_codes: frozenset[int] = frozenset({0})
 
 
-@dataclass(frozen=True, slots=True)
-class Escalation:
+class Escalation(Struct, frozen=True):
     """Who hears of an incident that nobody has acknowledged ``after_s`` seconds after people were told of it."""
 
     after_s: float
     to: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AlertPolicy:
+class AlertPolicy(Struct, frozen=True):
     """Who hears of an incident (receiver names), after how many failed attempts in sequence, and how loud."""
 
     to: tuple[str, ...] = ()
@@ -253,8 +240,7 @@ class AlertPolicy:
     escalate: Escalation | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A maintenance window: from each fire time of ``when`` on, nobody is alerted for ``for_s`` seconds. ``name`` is its key in the config."""
 
     name: str
@@ -262,8 +248,7 @@ class Window:
     for_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class LogPolicy:
+class LogPolicy(Struct, frozen=True):
     """Captured output on disk: an attempt's file turns over at ``max_bytes`` (one turned-over file is kept beside it);
     the files of the last ``keep_attempts`` attempts are kept."""
 
@@ -271,8 +256,7 @@ class LogPolicy:
     keep_attempts: int = 20
 
 
-@dataclass(frozen=True, slots=True)
-class DossierPolicy:
+class DossierPolicy(Struct, frozen=True):
     """What of a job's own data its dossiers may hold: the end of its ``output``, the ``messages`` of its exceptions, the ``values`` of arguments."""
 
     output: bool = True
@@ -280,8 +264,7 @@ class DossierPolicy:
     values: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """How the child process is made. ``directory`` is absolute; None for user and umask means "as Mainstay's own"."""
 
     argv: tuple[str, ...]
@@ -307,16 +290,14 @@ class Fault(StrEnum):
     SILENCE = "silence"
 
 
-@dataclass(frozen=True, slots=True)
-class DrillPolicy:
+class DrillPolicy(Struct, frozen=True):
     """Which faults are drilled by themselves, and when: one after the other at each fire time. Without faults: never."""
 
     faults: tuple[Fault, ...] = ()
     schedule: Schedule = Schedule(Manual())
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A thing to run, as configured, with every default filled in.
 
     ``maintenance``: the windows that hold for it. ``drill``: a stand-in whose alerts are marked as a drill. ``multiprocess_metrics``: it gets
@@ -345,8 +326,7 @@ class Job:
 # ---------------------------------------------------------------- evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """One level of a Python stack. ``line`` is 0 where it is not known."""
 
     function: str
@@ -362,8 +342,7 @@ class CycleKind(StrEnum):
     PROCESSES = "processes"
 
 
-@dataclass(frozen=True, slots=True)
-class Cycle:
+class Cycle(Struct, frozen=True):
     """What called itself: one turn of it (outermost call first), how deep it stood, and what did not change.
 
     ``notes`` has a line per argument that stayed the same or stepped by one from turn to turn. ``origin``: the application's own frame that called into
@@ -378,8 +357,7 @@ class Cycle:
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ExceptionFacts:
+class ExceptionFacts(Struct, frozen=True):
     """An uncaught Python exception as the guard wrote it down: frames outermost first, possibly cut in the middle.
 
     ``depth`` is the length of the whole traceback; ``at`` stands for the text of the application's innermost line (a hash, "" if it could not be
@@ -396,8 +374,7 @@ class ExceptionFacts:
     at: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Struct, frozen=True):
     """The Python stack of one thread, innermost frame first, at most some hundred frames; ``depth`` is the true number."""
 
     thread: int
@@ -405,8 +382,7 @@ class Stack:
     depth: int
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryType:
+class MemoryType(Struct, frozen=True):
     """A share of a job's objects by type: how many there are and their own bytes, estimated from a random sample."""
 
     type: str
@@ -414,8 +390,7 @@ class MemoryType:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """What one thread did when it was last seen: in words ("waiting for a lock", "running"), the kernel's wait channel (wchan), and the number of the
     system call it was in (None: in none, or not told)."""
 
@@ -426,8 +401,7 @@ class Waiting:
     call: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BusyLine:
+class BusyLine(Struct, frozen=True):
     """A line of the application that a thread stood at in ``samples`` of ``of`` looks. ``in_c``: always at the same instruction, which is no
     jump: it was inside C that it had called from there."""
 
@@ -445,8 +419,7 @@ class Pace(StrEnum):
     HANGING = "hanging"  # nothing moves: no CPU time, no wake-up, the same stacks
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
+class Study(Struct, frozen=True):
     """What several looks before a line say together: ``looks`` of them within ``span_s`` seconds.
 
     ``growing``: they were taken while memory grew from the soft line on. ``cpu_share`` is in cores. ``memory_errors``: looks that found a MemoryError
@@ -463,8 +436,7 @@ class Study:
     at_limit: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class OomVictim:
+class OomVictim(Struct, frozen=True):
     """A process that the kernel's OOM killer ended, by the kernel's log. ``in_cgroup``: for the limit of a control group, not for want of host memory;
     ``is_main``: the job's main process."""
 
@@ -475,8 +447,7 @@ class OomVictim:
     is_main: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(Struct, frozen=True):
     """Who sent a signal, by the kernel's own trace: the process as it was called then. ``is_self``: it sent it to itself."""
 
     signal: int
@@ -485,8 +456,7 @@ class Sender:
     is_self: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LastWords:
+class LastWords(Struct, frozen=True):
     """What the guard inside the job left behind. ``spoke`` is False when no guard was active in the job's main process.
 
     ``finalized``: the interpreter reached its orderly end. ``fatal_signal``/``fatal_frames``: what faulthandler wrote about a
@@ -514,8 +484,7 @@ class LastWords:
     tasks: Cycle | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What was seen from outside while the tree was stopped (SIGSTOP) just before a kill.
 
     ``waiting`` says in words what the process waits for ("waiting for a lock", "reading from a pipe"), from /proc; ``threads`` what each thread of
@@ -533,8 +502,7 @@ class Look:
     threads: tuple[Waiting, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
+class Breach(Struct, frozen=True):
     """A sample over a line. ``measured`` and ``line`` are in the limit's own unit (bytes, seconds, frames, processes)."""
 
     limit: LimitName
@@ -543,8 +511,7 @@ class Breach:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """The raw fact of how the main process of an attempt ended, as the keeper saw it.
 
     Exactly one of ``code`` and ``signal`` is set, unless ``launch_error`` tells why it never ran. ``killed_for`` is the reason the brain gave *before*
@@ -568,8 +535,7 @@ class Exit:
     unkillable: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Where in its input an attempt stood, by its own word (``supervisor.job``, or the text file of the same meaning).
 
     ``record`` is the key of the record in work; ``keyed`` when the job named it by a key and not by its position. ``records`` were finished, ``done`` of
@@ -606,8 +572,7 @@ class Progress:
         return f"{self.done or self.records} done" + (f" of {self.stage[:80]!r}" if self.stage else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """Everything that bears on the verdict over one attempt. ``frames_per_s`` is how fast its deepest stack grew when it was last seen to.
 
     ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
@@ -634,8 +599,7 @@ class Evidence:
     processes_peak: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The judgement: outcome, the limit that struck (or None), one sentence for a tired person, and the facts it rests on."""
 
     outcome: Outcome
@@ -651,8 +615,7 @@ class Verdict:
 # ---------------------------------------------------------------- incidents
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(Struct, frozen=True):
     """An open problem with a fingerprint: opens once, counts, closes once.
 
     ``alerted``: a person was told that it opened (so a person is told when it ends). ``run`` is the run that opened it. Whoever acknowledged or

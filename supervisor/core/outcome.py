@@ -8,9 +8,12 @@ Words in the output, exit codes like 137 and names never make a verdict. What fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core import testimony
 from supervisor.core.cycle import find_cycle_in_frames
@@ -60,8 +63,7 @@ OUTCOME_OF_LIMIT = {
 OWN_REASONS = frozenset(limit.value for limit in OUTCOME_OF_LIMIT)  # any other reason for a kill is the end of a stop
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What one rule found: the outcome, the limit that struck, and the sentence about it (without who and when)."""
 
     outcome: Outcome

@@ -5,9 +5,10 @@ with, over all of its attempts: its limits, its restart and stop policy, its ale
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor.core.model import Job
 from supervisor.core.settings import Config
@@ -22,8 +23,7 @@ class PlanKind(StrEnum):
     CHANGED = "changed"
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedChange:
+class PlannedChange(Struct, frozen=True):
     """What becomes of one job. ``keys`` are the fields that differ, dotted, as in ``core.model.Job`` ("limits.memory_bytes").
 
     ``stops``: a running attempt is asked to end and does not come back. ``restarts``: it is asked to end and starts again as now
@@ -55,9 +55,9 @@ def _changed(old: Job, new: Job) -> PlannedChange:
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
     """Dotted names of the fields that differ. Of maps the keys are named and never the values, which may be secret."""
-    if is_dataclass(old) and type(old) is type(new):
-        for each in fields(old):
-            yield from _differences(getattr(old, each.name), getattr(new, each.name), f"{prefix}.{each.name}".lstrip("."))
+    if isinstance(old, Struct) and type(old) is type(new):
+        for name in old.__struct_fields__:
+            yield from _differences(getattr(old, name), getattr(new, name), f"{prefix}.{name}".lstrip("."))
     elif isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):

@@ -1,7 +1,8 @@
 """What is written down: rows of the history and of the outbox, as frozen data. The store keeps them, the core makes them."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from supervisor.core.model import Incident, Outcome, RunId, Trigger, Wall
 
@@ -32,8 +33,7 @@ class SkipReason(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True):
     """One occasion of a job. Open while ``ended_at`` is None."""
 
     id: RunId
@@ -50,8 +50,7 @@ class RunRow:
     cpu_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
+class AttemptRow(Struct, frozen=True):
     """One child process within a run. ``epoch`` names the keeper's life that it was asked of; ``pid_started`` is field 22 of
     proc_pid_stat(5) in clock ticks. ``report`` is the dossier as JSON text once the attempt has ended."""
 
@@ -72,8 +71,7 @@ class AttemptRow:
     report: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRow:
+class SlotRow(Struct, frozen=True):
     """What became of one due fire time of one job; the key is (job, slot), which is why no slot can run twice."""
 
     job: str
@@ -83,16 +81,14 @@ class SlotRow:
     run: RunId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobMemo:
+class JobMemo(Struct, frozen=True):
     """What the engine must remember of a job over a restart of the brain, as JSON text made by ``core.engine``."""
 
     job: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class GoodRow:
+class GoodRow(Struct, frozen=True):
     """What a job was made of at its last good run (``core.survey``), against which a bad end is held. ``survey`` is its text."""
 
     job: str
@@ -101,8 +97,7 @@ class GoodRow:
     survey: str
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantinedRecord:
+class QuarantinedRecord(Struct, frozen=True):
     """A record of a job's input that was set aside because it killed the job; (job, key) is its key. In quarantine while ``released_at`` is None.
 
     ``run`` and ``attempt`` are the death whose dossier tells why.
@@ -130,8 +125,7 @@ class NotificationKind(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(Struct, frozen=True):
     """One delivery to one receiver. ``key`` (incident, kind, reminder number, receiver) is unique: asking twice sends once.
 
     ``body`` is JSON text with all that a receiver may want to say (see ``core.incidents.body``).
@@ -145,8 +139,7 @@ class Notification:
     body: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True):
     """What became of a notification: ``state`` is "due" (tried ``tries`` times so far), "sent" or "dropped"; ``done_at`` is when it left the queue."""
 
     receiver: str

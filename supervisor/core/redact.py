@@ -5,10 +5,12 @@ nothing that follows (dossier, history, alert, log, page) has to think of it aga
 in the config: a password that a job prints bare. Patterns are bounded, for the text may be made to be slow.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.model import Evidence, Frame, Job
 
@@ -74,7 +76,7 @@ class Redactor:
         return _NAMED.sub(_without_value, text)
 
     def facts(self, value: T) -> T:
-        """*value* (frozen dataclasses, tuples, texts) with every text in it redacted; the same object where nothing was."""
+        """*value* (structs, tuples, texts) with every text in it redacted; the same object where nothing was."""
         return cast("T", _Walk(self).through(value))
 
 
@@ -100,7 +102,7 @@ class _Walk:
             if known_frame is None:
                 known_frame = self._frames[value] = self._frame(value)
             return known_frame
-        return self._fields(value) if dataclasses.is_dataclass(value) else value
+        return self._fields(value) if isinstance(value, Struct) else value
 
     def _frame(self, frame: Frame) -> Frame:
         """The names of functions are many and of code; only one that no code has is looked at."""
@@ -108,14 +110,14 @@ class _Walk:
         function = self.through(frame.function) if any(char in _UNNAMED for char in frame.function) else frame.function
         return frame if file is frame.file and function is frame.function else Frame(function, file, frame.line)
 
-    def _fields(self, value: Any) -> Any:
+    def _fields(self, value: Struct) -> Struct:
         changes = {}
-        for each in dataclasses.fields(value):
-            before = getattr(value, each.name)
+        for name in value.__struct_fields__:
+            before = getattr(value, name)
             after = self.through(before)
             if after is not before and after != before:
-                changes[each.name] = after
-        return dataclasses.replace(value, **changes) if changes else value
+                changes[name] = after
+        return replace(value, **changes) if changes else value
 
 
 def _without_value(match: re.Match[str]) -> str:
@@ -129,8 +131,8 @@ def without_messages(evidence: Evidence) -> Evidence:
     error = evidence.words.exception
     if error is None:
         return evidence
-    bare = dataclasses.replace(error, message="", chain=tuple(link.partition(":")[0] for link in error.chain))
-    return dataclasses.replace(evidence, words=dataclasses.replace(evidence.words, exception=bare))
+    bare = replace(error, message="", chain=tuple(link.partition(":")[0] for link in error.chain))
+    return replace(evidence, words=replace(evidence.words, exception=bare))
 
 
 # ---------------------------------------------------------------- what is known
@@ -159,9 +161,12 @@ def secrets_in_arguments(argv: Sequence[str]) -> Iterator[str]:
 
 def secrets_in_settings(value: object, name: str = "") -> Iterator[str]:
     """The secrets in a receiver or another frozen setting: fields with a secretive name, and what addresses carry."""
-    if dataclasses.is_dataclass(value):
-        for each in dataclasses.fields(value):
-            yield from secrets_in_settings(getattr(value, each.name), each.name)
+    fields = (
+        value.__struct_fields__ if isinstance(value, Struct) else getattr(value, "__dataclass_fields__", ())
+    )  # those with secrets are dataclasses
+    if fields:
+        for field in fields:
+            yield from secrets_in_settings(getattr(value, field), field)
     elif isinstance(value, Mapping):
         for key, one in value.items():
             yield from secrets_in_settings(one, str(key))

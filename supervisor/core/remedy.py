@@ -1,9 +1,10 @@
 """The steps of ``heal:``: what may be done about an outcome beyond another attempt. Frozen data only; when each is taken is ``core.heal``'s business."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 
 class StepName(StrEnum):
@@ -16,25 +17,21 @@ class StepName(StrEnum):
     PARK = "park"
 
 
-@dataclass(frozen=True, slots=True)
-class TryAgain:
+class TryAgain(Struct, frozen=True):
     """Another attempt with nothing changed: for an outcome that is worth more patience than ``repeats``."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeEnvironment:
+class ChangeEnvironment(Struct, frozen=True):
     """The next attempts have these variables, over the job's own, until one of them succeeds."""
 
     variables: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(Struct, frozen=True):
     """The record in work goes into the quarantine; the next attempts leave it out."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunCommand:
+class RunCommand(Struct, frozen=True):
     """A program of the operator's runs once, as the job's user and in its directory, under limits of its own; then the next attempt begins."""
 
     argv: tuple[str, ...]
@@ -42,8 +39,7 @@ class RunCommand:
     memory_bytes: int = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(Struct, frozen=True):
     """Nothing more until a person says so."""
 
 
@@ -59,8 +55,7 @@ NAMES: Mapping[type, StepName] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HealPolicy:
+class HealPolicy(Struct, frozen=True):
     """What is done about failures that will repeat.
 
     ``repeats``: so many failures in sequence with one fingerprint at one place of the input are a failure that will repeat; None: never.

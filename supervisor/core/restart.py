@@ -10,8 +10,9 @@ Which attempts there were, and starting the next one, is the engine's business. 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from supervisor.core.jitter import unit
 from supervisor.core.model import Mono, Outcome, RestartPolicy, RestartWhen
@@ -42,23 +43,20 @@ class DoneReason(StrEnum):
     PAUSED = "paused"
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """Another attempt, ``after_s`` seconds from now; ``reason`` is the outcome that it follows, a label value of ``mainstay_job_restarts_total``."""
 
     after_s: float
     reason: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(Struct, frozen=True):
     """No more attempts until a person says so."""
 
     reason: ParkReason
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """No attempt follows this one."""
 
     reason: DoneReason

@@ -16,12 +16,12 @@ steps of 3,600 s and so leaves out ``*/10 5 * * *`` at 05:00, 05:10 and 05:20 on
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
+from msgspec import Struct
 
 from supervisor.core.jitter import unit
 from supervisor.core.model import CatchUp, Cron, Every, Schedule, Wall
@@ -45,8 +45,7 @@ FEW_SLOTS = 64  # up to here walking forward is cheaper than listing whole days
 DAY_SLOTS_MAX = 25 * 60
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     """A cron expression, read: ``hours`` and ``minutes`` ascending; ``fixed`` as in the module's text; ``matcher`` knows the days."""
 
     zone: ZoneInfo

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
 
 from supervisor.core.model import Job
 from supervisor.core.template import Template
@@ -40,8 +43,7 @@ class Heartbeat:
     timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The ``supervisor:`` section. ``state_dir`` is absolute; ``listen`` is (host, port) or None for the unix socket only. ``hosts``: further
     names that we are asked by; ``web_config``: the absolute path of a web config file. ``external_url`` is where people reach the status page,
     without a slash at its end; notifications link to it.
@@ -60,8 +62,7 @@ class Settings:
     trace_signals: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """How a receiver's texts are written: the templates of the config (None: our own words), and what links begin with."""
 
     subject: Template | None = None
@@ -69,7 +70,10 @@ class Layout:
     external_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+_AS_IT_IS: Final = Layout()
+
+
+@dataclass(frozen=True, slots=True)  # and not a Struct, as all with a secret: a field can be left out of its repr
 class WebhookReceiver:
     """POST of a JSON document; ``secret`` (optional) signs it: X-Mainstay-Signature: v1=HEX of HMAC-SHA256(secret, "TIMESTAMP.BODY"), the
     timestamp (Unix time) being that of X-Mainstay-Timestamp."""
@@ -79,19 +83,18 @@ class WebhookReceiver:
     secret: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 10.0
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
-@dataclass(frozen=True, slots=True)
-class AlertmanagerReceiver:
+class AlertmanagerReceiver(Struct, frozen=True):
     """Alertmanager's v2 API. ``urls`` are all members of the cluster; firing alerts are posted again every ``repost_s``."""
 
     name: str
     urls: tuple[str, ...]
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     repost_s: float = 60.0
     timeout_s: float = 10.0
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class EmailReceiver:
     password: str | None = field(default=None, repr=False)
     timeout_s: float = 20.0
     html: bool = False
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class SlackReceiver:
     name: str
     url: str = field(repr=False)
     timeout_s: float = 10.0
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
@@ -135,7 +138,7 @@ class PagerDutyReceiver:
     routing_key: str = field(repr=False)
     url: str = PAGERDUTY_URL
     timeout_s: float = 10.0
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +148,17 @@ class AppriseReceiver:
     name: str
     urls: tuple[str, ...] = field(repr=False)
     timeout_s: float = 30.0
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
-@dataclass(frozen=True, slots=True)
-class CommandReceiver:
+class CommandReceiver(Struct, frozen=True):
     """A program (no shell) that gets the notification as JSON on its standard input; exit code 0 means delivered."""
 
     name: str
     command: tuple[str, ...]
     directory: str
     timeout_s: float = 30.0
-    layout: Layout = Layout()
+    layout: Layout = _AS_IT_IS
 
 
 Receiver = WebhookReceiver | AlertmanagerReceiver | EmailReceiver | SlackReceiver | PagerDutyReceiver | CommandReceiver | AppriseReceiver

@@ -4,9 +4,11 @@ A silence or a window [start, end) holds back what a person would hear first; it
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core import schedule
 from supervisor.core.model import Job, Schedule, Wall, Window
@@ -17,8 +19,7 @@ COMMENT_CHARS: Final = 200
 LONGEST: Final = timedelta(days=366)
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(Struct, frozen=True):
     """An operator's wish that nobody is alerted about a job. ``number`` counts the silences of the job."""
 
     number: int
@@ -27,8 +28,7 @@ class Silence:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Quiet:
+class Quiet(Struct, frozen=True):
     """Nobody is alerted now: ``until`` when, as far as is known, and ``why``, in words."""
 
     until: Wall

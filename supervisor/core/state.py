@@ -1,12 +1,13 @@
 """Where everything is: live runs, jobs, the engine as a whole. Frozen data, and the text by which it survives the brain."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Self
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from supervisor.core import dispatch, heal, overdue, schedule
 from supervisor.core import incidents as incident_rules
@@ -28,8 +29,7 @@ class StopReason(StrEnum):
     REPLACED = "replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRun:
+class LiveRun(Struct, frozen=True):
     """A run that has not ended. ``deadline``: backing off → when the next attempt is due; stopping → when the grace ends.
 
     ``attempt_at`` is the start of the present attempt (its intent, until the keeper says when it really began). ``begun_at`` is
@@ -61,8 +61,7 @@ class LiveRun:
         return self.phase in (State.STARTING, State.RUNNING, State.STOPPING)
 
 
-@dataclass(frozen=True, slots=True)
-class Last:
+class Last(Struct, frozen=True):
     """How the job's last run ended."""
 
     run: RunId
@@ -73,8 +72,7 @@ class Last:
     memory_peak_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Memo:
+class Memo(Struct, frozen=True):
     """What is remembered of a job; this is what survives a restart of the brain.
 
     ``last_slot``: fire times up to here are dealt with, ``lived`` where else they are (see ``core.lived``), ``settled_at`` since when the wall
@@ -119,8 +117,7 @@ class Memo:
         return msgspec.json.decode(text, type=cls)
 
 
-@dataclass(frozen=True, slots=True)
-class JobState:
+class JobState(Struct, frozen=True):
     """One job: what is configured, what is remembered, and its open incidents. ``removed``: no longer configured, only ending.
 
     ``quarantine`` are its records that are set aside. ``kept`` is the config that a live run began with, where the job was configured anew since.
@@ -176,7 +173,7 @@ class JobState:
 
     def remember(self, **changes: object) -> "JobState":
         """The same with these fields of the memo changed."""
-        return replace(self, memo=replace(self.memo, **changes))  # type: ignore[arg-type]  # names and types are Memo's
+        return replace(self, memo=replace(self.memo, **changes))  # names and types are Memo's
 
     @property
     def next_slot(self) -> Wall | None:
@@ -251,8 +248,7 @@ class JobState:
         return min((moment for moment in moments if moment is not None), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineState:
+class EngineState(Struct, frozen=True):
     """All jobs, the next numbers, and whether we are stopping. ``former``: the memos of jobs that left, lest a slot run twice; ``aside``: their
     quarantines. ``crowd``: what receivers were told of lately, ``summaries`` the open summaries by receiver (``core.crowd``)."""
 

@@ -6,7 +6,8 @@ looked at a dozen times, and memory above its soft line whenever it has grown a 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.core.limits import SOFT_SHARE, Watched, deadline
 from supervisor.core.model import BusyLine, Frame, LimitName, Limits, Mono, Pace, Study
@@ -25,8 +26,7 @@ RUNNING = "running"
 TICK_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """One thread at one moment. ``frames`` innermost first, a couple of dozen at most; ``place`` names the innermost frame's instruction.
 
     ``may_stand``: that instruction is no jump, so a thread that is found there again and again has not left it. ``switches`` counts how often it was woken.
@@ -43,8 +43,7 @@ class Spot:
     exception: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Glimpse:
+class Glimpse(Struct, frozen=True):
     """All threads that somebody looked at, at one moment."""
 
     at: Mono

@@ -4,11 +4,11 @@ Taken at the start of each attempt (``adapters.surveyor``); the one of the last 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
 import msgspec
+from msgspec import Struct, field
 
 from supervisor.core.model import Job, RunId, Wall
 from supervisor.core.prose import stamp
@@ -22,8 +22,7 @@ _UNTOLD: Final = frozenset(
 _UNITS: Final = ("_bytes", "_frames", "_s")
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """``code``: path → digest of what is in it. ``inputs``: path → size or number of entries, in words. ``config``: key → value, secret ones as a digest.
 
     ``packages``: name → version. ``interpreter`` and ``commit`` are single facts, empty where there is none.
@@ -61,15 +60,15 @@ def changes(before: Survey | None, now: Survey, since_run: RunId | None, since: 
 
 def config_of(job: Job) -> Iterator[tuple[str, Any]]:
     """The job's config as (key as in the file, value): what bears on how it runs."""
-    for each in fields(job):
-        if each.name not in _UNTOLD:
-            yield from _flat(getattr(job, each.name), "" if each.name == "launch" else each.name)
+    for name in job.__struct_fields__:
+        if name not in _UNTOLD:
+            yield from _flat(getattr(job, name), "" if name == "launch" else name)
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if is_dataclass(value) and not isinstance(value, type):
-        for each in fields(value):
-            yield from _flat(getattr(value, each.name), f"{name}.{each.name}".lstrip("."))
+    if isinstance(value, Struct):
+        for each in value.__struct_fields__:
+            yield from _flat(getattr(value, each), f"{name}.{each}".lstrip("."))
     elif isinstance(value, Mapping):
         for key, one in value.items():
             yield from _flat(one, f"{name}.{key}")

@@ -5,7 +5,8 @@ them are of few functions, and it is tasks of these functions that start the nex
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.core.cycle import MOST_NOTES, Argument, change_in_words, change_of
 from supervisor.core.model import Cycle, CycleKind, Frame
@@ -14,8 +15,7 @@ FEWEST_TASKS = 1000
 SMALLEST_SHARE = 0.5  # of all waiting tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """Tasks of function ``starter`` were seen to start tasks of function ``started`` at ``line`` so ``often``; functions by their place in a list."""
 
     starter: int
@@ -24,8 +24,7 @@ class Start:
     often: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """The arguments of one task and of one that it started."""
 
     starter: int

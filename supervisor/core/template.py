@@ -5,8 +5,9 @@ Rules: ``{{`` and ``}}`` are braces. A line whose fields are all empty is left o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 FIELDS: Final[Mapping[str, str]] = {
     "acknowledged_by": "who acknowledged it, where that was said",
@@ -37,13 +38,11 @@ CHARS_MAX: Final = 20_000  # of a rendered text; what a receiver takes is less
 Values = Mapping[str, str | tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A parsed template: for each line its texts and fields. ``text`` is what was written."""
 
     text: str

@@ -1,7 +1,8 @@
 """The notepad of one step: the job as it is becoming, and what is to be written, done and told. Emptied into a list of actions."""
 
-from dataclasses import replace
 from itertools import islice
+
+from msgspec.structs import replace
 
 from supervisor.core import crowd, dispatch
 from supervisor.core.actions import Action, Record, TellGathered, TellIncident, TellQuarantine

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 
 class ClientAuth(StrEnum):
     """What is asked of a client's certificate; the values are the format's own words."""
@@ -29,8 +31,7 @@ class TlsServer:
     curve: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(Struct, frozen=True):
     """A request each *interval_s*, and *burst* at once."""
 
     interval_s: float

@@ -12,8 +12,9 @@ import select
 import struct
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 from supervisor.cpython.layout import Calibration
 from supervisor.cpython.memory import Memory

@@ -6,7 +6,8 @@ Formats as in elf(5). Only what is asked for is read, so a library of 30 MB cost
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from supervisor.errors import LayoutError
 
@@ -27,8 +28,7 @@ _MAX_SECTION = 256 << 20  # a symbol table beyond this is not one we want to loa
 _PAGE_MASK = ~0xFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """What we know of a binary: ``symbols`` are link-time addresses; names that the file does not define are absent.
 
     ``needed`` are the libraries it asks the loader for (DT_NEEDED).
@@ -44,8 +44,7 @@ class Image:
         return mapped_at - (self.first_address & _PAGE_MASK) if self.relocatable else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(Struct, frozen=True):
     kind: int
     offset: int
     size: int

@@ -7,7 +7,8 @@ builds with a GIL only; a wrong table is caught by the self-check in ``reader``.
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.cpython.memory import Memory
 from supervisor.errors import LayoutError
@@ -18,16 +19,14 @@ _COOKIE = b"xdebugpy"
 _OBJECT_TYPE = 8  # PyObject.ob_type; the same in every version so far
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(Struct, frozen=True):
     """What no table tells: offsets in the thread state of the int32 pair (remaining, limit), and of the exception in flight."""
 
     recursion: int
     exception: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Offsets in bytes, named as structure_field; ``thread_*`` in PyThreadState, ``frame_*`` in _PyInterpreterFrame.
 
     ``thread_frame`` holds the current frame, or with ``cframe_frame`` a pointer to a structure that holds it there.

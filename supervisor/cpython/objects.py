@@ -5,7 +5,8 @@ built-in types are looked into; anything else is a type name and an address.
 """
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.cpython.layout import Layout
 from supervisor.cpython.memory import Memory
@@ -19,8 +20,7 @@ _MAX_TYPES = 4096
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """What is told of a value: its type's name, its address, its number if it is an int or a float, its length if it has one."""
 
     type: str

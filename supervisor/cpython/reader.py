@@ -8,8 +8,9 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from supervisor.cpython.calibration import calibrate
 from supervisor.cpython.layout import Layout, layout_of, read_offsets
@@ -41,8 +42,7 @@ _PAIR = struct.Struct("<ii")
 _COUNTS = struct.Struct("<iii")
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(Struct, frozen=True):
     """How deep the deepest thread stands. ``frames`` is what the interpreter itself counts (3.11: calls through C too), ``limit`` where
     it means to stop; ``recursion_error``: in some thread a RecursionError is being raised at this moment."""
 
@@ -52,8 +52,7 @@ class Depth:
     thread: int
 
 
-@dataclass(frozen=True, slots=True)
-class RawFrame:
+class RawFrame(Struct, frozen=True):
     """One level: ``function`` is the qualified name, ``code`` the address of its code object (same function, same address), ``offset`` that of its
     instruction in the bytecode."""
 
@@ -65,8 +64,7 @@ class RawFrame:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RawStack:
+class RawStack(Struct, frozen=True):
     """One thread's stack, innermost frame first. ``depth`` is the interpreter's count, ``exception`` the type's name of the
     exception in flight; ``complete`` is False if the stack changed under us in every try or is longer than asked for."""
 
@@ -78,8 +76,7 @@ class RawStack:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Code:
+class _Code(Struct, frozen=True):
     function: str
     file: str
     first_line: int

@@ -7,7 +7,8 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from supervisor.cpython.elf import Image, read_image
 from supervisor.cpython.memory import Memory
@@ -39,8 +40,7 @@ FileKey = tuple[int, int, int]
 _images: dict[FileKey, Image] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
+class Binary(Struct, frozen=True):
     """The file that holds the interpreter: the executable itself or a libpython. ``program`` is the executable to start it by.
 
     ``may_be_run`` is False if somebody other than root or ourselves could have changed either file.
@@ -53,8 +53,7 @@ class Binary:
     may_be_run: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A process with a CPython in it: its memory, the addresses of the symbols that we use, the version (major, minor)."""
 
     pid: int

@@ -8,8 +8,9 @@ import queue
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+from msgspec import Struct
 
 from supervisor.adapters.store import Reader
 from supervisor.core import drill
@@ -38,8 +39,7 @@ class _Stopped(Exception):  # noqa: N818 - the end of a drill, not an error
     """Nothing can follow: the chain is broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Fact:
+class _Fact(Struct, frozen=True):
     what: str
     at: Mono
     fact: object
@@ -54,8 +54,7 @@ class Rules(Protocol):
         """The first sample of an instant query."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(Struct, frozen=True):
     """What a course needs of the brain: the loop, the clock, the history, the page of metrics, and the captured output of an attempt."""
 
     daemon: Daemon

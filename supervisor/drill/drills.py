@@ -10,11 +10,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.store import Reader, Store

@@ -7,9 +7,10 @@ ranges, so that tests can live faster than people. Words hold fields in braces: 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct, field
 
 from supervisor.core.units import quoted
 
@@ -31,8 +32,7 @@ class Severity(StrEnum):
     JOB = "job"
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """A situation as promtool plays it: one sample and one evaluation each ``step``.
 
     ``series``: name and labels → values in promtool's notation. ``at`` is when it is looked at. ``labels`` and ``value`` (as the text that a person
@@ -47,8 +47,7 @@ class Case:
     step: str = "1m"
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True):
     """One alert: the single source of its Prometheus rule, that rule's unit test, its Grafana-managed twin, the index of runbooks and the docs.
 
     ``wait`` is Prometheus' ``for``, ``keep`` its ``keep_firing_for`` (what bridges a restart of Mainstay, when one scrape finds nobody). ``panel`` is
@@ -71,8 +70,7 @@ class Alert:
         return self.name.startswith("MainstayJob")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A recording rule: a figure that several dashboards read."""
 
     name: str
@@ -84,8 +82,7 @@ def _same(seconds: float) -> float:
     return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How long waits are, from what people are given: ``wait`` and ``keep`` of alerts, ``range`` of expressions, in seconds. The tests live faster."""
 
     wait: Callable[[float], float] = _same
@@ -93,8 +90,7 @@ class Pace:
     range: Callable[[float], float] = _same
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What the person who exports may choose. ``selector`` finds Mainstay's targets; ``runbook_url`` is the folder of the runbooks.
 
     ``webhook`` and ``deadman`` are where Alertmanager posts all alerts, and the watchdog alone. ``prometheus``: its

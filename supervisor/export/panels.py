@@ -1,8 +1,9 @@
 """What Grafana dashboards are made of, as classic JSON: panels, queries, variables, annotations, a grid. Keys as Grafana's own export writes them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from supervisor.export.definition import with_selector
 from supervisor.export.document import MARK
@@ -14,8 +15,7 @@ SCHEMA_VERSION: Final = 42  # of the SDK release that checks them; older and new
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#8e8e8e"
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """One query: PromQL with bare selectors, the legend, and whether only the newest values are asked for (tables, single figures)."""
 
     expr: str
@@ -23,8 +23,7 @@ class Query:
     instant: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(Struct, frozen=True):
     """One panel. ``options`` and ``overrides`` are Grafana's own; ``limits`` names the queries (by legend) that are drawn as dashed lines."""
 
     id: int

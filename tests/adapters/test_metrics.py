@@ -3,10 +3,10 @@
 import re
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 from promtool import check_metrics, needs_promtool, series
 
 from supervisor.adapters.exposition import MetricType

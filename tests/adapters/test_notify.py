@@ -1,6 +1,5 @@
 """The outbox and its receivers: real sockets with bad manners, a real SMTP sink, real processes, fake time for long outages."""
 
-import dataclasses
 import email
 import email.policy
 import hashlib
@@ -19,6 +18,7 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from receivers import WAIT_S, Facts, Mailbox, Server, Web, certificate, free_port, read_request, reset
 
 from supervisor.adapters.clock import Clock
@@ -61,7 +61,7 @@ def note(incident=1, kind=OPENED, receiver="ops", at=T0, **body):
 
 def incident_row(incident=1, **changes):
     row = Incident(incident, "nightly", "ab12", Outcome.RECURSION, "it called itself", "critical", T0, T0, 1, 1, alerted=True)
-    return dataclasses.replace(row, **changes)
+    return structs.replace(row, **changes)
 
 
 def give(receiver, notification=None):
@@ -240,7 +240,7 @@ def test_a_certificate_is_verified(tmp_path, monkeypatch):
 
 
 def test_a_body_that_is_no_object_or_holds_half_a_surrogate_is_still_valid_json():
-    broken = dataclasses.replace(note(), body="not json")
+    broken = structs.replace(note(), body="not json")
     assert json.loads(document(broken)) == {"kind": "opened", "incident": 1, "key": "1/opened/0/ops", "summary": "not json"}
     odd = note(summary="caf\udce9", evidence=["\ud800", {"deep": ["\udfff"]}])
     read = json.loads(document(odd))
@@ -770,7 +770,7 @@ def test_the_time_out_of_a_command_kills_its_whole_group(tmp_path):
 
     with Server(behave) as server:
         (tmp_path / "port").write_text(str(server.port))
-        failed = sender_for(dataclasses.replace(receiver, timeout_s=0.1), clock).deliver([note()], {})
+        failed = sender_for(structs.replace(receiver, timeout_s=0.1), clock).deliver([note()], {})
         assert failed.detail.endswith("not done after 0.1 s; killed")
         ended.wait_for(2)
 

@@ -9,7 +9,6 @@ import random
 import re
 import string
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -432,7 +431,7 @@ def test_no_receiver_shows_its_secrets_in_any_form():
         PagerDutyReceiver("p", "canary", "http://127.0.0.1:1/v2/enqueue"),
         WebhookReceiver("w", "http://127.0.0.1:1/canary", "canary", {"Authorization": "canary"}),
         AppriseReceiver("a", ("json://127.0.0.1:1/canary",)),
-        replace(EmailReceiver("m", ("a@b",), "m@b", port=1), username="u", password="canary"),
+        EmailReceiver("m", ("a@b",), "m@b", port=1, username="u", password="canary"),
     ]
     for receiver in canaries:
         if isinstance(receiver, AppriseReceiver) and not is_installed():

@@ -1,6 +1,5 @@
 """The store on real files: round trips, power to refuse, damage, a killed writer, readers beside a writer."""
 
-import dataclasses
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from supervisor.adapters.store import Store, opening, schema
 from supervisor.adapters.store.rows import ATTEMPTS, GOOD_RUNS, INCIDENTS, MEMOS, OUTBOX, QUARANTINE, RUNS, SLOTS
@@ -55,16 +55,16 @@ def store(state):
 
 
 def a_run(run=1, job="nightly", **changes):
-    return dataclasses.replace(RunRow(run, job, Trigger.SCHEDULE, T0, T0), **changes)
+    return structs.replace(RunRow(run, job, Trigger.SCHEDULE, T0, T0), **changes)
 
 
 def an_attempt(run=1, attempt=1, job="nightly", **changes):
-    return dataclasses.replace(AttemptRow(run, attempt, job, AttemptPhase.INTENDED, "epoch", "boot", T0), **changes)
+    return structs.replace(AttemptRow(run, attempt, job, AttemptPhase.INTENDED, "epoch", "boot", T0), **changes)
 
 
 def an_incident(incident=1, job="nightly", **changes):
     made = Incident(incident, job, "ab12", Outcome.RECURSION, "it called itself", "critical", T0, T0, 1, 1)
-    return dataclasses.replace(made, **changes)
+    return structs.replace(made, **changes)
 
 
 def a_notification(incident=1, receiver="ops", kind=NotificationKind.OPENED, at=T0):
@@ -703,7 +703,7 @@ def test_a_history_of_the_first_schema_is_taken_over_with_all_that_it_holds(tmp_
         (found,) = store.open_incidents()
         assert (found.id, found.occurrences, found.alerted, found.acknowledged_by, found.gathered) == (3, 5, True, "", ())
         assert store.memos() == {"nightly": "text"}
-        store.apply([dataclasses.replace(found, acknowledged_by="ada", gathered=("ops", "mail")), GoodRow("nightly", 2, T0, "{}")])
+        store.apply([structs.replace(found, acknowledged_by="ada", gathered=("ops", "mail")), GoodRow("nightly", 2, T0, "{}")])
         assert store.open_incidents()[0].gathered == ("ops", "mail")
         assert store.records_aside() == []
         store.apply([QuarantinedRecord("nightly", "u7", T0, 2, 1, Outcome.CRASHED, "ab12", "it died")])
@@ -721,7 +721,7 @@ def test_what_a_record_in_quarantine_died_of_is_kept_until_the_record_is_release
     store.prune(later, keep_runs_per_job=1)
     assert [run.id for run in store.runs("nightly", 10)] == [3, 1]
     assert store.report(1, 1) == {}
-    store.apply([dataclasses.replace(aside, released_at=T0, released_because="an operator released it")])
+    store.apply([structs.replace(aside, released_at=T0, released_because="an operator released it")])
     assert store.records_aside() == []
     store.prune(later, keep_runs_per_job=1)
     assert [run.id for run in store.runs("nightly", 10)] == [3]

@@ -244,7 +244,6 @@ def test_loading_a_small_config_imports_little(folder):
         "sqlite3",
         "structlog",
         "psutil",
-        "msgspec",
         "difflib",
         "cronsim",
         "zoneinfo",

@@ -3,10 +3,10 @@
 import os
 import socket
 import time
-from dataclasses import replace
 
 import pytest
 from config_examples import BAD, GOOD
+from msgspec.structs import replace
 
 from supervisor import errors
 from supervisor.config.load import find_config, load

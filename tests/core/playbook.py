@@ -6,12 +6,12 @@
 seconds the next thing is due, on either clock. The laws (``laws.py``) are checked at every step on top.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
 import laws
 from fakes import T0, FakeClock
+from msgspec.structs import replace
 
 from supervisor.core import engine
 from supervisor.core.actions import (

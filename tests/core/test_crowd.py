@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from fakes import T0, FakeClock, MemoryStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import Play, ended, job, started, wish
 
 from supervisor.core import engine, incidents

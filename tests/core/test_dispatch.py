@@ -1,11 +1,11 @@
 """What goes out when: held in a silence, told after it, escalated, acknowledged; over every kind of history and every death of the brain."""
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import DUE, IncidentWish, Play, changed, ended, job, reload, started
 
 from supervisor.core import dispatch, silences

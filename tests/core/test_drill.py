@@ -1,10 +1,9 @@
 """Drills: the stand-in has the job's own limits and route, and the first broken link is the result."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import job
 
 from supervisor.core import drill

@@ -1,10 +1,9 @@
 """All jobs together: new configs, restores, and what holds whatever happens in whatever order."""
 
-from dataclasses import replace
-
 from fakes import T0, Life
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import DUE, SHUTDOWN, Play, ended, job, lines_of, reload, started, wish
 from world import World
 

@@ -1,8 +1,7 @@
 """One bug, one name: what must not change it, and what must."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.fingerprint import NAMED_BY_OUTCOME, fingerprint
 from supervisor.core.model import Cycle, CycleKind, ExceptionFacts, Frame, Outcome

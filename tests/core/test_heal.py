@@ -1,13 +1,13 @@
 """Which failures will repeat, and which step is taken against them: a table of sequences, and what never counts."""
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from fakes import T0
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import DUE, Play, ended, job, wish
 
 from supervisor.core import heal

@@ -1,8 +1,7 @@
 """The life of one run, as playbooks: how it begins, ends, waits, gives up and is stopped."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lost, started, wish
 
 from supervisor.core.model import AlertPolicy, Limits, Outcome, StopPolicy

@@ -1,11 +1,11 @@
 """Verdicts: a case per kind of death, in the costumes that were measured; and what must never make a verdict."""
 
-from dataclasses import replace
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP, SIGXCPU
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from supervisor.core.limits import AT_THE_WALL, SWALLOWED
 from supervisor.core.model import (

@@ -1,7 +1,8 @@
 """What a reload would do, said beforehand."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from supervisor.core import engine
 from supervisor.core.actions import AskToStop

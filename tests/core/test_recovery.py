@@ -1,11 +1,12 @@
 """The brain dies after every single action of every scenario, the keeper too, and the machine: the same end, or an honest one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from fakes import Life
+from msgspec.structs import replace
 from playbook import job
 from world import Script, World
 

@@ -4,11 +4,11 @@
 """
 
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core.dossier import Occasion, make_report
 from supervisor.core.explain import LINES_MAX, WIDTH, screen

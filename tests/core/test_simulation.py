@@ -7,13 +7,13 @@ Everything follows from the seed; a seed that fails is a test case. ``MAINSTAY_S
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
 import pytest
 from fakes import Life
+from msgspec.structs import replace
 from playbook import job
 from world import World
 

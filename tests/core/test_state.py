@@ -1,12 +1,12 @@
 """The one word for where a job is, what survives the brain, and when something is due."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from fakes import T0
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import job
 
 from supervisor.core.model import Mono, Outcome, State, Trigger

@@ -1,8 +1,7 @@
 """Looks before a line: when they are due, and that busy, slow and hanging are told apart by what was seen."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from supervisor.core import study
 from supervisor.core.limits import Sample, Watched

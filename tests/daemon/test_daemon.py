@@ -4,13 +4,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import structlog.testing
 from fakes import T0, FakeClock, FakeKeeper, MemoryStore
+from msgspec.structs import replace
 
 from supervisor import wire
 from supervisor.adapters.jobmetrics import JobMetrics

@@ -2,8 +2,9 @@
 
 import itertools
 import re
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
 
 from supervisor.core import engine
 from supervisor.core.events import AttemptEnded, AttemptStarted, Due, ShutdownAsked, Verb, Wish

@@ -9,10 +9,10 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct, field
 from starlette.requests import Request
 
 from supervisor.adapters.http.answers import Answer, refused
@@ -55,8 +55,7 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What holds on TCP whatever the web config says: where we listen, which further names are ours, and whether changes are taken."""
 
     host: str
@@ -64,8 +63,7 @@ class Rules:
     actions: TcpActions = TcpActions.AUTO
 
 
-@dataclass(slots=True)
-class _Web:
+class _Web(Struct):
     """What was read, and when. *config* None and *good*: there is no web config."""
 
     good: bool = True
@@ -76,8 +74,7 @@ class _Web:
     had_tls: bool = False
 
 
-@dataclass(slots=True)
-class _Bucket:
+class _Bucket(Struct):
     """Tokens for requests, as golang.org/x/time/rate."""
 
     tokens: float = 0.0

@@ -3,9 +3,10 @@
 The router, the OpenAPI document and docs/http.md are made from it, so none of them can have a route that the others do not know.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec import Struct
 
 from supervisor.core.model import Fault
 
@@ -41,8 +42,7 @@ class Kind(StrEnum):
     STREAM = "stream"
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(Struct, frozen=True):
     """One parameter of a path, a query or a body; *schema* is JSON Schema."""
 
     name: str
@@ -51,8 +51,7 @@ class Param:
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """One thing to ask for. *name* is the handler's, or *asks* is: several routes may share one. *shape* names what a good answer looks like
     (``shapes``), or is its media type. *body*: the fields of the JSON object that goes along.
     """

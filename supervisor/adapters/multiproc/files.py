@@ -13,8 +13,9 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from supervisor.adapters.exposition import MetricType, RejectReason, TextError, header, label_text, number
 
@@ -32,8 +33,7 @@ Labels = tuple[tuple[str, str], ...]
 Series = tuple[str, Labels]
 
 
-@dataclass(frozen=True, slots=True)
-class RawFile:
+class RawFile(Struct, frozen=True):
     """The used bytes of one file. ``identity`` tells it from a later one of the same name."""
 
     name: str
@@ -51,8 +51,7 @@ class RawFile:
         return self.name.rpartition("_")[2].removesuffix(".db")
 
 
-@dataclass(slots=True)
-class Sum:
+class Sum(Struct):
     """One family: what its samples add up to. Buckets of a histogram are not cumulative here. ``times``: of gauges that go by the latest."""
 
     type: str

@@ -13,8 +13,9 @@ import json
 import os
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from supervisor.adapters.exposition import Caps, Family, RejectReason, TextError, parse
 from supervisor.adapters.multiproc.files import (
@@ -37,16 +38,14 @@ _KEY: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,9})")
 _FOLDED_KINDS: Final = ("counter", "histogram", "summary")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Something that was not taken; as in ``jobmetrics``."""
 
     reason: RejectReason
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What one look found: all families of the job as they stand now (None: nothing new), what was wrong, and folders that may go."""
 
     families: list[Family] | None = None
@@ -54,8 +53,7 @@ class Look:
     discard: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(Struct):
     """One job: sums of what is over, what is folded in them, and the state of the open attempts at the last look."""
 
     base: Sums = field(default_factory=dict)

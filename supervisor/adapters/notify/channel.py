@@ -9,10 +9,11 @@ import io
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from msgspec import Struct
 
 from supervisor.adapters.notify.sender import Clock, Failed
 from supervisor.core.model import Wall
@@ -117,8 +118,7 @@ def in_words(err: OSError) -> str:
             return err.strerror or str(err) or type(err).__name__
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What an HTTP receiver said: the body is cut at ``READ_MAX_BYTES``."""
 
     status: int
@@ -130,8 +130,7 @@ class Answer:
         return 200 <= self.status < 300
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """An http(s) URL taken apart. ``str()`` of it is safe to log: scheme, host and port only."""
 
     scheme: str

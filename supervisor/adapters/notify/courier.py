@@ -2,11 +2,11 @@
 
 import zlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 import structlog
+from msgspec import Struct
 
 from supervisor.adapters.notify.sender import Clock, Failed, Sender
 from supervisor.core.model import Now, Wall
@@ -34,8 +34,7 @@ class Queue(Protocol):
     def last_success(self, receiver: str) -> Wall | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long a courier goes on. Retries wait ``first_s``, doubled each time, at most ``max_s``, spread by ± 25 %.
 
     A notification older than ``give_up_s`` with ``give_up_tries`` tries behind it is dropped, and so is the oldest beyond ``queue_max``.

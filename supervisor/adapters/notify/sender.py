@@ -1,8 +1,9 @@
 """What a courier asks of every kind of receiver, and the answer. How a receiver is reached is each sender's own affair."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from supervisor.core.model import Now
 from supervisor.core.records import Notification
@@ -10,8 +11,7 @@ from supervisor.core.records import Notification
 Clock = Callable[[], Now]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A delivery in vain. ``detail`` is one line without secrets; ``retry_after_s`` is the receiver's own wish, if it had one."""
 
     detail: str

@@ -6,9 +6,10 @@ What a receiver's own format needs escaped is escaped by its sender, value by va
 import json
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from supervisor.core.model import Wall
 from supervisor.core.prose import about_duration
@@ -20,8 +21,7 @@ LINES_MAX = 50  # per list of the body; the dossier has the rest
 LINE_CHARS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """What ``core.incidents.body`` wrote, with a default for everything. Texts are single clean lines."""
 
     job: str

@@ -1,6 +1,5 @@
 """Records to SQL values and back, derived from the records' own fields. Which rows exist and when they change is said elsewhere."""
 
-import dataclasses
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -93,7 +92,7 @@ class Table(typing.Generic[R]):
 
 def _table(name: str, record: type[R], *key: str) -> Table[R]:
     hints = typing.get_type_hints(record)
-    columns = tuple(field.name for field in dataclasses.fields(record))
+    columns = record.__struct_fields__
     return Table(name, record, key, columns, tuple(_decoder(hints[column]) for column in columns))
 
 

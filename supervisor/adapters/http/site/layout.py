@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from typing import Any, Final
+
+from msgspec import Struct
 
 from supervisor.adapters.http.site.markup import NOTHING, Html, html, joined, link
 from supervisor.adapters.http.site.words import ago, outcome_words, span
@@ -24,8 +25,7 @@ ASSETS: Final = {
 REFRESH_S: Final = 15  # where there is no script
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """What every page knows: the daemon, all jobs, the time, whether the reader may act, and what makes the forms ours."""
 
     daemon: Json
