@@ -11,8 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from msgspec import Struct, field
-
 from supervisor import procfs
 from supervisor.arming import arm, rlimits
 from supervisor.keeper import launch
@@ -22,27 +20,38 @@ OURS_FAILED: Final = 125
 FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-class Stream(Struct):
+class Stream:
     """One of the command's outputs, passed on to ours while it is counted. ``unsent`` is what our own reader has not taken yet."""
 
-    pipe: int
-    target: int
-    is_open: bool = True
-    unsent: memoryview = memoryview(b"")
+    def __init__(self, pipe: int, target: int) -> None:
+        self.pipe = pipe
+        self.target = target
+        self.is_open = True
+        self.unsent = memoryview(b"")
 
 
-class Started(Struct):
+class Started:
     """A command that was started, or could not be: then ``failure`` has (stage, errno). Times: CLOCK_MONOTONIC and Unix seconds."""
 
-    plan: launch.Plan
-    run_dir: str
-    wake: int
-    child: launch.Child
-    started_mono: float
-    started_wall: float
-    streams: list[Stream] = field(default_factory=list)
-    failure: tuple[str, int] | None = None
-    oom_kills: int | None = None  # the host's count before the start
+    def __init__(
+        self,
+        plan: launch.Plan,
+        run_dir: str,
+        wake: int,
+        child: launch.Child,
+        started_mono: float,
+        started_wall: float,
+        streams: list[Stream],
+    ) -> None:
+        self.plan = plan
+        self.run_dir = run_dir
+        self.wake = wake
+        self.child = child
+        self.started_mono = started_mono
+        self.started_wall = started_wall
+        self.streams = streams
+        self.failure: tuple[str, int] | None = None
+        self.oom_kills: int | None = None  # the host's count before the start
 
 
 def start(argv: Sequence[str], limits: Mapping[str, Any], *, use_guard: bool) -> Started:
@@ -88,7 +97,9 @@ def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Sta
         for _, theirs in pipes:
             os.close(theirs)
     streams = [Stream(ours, target) for (ours, _), target in zip(pipes, targets, strict=True)]
-    return Started(plan, run_dir, wake, child, started_mono, started_wall, streams, oom_kills=oom_kills)
+    started = Started(plan, run_dir, wake, child, started_mono, started_wall, streams)
+    started.oom_kills = oom_kills
+    return started
 
 
 def wait_for_exec(started: Started) -> None:

@@ -58,6 +58,7 @@ from supervisor.watch import Subject, Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
+TOGETHER: Final = 32  # jobs that are due and share one commit: deciding about them takes some milliseconds
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
 UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
@@ -236,13 +237,30 @@ class Daemon:
         self._agenda.collect(now)
         until = now.mono + SLICE_S
         while self._agenda.is_due and not self._heard:
-            turn = self._agenda.next_turn()
-            self._metrics.observe("mainstay_loop_delay_seconds", turn.late_s(self._clock.now()))
-            if turn.job in self.state.jobs:
-                self._step(Due(turn.job))
+            self._step_due([name for name in self._next_turns() if name in self.state.jobs])
             self._drain()
             if self._clock.mono() >= until:
                 return
+
+    def _next_turns(self) -> list[str]:
+        """The jobs that are looked at together now."""
+        names: list[str] = []
+        now = self._clock.now()
+        while self._agenda.is_due and len(names) < TOGETHER:
+            turn = self._agenda.next_turn()
+            self._metrics.observe("mainstay_loop_delay_seconds", turn.late_s(now))
+            names.append(turn.job)
+        return names
+
+    def _step_due(self, names: list[str]) -> None:
+        """Jobs that are due at one instant share one commit. If a mistake of ours is in one of them, each is looked at by itself."""
+        try:
+            result = engine.step_due(self.state, names, self._clock.now())
+        except Exception:  # noqa: BLE001 - the step of the one that fails says so
+            for name in names:
+                self._step(Due(name))
+            return
+        self._take(result)
 
     def _step(self, event: Event) -> Answer | None:
         """One event through the core. A mistake of ours in it must not stop the other jobs."""
@@ -258,11 +276,15 @@ class Daemon:
             if isinstance(event, Breached):
                 self.watch.tell_again(wire.attempt_key(event.run, event.attempt))
             return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
+        self._take(result)
+        return result.answer
+
+    def _take(self, result: engine.Step) -> None:
+        """Make it so."""
         self.state = result.state
         self._apply_all(result)
         for name in result.touched:
             self._after(name)
-        return result.answer
 
     @contextlib.contextmanager
     def _guarded(self, during: str, **facts: object) -> Iterator[None]:
@@ -529,7 +551,7 @@ class Daemon:
             self._counting.output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
             self._counting.cpu(live, evidence.exit.cpu_s)
             self._counting.records(live, evidence.records or 0)
-        self._take_job_metrics(live.job, live.run, ended=True)
+        self._take_job_metrics(live.job, live.run, self._keys_of(live.job), ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
         started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
         changes, survey = (found.changes, found.text) if found is not None else (None, None)
@@ -775,17 +797,22 @@ class Daemon:
         """Files of live attempts in turn, for one slice and at most FILES_PER_TICK: a thousand each second would cost 1 % of a core, and a
         crowd of jobs that each write a new file every second, as large as it may be, all of it. The others come in the next ticks."""
         until, count = self._clock.mono() + SLICE_S, min(len(lives), FILES_PER_TICK)
+        keys: dict[str, list[str]] = {}
+        for key, live in self._live.items():
+            keys.setdefault(live.job, []).append(key)
         for _ in range(count):
             self._turn = (self._turn + 1) % len(lives)
-            self._take_job_metrics(lives[self._turn].job, lives[self._turn].run)
+            live = lives[self._turn]
+            self._take_job_metrics(live.job, live.run, keys.get(live.job, []))
             if self._clock.mono() >= until:
                 return
 
-    def _take_job_metrics(self, job: str, run: RunId, *, ended: bool = False) -> None:
+    def _take_job_metrics(self, job: str, run: RunId, keys: Sequence[str], *, ended: bool = False) -> None:
+        """*keys*: the live attempts of *job*."""
         state = self.state.jobs.get(job)
         if state is not None:
             with self._guarded("reading", job=job):
-                self._counting.take(state.job, run, self._keys_of(job), at_once=ended)
+                self._counting.take(state.job, run, keys, at_once=ended)
 
     def _status_line(self) -> str:
         return f"supervising {len(self.state.jobs)} jobs"

@@ -6,16 +6,14 @@ Every reader answers None (or nothing) for a process that is gone: that is not a
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 MAX_TREE: Final = 20_000  # a walk ends there, whatever a fork bomb does meanwhile
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """Fields of proc_pid_stat(5) that we use. ``started`` is field 22 (clock ticks after boot), ``cpu_s`` fields 14 + 15, ``system_s`` the latter,
     ``waited_cpu_s`` (children that were reaped) fields 16 + 17."""
 

@@ -61,6 +61,7 @@ class Subject(Struct):
     tries: int = 0  # to find a job in the cycle whose RecursionErrors it swallows
     signature: bytes = b""
     judged_at: float = 0.0
+    rests_until: float = 0.0  # while its signature stays as it is
     due: float = 0.0
     gone: bool = False
     untold: Breach | None = None  # told already, and not taken up
@@ -76,6 +77,11 @@ class Subject(Struct):
     studied_at: Mono | None = None
     asked: bool = False  # the guard, for want of an eye
     pids: set[int] = field(default_factory=set)  # of the processes that were seen in its tree
+
+    @property
+    def trust_s(self) -> float:
+        """How long it goes without a full sample while it shows no sign of change. A page can change without a tick of CPU."""
+        return TRUST_S if self.limits.stall_s is None else self.limits.stall_s / 8
 
     @property
     def is_settled(self) -> bool:
@@ -215,9 +221,11 @@ class Watch:
         now = self._clock.mono()
         dmax = self._dmax()
         signature = subject.sampler.signature()
+        quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < subject.trust_s
+        if quiet and now < subject.rests_until:  # what a thousand that sleep cost
+            self._push(subject, Mono(min(_together(now + dmax), subject.rests_until)))
+            return
         deadline = rules.deadline(subject.limits, subject.watched, subject.started)
-        trust_s = TRUST_S if subject.limits.stall_s is None else subject.limits.stall_s / 8  # a page can change without a tick of CPU
-        quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < trust_s
         if quiet and (deadline is None or now < deadline):
             self._glimpse(subject, now)
             later = _together(now + dmax)
@@ -247,6 +255,7 @@ class Watch:
             cores=CORES,
         )
         subject.watched = judged.watched
+        subject.rests_until = study.rests_until(subject.limits, judged.watched, subject.started, subject.studied_at)
         for breach in judged.breaches:
             if breach.limit is LimitName.MEMORY_SOFT:
                 self._soft(subject)

@@ -8,7 +8,6 @@ Words in the output, exit codes like 137 and names never make a verdict. What fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU
 
@@ -71,8 +70,7 @@ class Finding(Struct, frozen=True):
     limit: LimitName | None = None
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True, dict=True):
     """The evidence with what can be read out of it."""
 
     limits: Limits

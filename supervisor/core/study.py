@@ -4,6 +4,7 @@ A single look cannot tell a loop from a long call or a hang from a slow job. So 
 looked at a dozen times, and memory above its soft line whenever it has grown a little; nothing is looked at while no line is near.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -77,6 +78,16 @@ def is_due(limits: Limits, watched: Watched, started: Mono, now: Mono, last: Mon
         if sample.cpu_s >= limits.cpu_s - lead_s and (last is None or now - last >= max(lead_s / LOOKS, STEP_MIN_S)):
             return True
     return _grows(limits, watched, taken)
+
+
+def rests_until(limits: Limits, watched: Watched, started: Mono, last: Mono | None) -> Mono:
+    """Until when a tree that shows no sign of change may be passed over: no line comes near by the mere passing of time, and no look is due. 0: not at all."""
+    sample = watched.last
+    near_cpu = limits.cpu_s is not None and (sample is None or sample.cpu_s >= limits.cpu_s - min(LEAD_S, limits.cpu_s / 2))
+    if near_cpu or watched.soft_told:
+        return Mono(0.0)
+    ends = (deadline(limits, watched, started), next_at(limits, watched, started, last))
+    return min((end for end in ends if end is not None), default=Mono(math.inf))
 
 
 def _grows(limits: Limits, watched: Watched, taken: Sequence[Glimpse]) -> bool:

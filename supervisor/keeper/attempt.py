@@ -1,14 +1,12 @@
 """One child of the keeper, from fork to exit record."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.keeper.launch import Child, Plan
 from supervisor.keeper.output import Capture
 
 
-@dataclass(slots=True)
-class Successor:
+class Successor(NamedTuple):
     """The next attempt, as the brain has allowed it: forked ahead with all in place, it waits before its exec. ``not_after``: exit codes."""
 
     key: str
@@ -19,35 +17,37 @@ class Successor:
     not_after: frozenset[int]
 
 
-@dataclass(slots=True)
 class Attempt:
     """What the keeper knows of a live attempt. Times: ``*_mono`` CLOCK_MONOTONIC seconds, ``*_wall`` Unix seconds."""
 
-    key: str
-    plan: Plan
-    child: Child
-    pid_started: int
-    started_mono: float
-    started_wall: float
-    cgroup: str | None = None
-    capture: Capture | None = None
-    started: bool = False
-    launch_error: str | None = None
-    killed_for: str | None = None
-    asked_to_stop: bool = False
-    status: int | None = None  # the wait status once the main process was reaped
-    cpu_s: float = 0.0
-    max_rss_bytes: int = 0
-    ended_mono: float = 0.0
-    ended_wall: float = 0.0
-    leftovers: int = 0
-    clearing_since: float | None = None
-    clear_waits: bool = False  # a timer for the next round is set
-    clear_pace_s: float = 0.0
-    clear_hits: int = 0
-    reported_bytes: int = -1
-    unkillable: list[int] = field(default_factory=list)
-    successor: Successor | None = None
+    def __init__(
+        self, key: str, plan: Plan, child: Child, pid_started: int, started_mono: float, started_wall: float, cgroup: str | None = None
+    ) -> None:
+        self.key = key
+        self.plan = plan
+        self.child = child
+        self.pid_started = pid_started
+        self.started_mono = started_mono
+        self.started_wall = started_wall
+        self.cgroup = cgroup
+        self.capture: Capture | None = None
+        self.started = False
+        self.launch_error: str | None = None
+        self.killed_for: str | None = None
+        self.asked_to_stop = False
+        self.status: int | None = None  # the wait status once the main process was reaped
+        self.cpu_s = 0.0
+        self.max_rss_bytes = 0
+        self.ended_mono = 0.0
+        self.ended_wall = 0.0
+        self.leftovers = 0
+        self.clearing_since: float | None = None
+        self.clear_waits = False  # a timer for the next round is set
+        self.clear_pace_s = 0.0
+        self.clear_hits = 0
+        self.reported_bytes = -1
+        self.unkillable: list[int] = []
+        self.successor: Successor | None = None
 
     @property
     def pid(self) -> int:

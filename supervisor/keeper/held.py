@@ -9,7 +9,6 @@ memory, is read-only, and runs after everything that has to be in place is: sess
 import contextlib
 import fcntl
 import os
-import platform
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -78,7 +77,7 @@ def _elf(code: bytes) -> bytes:
 
 def make_program() -> int:
     """A descriptor of the program, -1 where there is none."""
-    if platform.machine() != "x86_64" or struct.calcsize("P") != 8:
+    if os.uname().machine != "x86_64" or struct.calcsize("P") != 8:
         return -1
     try:
         writable = os.memfd_create(ARGV0, os.MFD_CLOEXEC)

@@ -13,9 +13,9 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from supervisor.keeper import held as held_child
 
@@ -53,8 +53,7 @@ def close_on_exec_all() -> None:
                 os.set_inheritable(int(name), False)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """All that is needed to start a child; made by the brain, carried by the wire as a JSON object with these keys.
 
     ``limits`` maps names of ``resource`` without RLIMIT_ to [soft, hard] (-1 is unlimited). ``groups`` None keeps ours. ``cgroup`` maps
@@ -71,7 +70,7 @@ class Plan:
     groups: list[int] | None = None
     umask: int | None = None
     nice: int | None = None
-    limits: dict[str, list[int]] = field(default_factory=dict)
+    limits: Mapping[str, list[int]] = MappingProxyType({})
     cgroup: dict[str, str] | None = None
     oom_score_adj: int | None = None
     output: str | None = None
@@ -90,13 +89,15 @@ class Plan:
         return plan
 
 
-@dataclass(slots=True)
 class Child:
     """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded. One that is held waits for ``let_go``."""
 
-    pid: int
-    errors: int
-    gate: int = -1
+    __slots__ = ("errors", "gate", "pid")
+
+    def __init__(self, pid: int, errors: int, gate: int = -1) -> None:
+        self.pid = pid
+        self.errors = errors
+        self.gate = gate
 
     def is_ready(self) -> bool:
         """Whether a held child has all behind it that was to be on disk before it may begin. Asked once."""

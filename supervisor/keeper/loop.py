@@ -11,7 +11,6 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from supervisor import arming, procfs, proctree, wire
@@ -333,7 +332,7 @@ class Keeper:
     def _hold(self, key: str, plan: launch.Plan, child: launch.Child, output: int, group: str | None) -> None:
         """From now on this child is ours to watch and to end. One that cannot be watched is ended at once, as one that failed to start."""
         stat = procfs.read_stat(child.pid)
-        plan = replace(plan, environment={})  # it has been handed over; a thousand of them are 6 MiB
+        plan = plan._replace(environment={})  # it has been handed over; a thousand of them are 6 MiB
         attempt = Attempt(key, plan, child, stat.started if stat else 0, time.monotonic(), time.time(), group)
         self._attempts[key] = attempt
         self._by_pid[child.pid] = attempt
@@ -417,7 +416,7 @@ class Keeper:
         except OSError as err:
             say("successor_not_forked", key=key, error=str(err))
             return
-        attempt.successor = Successor(key, replace(plan, environment={}), child, output, group, frozenset(message["not_after"]))
+        attempt.successor = Successor(key, plan._replace(environment={}), child, output, group, frozenset(message["not_after"]))
         self._held[child.pid] = attempt
 
     def _disarm(self, message: wire.Message) -> None:

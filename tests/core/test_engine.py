@@ -217,6 +217,41 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_a_shutdown_ends_it(base
     assert not world.keeper.live
 
 
+@given(
+    kinds=st.lists(st.sampled_from(["every", "service", "failed", "quiet", "gone"]), min_size=1, max_size=8),
+    after_s=st.sampled_from([0, 1, 60, 61]),
+)
+def test_jobs_that_are_due_together_are_decided_as_one_after_the_other_and_written_at_once(kinds, after_s):
+    names = [f"{kind}-{number}" for number, kind in enumerate(kinds)]
+    made = {
+        name: job(name=name, every=60)
+        if kind == "every"
+        else job(name=name, manual=True)
+        if kind == "quiet"
+        else job(name=name, budget=(9, 600))
+        for name, kind in zip(names, kinds, strict=True)
+        if kind != "gone"
+    }
+    play = Play(*made.values())
+    for number, name in enumerate((name for name in made if not name.startswith(("every", "quiet"))), 1):
+        play.at(1).when(started(number, 1, name), *([ended(number, 1, name, code=1)] if name.startswith("failed") else []))
+    play.at(max(1, after_s))
+    now = play.clock.now()
+    state, rows, orders = play.state, [], []
+    for name in names:
+        one = engine.step(state, Due(name), now)
+        state = one.state
+        rows += [row for action in one.actions if isinstance(action, Record) for row in action.rows]
+        orders += [action for action in one.actions if not isinstance(action, Record)]
+    together = engine.step_due(play.state, names, now)
+    assert together.state == state
+    assert [action for action in together.actions if not isinstance(action, Record)] == orders
+    records = [(place, action) for place, action in enumerate(together.actions) if isinstance(action, Record)]
+    assert [(place, list(record.rows)) for place, record in records] == ([(0, rows)] if rows else [])
+    assert all(record.durable for _, record in records) or not any(isinstance(action, StartAttempt) for action in orders)
+    assert set(together.touched) == set(made)
+
+
 def hash_of(key: str) -> int:
     run, _, attempt = key.partition(".")
     return 7 * int(run) + int(attempt)

@@ -67,6 +67,21 @@ def test_cpu_time_is_studied_when_its_limit_is_near():
     assert study.cpu_look_s(limits, early, 2) == pytest.approx((90 - study.LEAD_S - 80) / 2)
 
 
+@pytest.mark.parametrize("cpu_s", [0.0, 87.5, 88.0, 89.0])
+@pytest.mark.parametrize("soft_told", [False, True])
+@pytest.mark.parametrize("last", [None, Mono(T0 + 100)])
+def test_no_look_is_due_while_a_quiet_tree_may_be_passed_over(cpu_s, soft_told, last):
+    limits = Limits(cpu_s=90.0, time_s=600.0, stall_s=120.0)
+    watched = replace(Watched(), last=Sample(T0, cpu_s=cpu_s, memory_bytes=500 * 2**20), soft_told=soft_told)
+    rests_until = study.rests_until(limits, watched, T0, last)
+    for at in range(0, 700, 5):
+        now = Mono(T0 + at)
+        if now < rests_until:
+            assert not study.is_due(limits, watched, T0, now, last, ())
+            assert now < T0 + 120.0
+    assert (rests_until > T0) == (cpu_s < 87.6 and not soft_told)
+
+
 def test_memory_is_studied_above_its_soft_line_while_it_grows_and_not_for_ever():
     limits = Limits(memory_bytes=100_000_000, time_s=None)
     watched = replace(Watched(), last=Sample(T0, memory_bytes=80_000_000), soft_told=True)
