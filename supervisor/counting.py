@@ -112,7 +112,10 @@ class Counting:
     def take(self, job: Job, run: RunId, lives: Collection[str], *, at_once: bool = False) -> None:
         """The metrics that *job* wrote itself; *lives* are the keys of its live attempts. *at_once*: an attempt has just ended."""
         name = job.name
-        self._reject(name, self._job_metrics.update(name, self._places.metrics(name), run))
+        problems = self._job_metrics.update(name, self._places.metrics(name), run)
+        if problems is None and not job.multiprocess_metrics:
+            return
+        self._reject(name, problems or ())
         self.take_multiproc(job, lives, at_once=at_once)
         updated = self._job_metrics.last_update(name)
         if updated is not None:
@@ -120,9 +123,9 @@ class Counting:
 
     def take_multiproc(self, job: Job, lives: Collection[str], *, at_once: bool) -> None:
         """What *job* counts in multiprocess files, if it asked for them."""
-        name, now = job.name, self._clock.now()
         if self._tally is None or not job.multiprocess_metrics:
             return
+        name, now = job.name, self._clock.now()
         if not at_once and now.mono - self._tallied_at.get(name, -TALLY_S) < TALLY_S:
             return
         self._tallied_at[name] = now.mono

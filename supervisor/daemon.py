@@ -798,7 +798,7 @@ class Daemon:
         crowd of jobs that each write a new file every second, as large as it may be, all of it. The others come in the next ticks."""
         until, count = self._clock.mono() + SLICE_S, min(len(lives), FILES_PER_TICK)
         keys: dict[str, list[str]] = {}
-        for key, live in self._live.items():
+        for key, live in self._live.items() if any(live.config.multiprocess_metrics for live in lives) else ():
             keys.setdefault(live.job, []).append(key)
         for _ in range(count):
             self._turn = (self._turn + 1) % len(lives)

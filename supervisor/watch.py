@@ -30,6 +30,7 @@ STRAYS_S: Final = 1.0
 AGAIN_S: Final = 0.5  # until a breach is told again that nobody took up
 PAGE_S: Final = 1.0  # between two reads of a page that no limit depends on
 TASKS_S: Final = 0.1  # between two looks at what a guard that was asked has found
+RESTED_S: Final = 0.2  # a thread that computes all the time shows it at the next tick of the scheduler, within 10 ms
 TRUST_S: Final = 60.0  # how long a tree that shows no sign of change goes without a full sample
 PIDS_KEPT: Final = 1024
 CAUGHT_OUT: Final = 60  # looks at most, until one finds a job that swallows RecursionErrors down in its cycle (at 7 % each, at worst)
@@ -60,6 +61,7 @@ class Subject(Struct):
     caught: Breach | None = None  # what it is to be ended for, once a look has found it in its cycle
     tries: int = 0  # to find a job in the cycle whose RecursionErrors it swallows
     signature: bytes = b""
+    looked_at: float = 0.0
     judged_at: float = 0.0
     rests_until: float = 0.0  # while its signature stays as it is
     due: float = 0.0
@@ -147,12 +149,10 @@ class Watch:
 
     def run(self) -> None:
         """Take every look that is due."""
-        while True:
-            due = self.next_due()
-            if due is None or due > self._clock.mono():
-                return
-            _, key = heapq.heappop(self._heap)
-            self._look(self._subjects[key])
+        now = self._clock.mono()
+        while (due := self.next_due()) is not None and due <= now:
+            self._look(self._subjects[heapq.heappop(self._heap)[1]])
+            now = self._clock.mono()
 
     def tell_again(self, key: str) -> None:
         """Whoever was told of this breach failed at it: the tree stays stopped, and they are told once more."""
@@ -220,7 +220,8 @@ class Watch:
             return
         now = self._clock.mono()
         dmax = self._dmax()
-        signature = subject.sampler.signature()
+        signature = subject.sampler.signature(rested=now - subject.looked_at >= RESTED_S)
+        subject.looked_at = now
         quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < subject.trust_s
         if quiet and now < subject.rests_until:  # what a thousand that sleep cost
             self._push(subject, Mono(min(_together(now + dmax), subject.rests_until)))

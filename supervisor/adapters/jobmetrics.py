@@ -65,7 +65,7 @@ class _Kept(Struct):
     path: str = ""
     life: str = ""
     totals: bool = False
-    stamp: _Stamp | None = None
+    seen: tuple[_Stamp, str] | None = None  # the file that was looked at last, and the run it was of
     taken_at: float | None = None
     families: list[Family] = field(default_factory=list)
     base: dict[_Series, float] = field(default_factory=dict)
@@ -88,8 +88,8 @@ class JobMetrics:
         self._lines: list[str] | None = None
         self._changed: dict[tuple[str, str], float] = {}
 
-    def update(self, job: str, path: str, run: int | None = None, owner: int | None = None) -> list[Problem]:
-        """Takes the file at *path* if it is another than last time (by mtime, size, inode); what was wrong with it, or nothing.
+    def update(self, job: str, path: str, run: int | None = None, owner: int | None = None) -> list[Problem] | None:
+        """Takes the file at *path* if it is another than last time (by mtime, size, inode): what was wrong with it; None if there is nothing new.
 
         *run* tells runs apart whose files have the same path; without it a new path is a new run. *owner*: the uid that the
         file must belong to; without it that of its folder, unless that is ourselves. A file that is not there is no problem: the job wrote none yet.
@@ -98,9 +98,9 @@ class JobMetrics:
             kept = self._jobs.setdefault(job, _Kept())
             life = path if run is None else f"{run}"
             stamp = _stamp(path)
-            if stamp is None or (stamp == kept.stamp and path == kept.path and life == kept.life):
-                return []
-            kept.stamp, kept.path = stamp, path
+            if stamp is None or (path == kept.path and kept.seen == (stamp, life)):
+                return None
+            kept.seen, kept.path = (stamp, life), path
             try:
                 text = decode(_read(path, _owner_of_folder(path) if owner is None else owner))
                 families = parse(text, CAPS)

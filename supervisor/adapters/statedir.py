@@ -98,7 +98,7 @@ class StateDir:
         return os.path.join(self.job(job), "checkpoint.json")
 
     def metrics(self, job: str) -> str:
-        return os.path.join(self.job(job), "metrics.prom")
+        return f"{self.path}/jobs/{job}/metrics.prom"  # asked for a hundred times a second
 
     @property
     def multiproc(self) -> str:

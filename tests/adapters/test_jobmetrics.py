@@ -115,15 +115,16 @@ def test_nor_can_it_within_one_file(written):
     assert shown(metrics) == {'h_sum{job_name="a"}': 9}
 
 
-def test_a_bad_file_is_told_once_and_leaves_the_last_good_one_in_place(written):
+@pytest.mark.parametrize("run", [None, 7])
+def test_a_bad_file_is_told_once_and_leaves_the_last_good_one_in_place(written, run):
     metrics = JobMetrics()
     metrics.update("a", written("x 1\n"))
     taken = metrics.last_update("a")
     path = written("x 2\nnonsense\n")
-    (problem,) = metrics.update("a", path)
+    (problem,) = metrics.update("a", path, run)
     assert problem.reason is RejectReason.MALFORMED
     assert problem.detail == f"{path}: line 2: nonsense: a value is missing"
-    assert metrics.update("a", path) == []
+    assert metrics.update("a", path, run) is None
     assert shown(metrics) == {'x{job_name="a"}': 1}
     assert metrics.last_update("a") == taken
 
@@ -133,7 +134,7 @@ def test_metrics_outlive_the_file_and_leave_with_the_job(written):
     path = written("x 1\n")
     metrics.update("a", path)
     Path(path).unlink()
-    assert metrics.update("a", path) == []
+    assert metrics.update("a", path) is None
     assert shown(metrics) == {'x{job_name="a"}': 1}
     metrics.drop("a")
     metrics.drop("a")

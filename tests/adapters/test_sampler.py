@@ -121,6 +121,51 @@ def test_a_tree_that_is_gone_measures_nothing(started):
     sampler.close()
 
 
+WORKS_WHEN_TOLD = """import signal, sys, threading
+signal.alarm(60)
+def work():
+    for line in sys.stdin:
+        kept.append(bytearray(int(line)))
+        print('done', flush=True)
+kept = []
+if {threads}:
+    threads = [threading.Thread(target=work, daemon=True)]
+    threads[0].start()
+print('ready', flush=True)
+if {threads}:
+    threads[0].join()
+work()
+"""
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_process_that_sleeps_shows_no_sign_and_one_that_worked_does_whichever_thread_it_was(tmp_path, threads):
+    code = WORKS_WHEN_TOLD.format(threads=threads)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout.readline() == b"ready\n"
+            wait_for(lambda: procfs.read_stat(child.pid).state == "S")
+            sampler = Sampler(child.pid, None, lambda _pid: Blind())
+            assert sampler.sample(Mono(1.0), 0, 0).processes == 1 + threads
+            seen = sampler.signature(rested=True)
+            assert seen
+            assert sampler.signature(rested=True) == seen
+            child.stdin.write(b"2000000\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == b"done\n"
+            assert sampler.signature(rested=True) != seen
+            sampler.close()
+        finally:
+            child.kill()
+
+
+def wait_for(fact, patience_s: float = 30.0) -> None:
+    end = time.monotonic() + patience_s
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def test_want_of_descriptors_is_not_the_end_of_the_process(started):
     child = started("print('ready', flush=True); import time; time.sleep(60)")
     assert child.stdout.readline() == b"ready\n"

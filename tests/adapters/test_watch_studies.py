@@ -119,7 +119,7 @@ def test_a_thousand_that_hang_at_once_do_not_keep_the_watch_from_its_limits() ->
         def sample(self, at: Mono, _output: int, _token: object) -> Sample:
             return Sample(at)
 
-        def signature(self) -> bytes:
+        def signature(self, *, rested: bool = False) -> bytes:
             return b"still"
 
         def members(self) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ class Tree:
     def is_alive(self) -> bool:
         return True
 
-    def signature(self) -> bytes:
+    def signature(self, *, rested: bool = False) -> bytes:
         return b""
 
     def members(self) -> tuple[int, ...]:
