@@ -18,6 +18,7 @@ LARGE = 4000  # entries of a container that is looked at for itself
 MOST_LARGE = 50
 FROM_LARGE = 2000  # entries looked at of each
 FROM_SMALL = 400
+MOST_COPIED = 1 << 20  # entries of a list or tuple of which a list of its own is made: 8 MiB, for a moment
 DEEPEST = 2
 TYPES = 15
 GC_HEAD = 16
@@ -100,14 +101,19 @@ def _held(container, most):
     kind = type(container)
     if kind is list or kind is tuple:
         entries = len(container)
-        if entries <= most:
-            return list(container), 1
+        # C code that fills it at this moment, tuple(generator) say, has left places without any object: to read one of those crashes, referents pass over them.
+        if entries <= MOST_COPIED:
+            things = gc.get_referents(container)
+            held = len(things)
+            if held > most:
+                things = [things[place] for place in _places(held, most)]
+            return things, held / max(len(things), 1)
+        if kind is tuple:
+            return [], 1
         things = []
-        state = 0x9E3779B9
         try:
-            for _ in range(most):
-                state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
-                things.append(container[(state >> 11) % entries])
+            for place in _places(entries, most):
+                things.append(container[place])
         except IndexError:  # another thread took some out
             pass
         return things, entries / max(len(things), 1)
@@ -127,6 +133,14 @@ def _held(container, most):
             pass
         return things, entries / max(seen, 1)
     return gc.get_referents(container), 1
+
+
+def _places(entries, most):
+    """*most* places among so many, at random: a stride falls into step with what repeats."""
+    state = 0x9E3779B9
+    for _ in range(most):
+        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+        yield (state >> 11) % entries
 
 
 def _add_leaves(counts, things, scale, depth):

@@ -26,6 +26,7 @@ TASKS_BYTES = 23552 - 16
 ARGUMENTS = 393216
 FACTS_BYTES = 8192 - 16
 FULL_BYTES = 60000
+STACKS_BYTES = 1 << 20
 MOST_PROCESSES = 256  # a fork bomb must not fill the disk
 MOST_REFUSALS = 272  # a refusal to start is worth a file when reports of others no longer are
 SUFFIXES = (".rep", ".fh", ".st")
@@ -34,11 +35,12 @@ _directory = ""
 _pid = 0
 _fds = []  # of the three files, in the order of SUFFIXES; the numbers stay the same over a fork
 _identity = None  # (device, inode) of the .rep file
+_stacks_inode = 0
 
 
 def open_all(directory, depth, refusal=False):
     """Open this process's files; True when they are there. Raises nothing but OSError."""
-    global _directory, _pid, _identity
+    global _directory, _pid, _identity, _stacks_inode
     _directory, _pid, _identity = directory, os.getpid(), None
     most = MOST_REFUSALS if refusal else MOST_PROCESSES
     if len(os.listdir(directory)) >= most * len(SUFFIXES):
@@ -47,6 +49,7 @@ def open_all(directory, depth, refusal=False):
         _hold(place, _open(suffix))
     status = os.fstat(_fds[0])
     _identity = (status.st_dev, status.st_ino)
+    _stacks_inode = os.fstat(_fds[2]).st_ino
     hello = "%s %d.%d.%d pid %d ppid %d depth %d" % ((HELLO,) + sys.version_info[:3] + (_pid, os.getppid(), depth))
     os.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n", 0)
     return True
@@ -73,8 +76,12 @@ def fatal_fd():
     return _fds[1]
 
 
-def stacks_fd():
-    return _fds[2]
+def add_stack(text):
+    """Append to the stacks that were asked for, if the file is still ours."""
+    fd = _fds[2]
+    status = os.fstat(fd)
+    if status.st_dev == _identity[0] and status.st_ino == _stacks_inode and status.st_size < STACKS_BYTES:
+        os.write(fd, text.encode("ascii", "backslashreplace"))
 
 
 def put(offset, data):

@@ -14,6 +14,7 @@ import sys
 from _mainstay_guard import files, lineage, report
 
 REFUSED = 79  # exit code of a process that is one self-start too many; sysexits.h ends at 78
+STACK_LEVELS = 100  # told of a stack that was asked for
 THREAD_LEVELS = 1500
 THREAD_STACK_BYTES = 64 << 20
 RESERVE_BYTES = (
@@ -103,21 +104,33 @@ def _catch_signals():
         faulthandler.enable(files.fatal_fd(), all_threads=True)
     # One thread only: walking the others while they run has crashed healthy jobs.
     faulthandler.register(_signal.SIGXCPU, files.fatal_fd(), all_threads=False, chain=True)
-    # SIGURG is ignored by default, so it cannot kill a process that has no guard (any more). One signal gives two answers: the stack at once, also
-    # while C code holds the GIL, and the census when bytecode runs again.
-    chain = _signal.getsignal(_signal.SIGURG) in (_signal.SIG_DFL, _signal.SIG_IGN)
-    if chain:
-        _signal.signal(_signal.SIGURG, _take_census)
-    faulthandler.register(_signal.SIGURG, files.stacks_fd(), all_threads=False, chain=chain)
+    # SIGURG is ignored by default, so it cannot kill a process that has no guard (any more). It is answered between two instructions of the job and not by
+    # faulthandler, which reads frames in the middle of one: one dump in some hundreds to thousands crashed a healthy asyncio job (3.11 to 3.13).
+    if _signal.getsignal(_signal.SIGURG) in (_signal.SIG_DFL, _signal.SIG_IGN):
+        _signal.signal(_signal.SIGURG, _asked)
 
 
-def _take_census(number, frame):
-    """Asked when memory passes its soft line, and some times after that: for types once, for tasks each time, as those may take turns."""
-    for look in (_look_at_types, _look_at_tasks):  # the last leaves a profile function behind, which would see the first
+def _asked(number, frame):
+    """For the stack, each time; for types once, when memory passes its soft line; for tasks each time, as those may take turns."""
+    for look in (
+        lambda: _write_stack(frame),
+        _look_at_types,
+        _look_at_tasks,
+    ):  # the last leaves a profile function behind, which would see the first
         try:
             look()
         except Exception:
             pass
+
+
+def _write_stack(frame):
+    """The main thread's stack, in faulthandler's words."""
+    lines = ["Stack (most recent call first):"]
+    while frame is not None and len(lines) <= STACK_LEVELS:
+        code = frame.f_code
+        lines.append('  File "%s", line %s in %s' % (code.co_filename[:500].replace("\n", " "), frame.f_lineno, code.co_name[:500]))
+        frame = frame.f_back
+    files.add_stack("\n".join(lines) + "\n\n")
 
 
 def _look_at_types():
