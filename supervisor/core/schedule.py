@@ -18,13 +18,17 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING
 
-from cronsim import CronSim, CronSimError
 from msgspec import Struct
 
 from supervisor.core.jitter import unit
 from supervisor.core.model import CatchUp, Cron, Every, Schedule, Wall
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from cronsim import CronSim
 
 ALIASES = {
     "@hourly": "0 * * * *",
@@ -48,12 +52,12 @@ DAY_SLOTS_MAX = 25 * 60
 class _Line(Struct, frozen=True):
     """A cron expression, read: ``hours`` and ``minutes`` ascending; ``fixed`` as in the module's text; ``matcher`` knows the days."""
 
-    zone: ZoneInfo
+    zone: "ZoneInfo"
     hours: tuple[int, ...]
     minutes: tuple[int, ...]
     months: frozenset[int]
     fixed: bool
-    matcher: CronSim
+    matcher: "CronSim"
 
 
 def next_fire(schedule: Schedule, job: str, after: Wall) -> Wall | None:
@@ -156,6 +160,8 @@ def _step(every_s: float) -> timedelta:
 
 @lru_cache(maxsize=4096)  # a value computed from two strings; the cache only saves doing it again for each look at 1,000 jobs
 def _parse(expression: str, timezone: str) -> _Line:
+    from cronsim import CronSim, CronSimError  # late, as zoneinfo: without a cron expression nobody needs them, and they take half a MiB
+
     text = expression.strip()
     text = ALIASES.get(text.lower(), text)
     fields = text.split()
@@ -177,7 +183,9 @@ def _parse(expression: str, timezone: str) -> _Line:
     )
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> "ZoneInfo":
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as err:  # ValueError: "../x"; OSError: a folder such as "Europe"

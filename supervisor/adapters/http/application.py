@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import structlog
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Routed
+from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from supervisor.adapters.http.answers import Refusal, refused
@@ -44,9 +45,8 @@ class Application:
         for route in TABLE:
             handlers.setdefault(route.path, {})[route.method] = self._handler(route)
         routes = [Routed(path, handler, methods=[method]) for path, methods in handlers.items() for method, handler in methods.items()]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
-        app.router.redirect_slashes = False
-        return app
+        # And not all of Starlette: its page for a failure of ours would load html, half a MiB; uvicorn answers such a failure as well.
+        return ExceptionMiddleware(Router(routes=routes, redirect_slashes=False), handlers={HTTPException: _no_route})
 
     def close(self) -> None:
         """Lets the worker threads go."""
