@@ -182,8 +182,8 @@ class Daemon:
             self._after(name)
         self._counting.forget_gone(held)
 
-    def run(self, first: engine.Step, hello: wire.Message) -> int:
-        """Take over what the last brain left (*first*), then supervise; the exit code."""
+    def take_over(self, first: engine.Step, hello: wire.Message) -> None:
+        """Go on from what the last brain left: *first* is the step that it takes."""
         self._selector.register(self._link, selectors.EVENT_READ, self._on_keeper)
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
         if not self._begun:
@@ -201,6 +201,9 @@ class Daemon:
         self._drain()
         self._obey_heard()
         self._link.send(wire.READY, status=self._status_line())
+
+    def run(self) -> int:
+        """Supervise until everything is stopped; the exit code."""
         gc.collect()
         gc.freeze()  # modules, config and jobs are here to stay: no later collection walks them while a kill waits
         while self._exit_code is None:

@@ -100,9 +100,7 @@ class OneShot:
 
     def _supervise(self, wake: int, started: Mono) -> tuple[int, float, int]:
         child = self._child
-        sampler = Sampler(
-            child.pid, None, _eye, ask=lambda pid: guard.ask(self._run_dir, pid), tasks=lambda pid: guard.tasks(self._run_dir, pid)
-        )
+        sampler = Sampler(child.pid, None, _eye, guard.Guards(self._run_dir))
         self._watch.add(KEY, self._limits, sampler, started, page=self._run_dir + "/page")
         while True:
             readable = [wake, *(stream.pipe for stream in self._streams if stream.is_open and not stream.unsent)]

@@ -111,6 +111,14 @@ class Surveyor(Protocol):
     def finish(self, key: str, patience_s: float) -> Found | None: ...
 
 
+class GuardReader(Protocol):
+    """Speaks with the guards in the live processes of one attempt."""
+
+    def swallowed(self, pid: int) -> tuple[int, int]: ...
+    def ask(self, pid: int) -> bool: ...
+    def tasks(self, pid: int) -> Cycle | None: ...
+
+
 class WordsReader(Protocol):
     """Reads what the guard left behind."""
 

@@ -76,6 +76,27 @@ def read_last_words(report_dir: str, pid: int) -> LastWords:
         os.close(directory)
 
 
+class Guards:
+    """The guards in the live processes of one attempt, who leave their reports in *report_dir*."""
+
+    __slots__ = ("_report_dir",)
+
+    def __init__(self, report_dir: str) -> None:
+        self._report_dir = report_dir
+
+    def swallowed(self, pid: int) -> tuple[int, int]:
+        """See ``swallowed``."""
+        return swallowed(self._report_dir, pid)
+
+    def ask(self, pid: int) -> bool:
+        """See ``ask``."""
+        return ask(self._report_dir, pid)
+
+    def tasks(self, pid: int) -> Cycle | None:
+        """See ``tasks``."""
+        return tasks(self._report_dir, pid)
+
+
 def swallowed(report_dir: str, pid: int) -> tuple[int, int]:
     """How many RecursionErrors and MemoryErrors the code of the live process *pid* has caught so far (steps of 64 when there are many)."""
     raw = _plain(report_dir, pid, lambda fd: os.pread(fd, 2 * _CELL_BYTES, _SWALLOWED_RECURSION)) or b""

@@ -95,10 +95,12 @@ class JobMetrics:
         file must belong to; without it that of its folder, unless that is ourselves. A file that is not there is no problem: the job wrote none yet.
         """
         with self._lock:
+            stamp = _stamp(path)
+            if stamp is None:
+                return None
             kept = self._jobs.setdefault(job, _Kept())
             life = path if run is None else f"{run}"
-            stamp = _stamp(path)
-            if stamp is None or (path == kept.path and kept.seen == (stamp, life)):
+            if path == kept.path and kept.seen == (stamp, life):
                 return None
             kept.seen, kept.path = (stamp, life), path
             try:

@@ -16,7 +16,7 @@ from typing import Final
 from supervisor import procfs
 from supervisor.core.limits import Sample
 from supervisor.core.model import Cycle, Mono
-from supervisor.ports import DepthReader
+from supervisor.ports import DepthReader, GuardReader
 
 MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
 MAX_EYES_KEPT: Final = 64
@@ -37,19 +37,14 @@ SHORT: Final = -2  # in the place of a descriptor: we have no more of them, whic
 class Sampler:
     """The tree below *pid*. Never raises: what is gone measures nothing."""
 
-    def __init__(
-        self,
-        pid: int,
-        cgroup: str | None,
-        eye_for: Callable[[int], DepthReader],
-        swallowed: Callable[[int], tuple[int, int]] | None = None,
-        ask: Callable[[int], bool] | None = None,
-        tasks: Callable[[int], Cycle | None] | None = None,
-    ) -> None:
+    __slots__ = (
+        "_armed_bytes", "_caught", "_caught_at", "_children", "_eye_for", "_eyes", "_group", "_guards", "_is_alone", "_looks", "_members",
+        "_pidfd", "_schedstat", "_started", "_stat", "_statm", "_turn", "deepest", "pid", "strays",
+    )  # fmt: skip
+
+    def __init__(self, pid: int, cgroup: str | None, eye_for: Callable[[int], DepthReader], guards: GuardReader | None = None) -> None:
         self.pid = pid
-        self._swallowed = swallowed
-        self._ask = ask
-        self._tasks = tasks
+        self._guards = guards
         self._armed_bytes: int | None = None
         self._caught = 0
         self._caught_at = 0.0
@@ -179,7 +174,7 @@ class Sampler:
             progress_token=progress_token,
             at_wall=at_wall,
             system_s=stat.system_s,
-            memory_errors=self._swallowed(self.pid)[1] if at_wall and self._swallowed is not None else 0,
+            memory_errors=self._guards.swallowed(self.pid)[1] if at_wall and self._guards is not None else 0,
         )
 
     def _at_wall(self) -> bool:
@@ -229,9 +224,9 @@ class Sampler:
 
         A loop that swallows them catches hundreds a second; a job that handles one now and then is nobody's business.
         """
-        if self._swallowed is None or at - self._caught_at < CAUGHT_EVERY_S:
+        if self._guards is None or at - self._caught_at < CAUGHT_EVERY_S:
             return False
-        caught, span_s = self._swallowed(self.pid)[0], at - self._caught_at
+        caught, span_s = self._guards.swallowed(self.pid)[0], at - self._caught_at
         rate = (caught - self._caught) / span_s if self._caught_at else 0.0
         self._caught, self._caught_at = caught, at
         return rate >= CAUGHT_PER_S
@@ -261,22 +256,22 @@ class Sampler:
 
     def ask_guard(self) -> bool:
         """Have the guard of the largest process write down what fills its memory; False if there is none to ask, or no room on its stack."""
-        if self._ask is None:
+        if self._guards is None:
             return False
         sizes = {pid: _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")[0] for pid in self._members[:MAX_ASKED]}
         for pid in sorted(sizes, key=lambda one: -sizes[one]):
             seen = self.eye(pid).depth()
             if seen is not None and seen.frames > ROOM_SHARE * seen.limit:
                 continue  # the handler would meet the recursion limit, and the error would be the job's
-            if self._ask(pid):
+            if self._guards.ask(pid):
                 return True
         return False
 
     def tasks(self) -> Cycle | None:
         """The asyncio tasks that start each other, if a guard that was asked has found such."""
-        if self._tasks is None:
+        if self._guards is None:
             return None
-        found = (self._tasks(pid) for pid in self._members[:MAX_EYES])
+        found = (self._guards.tasks(pid) for pid in self._members[:MAX_EYES])
         return next((cycle for cycle in found if cycle is not None), None)
 
     def _raise_stack(self) -> None:

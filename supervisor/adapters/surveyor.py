@@ -7,14 +7,14 @@ that have not changed are remembered.
 import hashlib
 import hmac
 import os
-import queue
 import re
 import stat
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from typing import Any, Final
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -67,8 +67,10 @@ class Surveyor:
         self._redactor_for = redactor_for
         self._digests: dict[str, tuple[int, int, int, str]] = {}
         self._packages: dict[str, tuple[int, dict[str, str]]] = {}
-        self._asked: queue.Queue[tuple[Job, Future[Found]]] = queue.Queue(WAITING_MAX)
-        self._results: dict[str, Future[Found]] = {}
+        self._changed = threading.Condition()
+        self._asked: dict[str, Job] = {}
+        self._in_work = ""
+        self._results: dict[str, bytes] = {}  # packed: of a thousand services each waits for the end of its attempt
         self._thread: threading.Thread | None = None
 
     def begin(self, key: str, job: Job) -> None:
@@ -76,34 +78,37 @@ class Surveyor:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="surveyor", daemon=True)
             self._thread.start()
-        result: Future[Found] = Future()
-        try:
-            self._asked.put_nowait((job, result))
-        except queue.Full:
-            return
-        self._results[key] = result
+        with self._changed:
+            if len(self._asked) < WAITING_MAX:
+                self._asked[key] = job
+                self._changed.notify_all()
 
     def finish(self, key: str, patience_s: float) -> Found | None:
         """What was found for the attempt; None when it is not known within *patience_s*."""
-        result = self._results.pop(key, None)
-        if result is None:
-            return None
-        try:
-            return result.result(patience_s)
-        except TimeoutError:
-            result.cancel()
-            return None
+        with self._changed:
+            self._changed.wait_for(lambda: key not in self._asked and key != self._in_work, patience_s)
+            self._asked.pop(key, None)
+            if key == self._in_work:
+                self._in_work = ""  # nobody waits for it any more
+            packed = self._results.pop(key, None)
+        return None if packed is None else msgspec.json.decode(zlib.decompress(packed), type=Found)
 
     def _work(self) -> None:
         while True:
-            job, result = self._asked.get()
-            if not result.set_running_or_notify_cancel():
-                continue
+            with self._changed:
+                self._changed.wait_for(lambda: self._asked)
+                key = next(iter(self._asked))
+                job, self._in_work = self._asked.pop(key), key
+            packed = None
             try:
-                result.set_result(self.survey(job))
-            except Exception as err:  # whatever a job's files are like, the next job is surveyed
+                packed = zlib.compress(msgspec.json.encode(self.survey(job)))
+            except Exception:  # whatever a job's files are like, the next job is surveyed
                 log.exception("survey_failed", job=job.name)
-                result.set_exception(err)
+            with self._changed:
+                if packed is not None and self._in_work == key:
+                    self._results[key] = packed
+                self._in_work = ""
+                self._changed.notify_all()
 
     def survey(self, job: Job) -> Found:
         """Look at it now."""

@@ -20,6 +20,12 @@ class Successor(NamedTuple):
 class Attempt:
     """What the keeper knows of a live attempt. Times: ``*_mono`` CLOCK_MONOTONIC seconds, ``*_wall`` Unix seconds."""
 
+    __slots__ = (
+        "asked_to_stop", "capture", "cgroup", "child", "clear_hits", "clear_pace_s", "clear_waits", "clearing_since", "cpu_s", "ended_mono",
+        "ended_wall", "key", "killed_for", "launch_error", "leftovers", "max_rss_bytes", "pid_started", "plan", "reported_bytes", "started",
+        "started_mono", "started_wall", "status", "successor", "unkillable",
+    )  # fmt: skip
+
     def __init__(
         self, key: str, plan: Plan, child: Child, pid_started: int, started_mono: float, started_wall: float, cgroup: str | None = None
     ) -> None:

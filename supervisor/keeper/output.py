@@ -12,6 +12,22 @@ TURNS: Final = 8  # chunks per wake-up, so that one flood does not starve the ot
 class Capture:
     """One pipe and the file it goes to. ``written`` counts all bytes read, ``dropped`` those that are not on disk (any more)."""
 
+    __slots__ = (
+        "_drop",
+        "_file",
+        "_limit",
+        "_max",
+        "_null",
+        "_size",
+        "_skip",
+        "_turned_over",
+        "dropped",
+        "over_limit",
+        "path",
+        "pipe",
+        "written",
+    )
+
     def __init__(self, pipe: int, path: str, max_bytes: int, limit_bytes: int | None = None, *, drop: bool = False) -> None:
         self.pipe = pipe
         self.path = path

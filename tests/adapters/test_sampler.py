@@ -41,6 +41,19 @@ class Blind:
         pass
 
 
+class Counting:
+    """Guards that tell of swallowed errors only."""
+
+    def __init__(self, swallowed) -> None:
+        self.swallowed = swallowed
+
+    def ask(self, _pid: int) -> bool:
+        return False
+
+    def tasks(self, _pid: int) -> None:
+        return None
+
+
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator:
     """Starts guarded Python code; whatever lives at the end is killed."""
@@ -66,7 +79,7 @@ def test_a_blind_eye_is_helped_by_the_count_of_the_guard_when_errors_are_swallow
         return max(guard.swallowed(str(tmp_path), pid)[0], counts["n"]), 0
 
     child = started(SWALLOW)
-    sampler = Sampler(child.pid, None, lambda _pid: Blind(), counted)
+    sampler = Sampler(child.pid, None, lambda _pid: Blind(), Counting(counted))
     try:
         at, hits = 10.0, 0
         for _ in range(10):
@@ -83,7 +96,7 @@ def test_a_job_that_handles_one_now_and_then_is_nobodys_business(started):
     child = started("import time; print('ready', flush=True); time.sleep(60)")
     assert child.stdout.readline() == b"ready\n"
     caught = iter(range(0, 1000, 5))
-    sampler = Sampler(child.pid, None, lambda _pid: Blind(), lambda _pid: (next(caught), 0))
+    sampler = Sampler(child.pid, None, lambda _pid: Blind(), Counting(lambda _pid: (next(caught), 0)))
     try:
         samples = [sampler.sample(Mono(10.0 + 0.25 * i), 0, 0) for i in range(10)]
         assert not any(sample.recursion_error for sample in samples if sample)
@@ -222,12 +235,15 @@ class Deep:
 def test_a_runaway_in_the_fortieth_worker_is_seen(started):
     child = started("print('ready', flush=True); import time; time.sleep(60)")
     assert child.stdout.readline() == b"ready\n"
-    frames: dict[int, int] = {}
-    sampler = Sampler(child.pid, None, lambda pid: Deep(pid, frames))
+    workers = tuple(range(10_000_000, 10_000_039))
+    frames = {workers[-1]: 900}
+
+    class Wide(Sampler):
+        def refresh(self) -> tuple[int, ...]:
+            return (self.pid, *workers)
+
+    sampler = Wide(child.pid, None, lambda pid: Deep(pid, frames))
     try:
-        workers = tuple(range(10_000_000, 10_000_039))
-        frames[workers[-1]] = 900
-        sampler.refresh = lambda: (child.pid, *workers)
         sampler._members = (child.pid, *workers)
         depths = [sampler.sample(Mono(1.0 + look), 0, 0).depth for look in range(12)]
         first = depths.index(900)

@@ -59,7 +59,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         struck: list[Breach] = []
         clock = Clock()
         watch = Watch(clock, lambda _key, breach, _look: struck.append(breach))
-        watch.add("1.1", limits, Sampler(child.pid, None, eye, ask=lambda pid: guard.ask(str(tmp_path), pid)), clock.mono())
+        watch.add("1.1", limits, Sampler(child.pid, None, eye, guard.Guards(str(tmp_path))), clock.mono())
         end = time.monotonic() + PATIENCE_S
         while not struck and time.monotonic() < end:
             time.sleep(max(0.0, min(watch.next_due() or 0.0, end) - time.monotonic()))

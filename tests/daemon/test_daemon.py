@@ -143,7 +143,8 @@ class Brain:
 
     def _run(self, first: engine.Step, hello: wire.Message) -> None:
         try:
-            self.answer = self.daemon.run(first, hello)
+            self.daemon.take_over(first, hello)
+            self.answer = self.daemon.run()
         except WireError as err:
             self.answer = err
 
