@@ -37,7 +37,9 @@ _MAX_TYPES = 15
 _TASKS = 41984
 _ARGUMENTS = 393216
 _MAX_RECORD_BYTES = 60000
-_MAX_DUMP_BYTES = 1 << 20
+_FATAL_DUMPS, _ASKED_DUMPS = 524288, 1572864
+_MAX_DUMP_BYTES = _ASKED_DUMPS - _FATAL_DUMPS
+_READ_BYTES = 65536
 _MAX_PROCESSES = 320
 _MAX_FRAMES = 512
 _MAX_NAME = 500
@@ -138,7 +140,7 @@ def read_stacks(report_dir: str, pid: int) -> tuple[tuple[Frame, ...], ...]:
     if directory is None:
         return ()
     try:
-        return tuple(frames for frames, _ in _stacks(_text(directory, f"{pid}.st")) if frames)
+        return tuple(frames for frames, _ in _stacks(_asked_dumps(directory, pid)) if frames)
     finally:
         os.close(directory)
 
@@ -210,8 +212,8 @@ def _process(directory: int, pid: int) -> _Process | None:
         return None
     finally:
         os.close(fd)
-    asked = next((frames for frames, _ in reversed(_stacks(_text(directory, f"{pid}.st"))) if frames), ())
-    words = replace(_with_dump(words, _text(directory, f"{pid}.fh")), asked_frames=asked)
+    asked = next((frames for frames, _ in reversed(_stacks(_asked_dumps(directory, pid))) if frames), ())
+    words = replace(_with_dump(words, _fatal_dumps(directory, pid)), asked_frames=asked)
     return _Process(pid, words, int(hello[3]), wrote_ns)
 
 
@@ -414,16 +416,32 @@ def _is_plain(fd: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-def _text(directory: int, name: str) -> str:
+def _fatal_dumps(directory: int, pid: int) -> str:
+    """Of the process's fatal signals. A process that started before these had a place among the records has a file for them."""
+    return _text(directory, f"{pid}.rep", _FATAL_DUMPS) or _text(directory, f"{pid}.fh", 0)
+
+
+def _asked_dumps(directory: int, pid: int) -> str:
+    return _text(directory, f"{pid}.rep", _ASKED_DUMPS) or _text(directory, f"{pid}.st", 0)
+
+
+def _text(directory: int, name: str, offset: int) -> str:
+    """What stands at *offset* of a file, up to the first byte that nobody wrote."""
     fd = _open(directory, name)
     if fd is None:
         return ""
+    found = b""
     try:
-        return os.pread(fd, _MAX_DUMP_BYTES, 0).decode("utf-8", "replace")
+        while len(found) < _MAX_DUMP_BYTES:
+            written, hole, _ = os.pread(fd, _READ_BYTES, offset + len(found)).partition(b"\0")
+            found += written
+            if hole or not written:
+                break
     except OSError:
         return ""
     finally:
         os.close(fd)
+    return found[:_MAX_DUMP_BYTES].decode("utf-8", "replace")
 
 
 def _record(fd: int, offset: int) -> dict[str, object] | None:

@@ -55,10 +55,10 @@ def test_a_chain_of_different_scripts_is_left_alone(python, run, tmp_path):
     assert (ended.code, ended.out, ended.words.lineage) == (0, "the end\n", None)
 
 
-def test_helpers_that_end_well_leave_no_files(python, run):
+def test_helpers_that_end_well_leave_no_file(python, run):
     program = "import subprocess, sys\nfor _ in range(3): subprocess.run([sys.executable, '-c', 'pass'], check=True)"
     ended = run(python, "-c", program)
-    assert {path.name for path in ended.report_dir.iterdir()} == {f"{ended.pid}.rep", f"{ended.pid}.fh", f"{ended.pid}.st"}
+    assert {path.name for path in ended.report_dir.iterdir()} == {f"{ended.pid}.rep"}
 
 
 def test_a_flood_of_forks_does_not_fill_the_directory(python, run):

@@ -1,4 +1,4 @@
-"""What fills the memory: the largest types among a job's objects, from a random sample. Taken once, when memory passes its soft line.
+"""What fills the memory: the largest types among a job's objects, from a random sample. Taken when memory passes its soft line.
 
 It runs in the signal handler, so in the job's main thread and for some tenths of a second at most: nothing grows there meanwhile, and no second
 thread is about when the job forks. No code of the job's is called: sizes come from C alone. A leaf that several containers refer to counts with
@@ -28,7 +28,13 @@ _method_of_c = type(object.__sizeof__)
 _sizers = {}
 
 
-def take(ours):
+def asked(frame, ours):
+    """Take it the first time, for there may be no other, and the third: at the soft line, if memory grew no faster than we were asked."""
+    if files.asked[0] in (1, 3):
+        _take(ours)
+
+
+def _take(ours):
     """Write the record; *ours* is a container that is not the job's. Raises nothing but MemoryError, which the caller drops."""
     deadline = time.thread_time() + PATIENCE_S
     objects = gc.get_objects()
@@ -191,4 +197,4 @@ def _write(counts, sample, scale, total):
         _add(whole, kind, number * scale, size * scale)
     largest = sorted(whole.items(), key=lambda item: item[1][1], reverse=True)[:TYPES]
     types = [[report.type_name(kind), int(number + 0.5), int(size)] for kind, (number, size) in largest]
-    files.commit(files.CENSUS, report.dump({"objects": total, "types": types}))
+    report.commit(files.CENSUS, report.dump({"objects": total, "types": types}))

@@ -1,6 +1,6 @@
-"""This process's own files in the report directory: <pid>.rep (records and counters), <pid>.fh (fatal dumps), <pid>.st (stacks on demand).
+"""This process's own file in the report directory, <pid>.rep: records, counters, and what faulthandler dumps.
 
-The .rep file has fixed places, so that every write is one pwrite that survives SIGKILL. Numbers are cells of 16 bytes ("%015d\\n").
+It has fixed places, so that every write is one pwrite that survives SIGKILL. Numbers are cells of 16 bytes ("%015d\\n").
 supervisor/adapters/guard.py reads it; both know this table:
 
     0      hello, 128 bytes      128 swallowed RecursionErrors    144 swallowed MemoryErrors    160 highest limit asked for
@@ -8,8 +8,10 @@ supervisor/adapters/guard.py reads it; both know this table:
     41984  who starts whom among asyncio tasks
     65536 (n + 1)  full records: main, thread, swallowed RecursionError twice in turn, census of types, arguments of the innermost
     frames of the stack that was written down last
+    524288    faulthandler's dumps of fatal signals, by a descriptor of their own      1572864  stacks that were asked for, one behind the other
 
-A record is a 16-byte length line and then JSON. The length is written last: a record without it does not count.
+A record is a 16-byte length line and then JSON. The length is written last: a record without it does not count. One file rather than three: it is the
+making of a file that a start waits for, 40 us each on ext4, and what is not written takes no room.
 """
 
 import os
@@ -26,37 +28,40 @@ TASKS_BYTES = 23552 - 16
 ARGUMENTS = 393216
 FACTS_BYTES = 8192 - 16
 FULL_BYTES = 60000
-STACKS_BYTES = 1 << 20
 MOST_PROCESSES = 256  # a fork bomb must not fill the disk
 MOST_REFUSALS = 272  # a refusal to start is worth a file when reports of others no longer are
-SUFFIXES = (".rep", ".fh", ".st")
+FATAL = 524288
+STACKS = 1572864
 
 _directory = ""
 _pid = 0
-_fds = []  # of the three files, in the order of SUFFIXES; the numbers stay the same over a fork
+_fds = []  # of the file: for records, and where faulthandler's dumps begin; the numbers stay the same over a fork
 _identity = None  # (device, inode) of the .rep file
-_stacks_inode = 0
+written = {}  # where -> how many exceptions have been written down
+asked = [0, 0]  # how often somebody asked for the stack and what fills the memory, and how many bytes those stacks took
 
 
 def open_all(directory, depth, refusal=False):
-    """Open this process's files; True when they are there. Raises nothing but OSError."""
-    global _directory, _pid, _identity, _stacks_inode
+    """Open this process's file; True when it is there. Raises nothing but OSError."""
+    global _directory, _pid, _identity
     _directory, _pid, _identity = directory, os.getpid(), None
     most = MOST_REFUSALS if refusal else MOST_PROCESSES
-    if len(os.listdir(directory)) >= most * len(SUFFIXES):
+    if len(os.listdir(directory)) >= most:
         return False
-    for place, suffix in enumerate(SUFFIXES):
-        _hold(place, _open(suffix))
+    path = "%s/%d.rep" % (directory, _pid)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    _hold(0, os.open(path, flags | os.O_CREAT | os.O_TRUNC, 0o600))
+    _hold(1, os.open(path, flags))
+    os.lseek(_fds[1], FATAL, os.SEEK_SET)
     status = os.fstat(_fds[0])
     _identity = (status.st_dev, status.st_ino)
-    _stacks_inode = os.fstat(_fds[2]).st_ino
     hello = "%s %d.%d.%d pid %d ppid %d depth %d" % ((HELLO,) + sys.version_info[:3] + (_pid, os.getppid(), depth))
     os.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n", 0)
     return True
 
 
 def reopen_in_fork_child(depth):
-    """Own files under the same descriptor numbers, or none at all: never the parent's."""
+    """An own file under the same descriptor numbers, or none at all: never the parent's."""
     if not _fds:
         return
     try:
@@ -70,18 +75,6 @@ def reopen_in_fork_child(depth):
     for fd in _fds:
         os.dup2(nowhere, fd, False)
     os.close(nowhere)
-
-
-def fatal_fd():
-    return _fds[1]
-
-
-def add_stack(text):
-    """Append to the stacks that were asked for, if the file is still ours."""
-    fd = _fds[2]
-    status = os.fstat(fd)
-    if status.st_dev == _identity[0] and status.st_ino == _stacks_inode and status.st_size < STACKS_BYTES:
-        os.write(fd, text.encode("ascii", "backslashreplace"))
 
 
 def put(offset, data):
@@ -108,36 +101,21 @@ def put_number(offset, number):
     put(offset, b"%015d\n" % number)
 
 
-def commit(offset, payload):
-    """Write a record: take the old one back, write the new one, then say that it is whole."""
-    put(offset, b"\0" * 16)
-    put(offset + 16, payload)
-    put_number(offset, len(payload))
-
-
 def remove():
-    """Unlink this process's files: it ended well and has nothing to say."""
+    """Unlink this process's file: it ended well and has nothing to say."""
     if _identity is not None and os.getpid() == _pid:
-        for suffix in SUFFIXES:
-            os.unlink("%s/%d%s" % (_directory, _pid, suffix))
+        os.unlink("%s/%d.rep" % (_directory, _pid))
 
 
-def _open(suffix):
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    if suffix != ".rep":
-        flags |= os.O_APPEND
-    return os.open("%s/%d%s" % (_directory, _pid, suffix), flags, 0o600)
-
-
-def _hold(place, fd):
+def _hold(number, fd):
     """Move *fd* to its high number, where neither the job's own files nor its habit of closing all low ones meet it."""
-    if place < len(_fds):
-        os.dup2(fd, _fds[place], False)
+    if number < len(_fds):
+        os.dup2(fd, _fds[number], False)
         os.close(fd)
         return
-    target = min(os.sysconf("SC_OPEN_MAX"), 730) - 1 - place
+    target = min(os.sysconf("SC_OPEN_MAX"), 730) - 1 - number
     while target > fd and _taken(target):
-        target -= len(SUFFIXES)
+        target -= 2
     if target > fd:
         os.dup2(fd, target, False)
         os.close(fd)

@@ -7,14 +7,15 @@ Hooks that may run while the interpreter is going away hold what they need in cl
 import _signal
 import _thread
 import atexit
+import builtins
 import faulthandler
+import marshal
 import os
 import sys
 
-from _mainstay_guard import files, lineage, report
+from _mainstay_guard import files, lineage
 
 REFUSED = 79  # exit code of a process that is one self-start too many; sysexits.h ends at 78
-STACK_LEVELS = 100  # told of a stack that was asked for
 THREAD_LEVELS = 1500
 THREAD_STACK_BYTES = 64 << 20
 RESERVE_BYTES = (
@@ -22,15 +23,51 @@ RESERVE_BYTES = (
 )  # what is left to write a report with once a MemoryError has been raised; bytes() leaves it untouched, so it costs address space only
 
 _reserve = []
-_looked = []
 _depth = 0
 _counts = None
+_report = None
+
+
+def keep_for_later(name, code):
+    """Hold *code*, of a module that most jobs never need, as bytes: until somebody asks for the module, and wherever the job has brought itself by then.
+
+    No file can be opened, found or trusted to be of our version when a report is due: the job may have no descriptor left, another user,
+    another root, or run since before an upgrade. Without *code* the module is imported now.
+    """
+    global _report
+    _report = _late(name, code, type(sys), marshal.loads, {"os": os, "sys": sys, "_imp": sys.modules["_imp"]}, vars(builtins))
+    if code is None:
+        __import__("_mainstay_guard." + name)
+
+
+def _late(name, code, module_type, loads, needs, all_builtins):
+    """A function that gives the module. It works while the interpreter goes away: sys.modules is empty then, so imports are answered from *needs*.
+
+    Two threads may make it twice; what has to last is kept in files.
+    """
+    full = "_mainstay_guard." + name
+    needs["_mainstay_guard"] = package = sys.modules["_mainstay_guard"]
+
+    def import_held(name, *rest):
+        return needs[name]
+
+    def module():
+        made = getattr(package, name, None)
+        if made is None:
+            made = module_type(full)
+            made.__dict__["__builtins__"] = dict(all_builtins, __import__=import_held)
+            exec(loads(code), made.__dict__)
+            sys.modules[full] = made
+            setattr(package, name, made)
+        return made
+
+    return module
 
 
 def arm():
     """Arm everything, in the order in which it can be missed least. Does not raise (except KeyboardInterrupt)."""
     environ = os.environ
-    for step in (_clamp, _enter, _catch_exceptions, _count_swallowed, _mark_the_end, _follow_forks):
+    for step in (_clamp, _enter, _catch_exceptions, _count_swallowed, _follow):
         try:
             step(environ)
         except Exception:
@@ -42,7 +79,9 @@ def _clamp(environ):
     cap = 12000 if sys.version_info < (3, 12) else 50000  # below 3.12 the limit is also what keeps the C stack whole
     wanted = environ.get("MAINSTAY_RECURSION", "")
     if wanted:
-        cap = int(wanted)
+        cap = 0
+        for digit in wanted:  # the first int() of a process takes 16 us: it has the C library look for log()
+            cap = 10 * cap + "0123456789".index(digit)
         try:
             real(cap)
         except RecursionError:  # a limit below the depth of start-up itself
@@ -91,19 +130,19 @@ def _enter(environ):
     try:
         is_open = files.open_all(environ["MAINSTAY_GUARD_DIR"], _depth, refusal)
         if refusal and is_open:
-            report.refused(script, seen)
+            _report().refused(script, seen)
     finally:
         if refusal:
             os._exit(REFUSED)
     if is_open:
-        _catch_signals()
+        _catch_signals(files._fds[1])
 
 
-def _catch_signals():
+def _catch_signals(fatal):
     if not faulthandler.is_enabled():  # the job's own wish (-X faulthandler) goes before ours
-        faulthandler.enable(files.fatal_fd(), all_threads=True)
+        faulthandler.enable(fatal, all_threads=True)
     # One thread only: walking the others while they run has crashed healthy jobs.
-    faulthandler.register(_signal.SIGXCPU, files.fatal_fd(), all_threads=False, chain=True)
+    faulthandler.register(_signal.SIGXCPU, fatal, all_threads=False, chain=True)
     # SIGURG is ignored by default, so it cannot kill a process that has no guard (any more). It is answered between two instructions of the job and not by
     # faulthandler, which reads frames in the middle of one: one dump in some hundreds to thousands crashed a healthy asyncio job (3.11 to 3.13).
     if _signal.getsignal(_signal.SIGURG) in (_signal.SIG_DFL, _signal.SIG_IGN):
@@ -111,59 +150,32 @@ def _catch_signals():
 
 
 def _asked(number, frame):
-    """For the stack, each time; for types once, when memory passes its soft line; for tasks each time, as those may take turns."""
-    for look in (
-        lambda: _write_stack(frame),
-        _look_at_types,
-        _look_at_tasks,
-    ):  # the last leaves a profile function behind, which would see the first
+    """For the stack, and for what fills the memory."""
+    for name in ("report", "census", "tasks"):  # the last leaves a profile function behind, which would see the others
         try:
-            look()
+            _report()  # the others write by it
+            __import__("_mainstay_guard." + name)
+            getattr(sys.modules["_mainstay_guard"], name).asked(frame, _reserve)
         except Exception:
             pass
 
 
-def _write_stack(frame):
-    """The main thread's stack, in faulthandler's words."""
-    lines = ["Stack (most recent call first):"]
-    while frame is not None and len(lines) <= STACK_LEVELS:
-        code = frame.f_code
-        lines.append('  File "%s", line %s in %s' % (code.co_filename[:500].replace("\n", " "), frame.f_lineno, code.co_name[:500]))
-        frame = frame.f_back
-    files.add_stack("\n".join(lines) + "\n\n")
-
-
-def _look_at_types():
-    """The first time, for there may be no other, and the third: at the soft line, if memory grew no faster than we were asked."""
-    _looked.append(True)
-    if len(_looked) in (1, 3):
-        from _mainstay_guard import census
-
-        census.take(_reserve)
-
-
-def _look_at_tasks():
-    from _mainstay_guard import tasks
-
-    tasks.asked()
-
-
 def _catch_exceptions(environ):
     _reserve.append(bytes(RESERVE_BYTES))
-    sys.excepthook = _main_hook(sys.excepthook, _reserve, report.exception)
-    sys.unraisablehook = _hook("unraisable", sys.unraisablehook, _reserve, report.exception)
+    sys.excepthook = _main_hook(sys.excepthook, _reserve, _report)
+    sys.unraisablehook = _hook("unraisable", sys.unraisablehook, _reserve, _report)
     threading = sys.modules.get("threading")
     if threading is not None:
-        threading.excepthook = _hook("thread", threading.excepthook, _reserve, report.exception)
+        threading.excepthook = _hook("thread", threading.excepthook, _reserve, _report)
     elif hasattr(_thread, "_excepthook"):
-        _thread._excepthook = _hook("thread", _thread._excepthook, _reserve, report.exception)  # threading will copy it
+        _thread._excepthook = _hook("thread", _thread._excepthook, _reserve, _report)  # threading will copy it
 
 
-def _main_hook(previous, reserve, write):
+def _main_hook(previous, reserve, report):
     def excepthook(kind, value, trace):
         try:
             del reserve[:]
-            write(kind, value, trace, "main")
+            report().exception(kind, value, trace, "main")
         except BaseException:
             pass
         previous(kind, value, trace)
@@ -171,7 +183,7 @@ def _main_hook(previous, reserve, write):
     return excepthook
 
 
-def _hook(where, previous, reserve, write):
+def _hook(where, previous, reserve, report):
     size = RESERVE_BYTES
 
     def excepthook(args):
@@ -179,7 +191,7 @@ def _hook(where, previous, reserve, write):
             kind = args.exc_type
             if kind is not SystemExit:  # which only ends the thread
                 del reserve[:]
-                write(kind, args.exc_value, args.exc_traceback, where)
+                report().exception(kind, args.exc_value, args.exc_traceback, where)
                 reserve.append(bytes(size))  # the process goes on
         except BaseException:
             pass
@@ -193,36 +205,33 @@ def _count_swallowed(environ):
     if sys.version_info >= (3, 12) and environ.get("MAINSTAY_COUNT_SWALLOWED") != "no":
         from _mainstay_guard import swallow
 
-        _counts = swallow.watch()
+        _counts = swallow.watch(_report)
 
 
-def _mark_the_end(environ):
+def _follow(environ):
     atexit.register(_ended)
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _ended():
     """Runs last of all atexit functions, because it was registered first. os._exit, exec and signals leave no mark."""
     try:
         files.put_number(files.FINALIZED, 1)
-        if _counts is not None:
+        if _counts is not None and (_counts[0] or _counts[1]):
             files.put_number(files.SWALLOWED_RECURSION, _counts[0])
             files.put_number(files.SWALLOWED_MEMORY, _counts[1])
-        if _depth and not report._written and not (_counts and any(_counts)):
+        elif _depth and not files.written:
             files.remove()  # a service that starts a thousand helpers keeps room for the one that fails
     except Exception:
         pass
-
-
-def _follow_forks(environ):
-    os.register_at_fork(after_in_child=_forked)
 
 
 def _forked():
     global _depth
     try:
         _depth += 1
-        report._written.clear()
-        del _looked[:]
+        files.written.clear()
+        files.asked[:] = [0, 0]
         if _counts is not None:
             _counts[:] = [0, 0]
         files.reopen_in_fork_child(_depth)

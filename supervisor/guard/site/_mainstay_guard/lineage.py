@@ -15,7 +15,8 @@ MOST_SCRIPTS = 32  # remembered; more different ones in one line of descent are 
 
 def enter(environ):
     """Add this process to its line; (depth, how often this script stands above it, script)."""
-    pid, depth, counts = _parse(environ.get(VARIABLE, ""))
+    text = environ.get(VARIABLE, "")
+    pid, depth, counts = _parse(text) if text else (0, 0, {})
     name, key = _script()
     seen = 0
     again = pid == os.getpid()  # exec over itself: the same process anew, not one more

@@ -3,6 +3,7 @@
 Works while the job is out of memory or at odds with its own modules: no imports beyond the guard, an own JSON writer.
 """
 
+import _imp
 import os
 import sys
 
@@ -16,17 +17,22 @@ FEW = 20  # innermost frames in the facts
 INNERMOST_TOLD = 64  # frames whose arguments are told: nine turns of a cycle of seven
 DEEP = 50  # frames: below that nobody asks what a recursion hands on
 CHAIN = 8
+STACK_LEVELS = 100  # told of a stack that was asked for
+STACKS_BYTES = 1 << 20  # of all of them
 DEEPEST = 2000000  # frames counted; a chain that somebody tied into a ring must not hold the job
+
+MOST_ARGUMENTS = 12  # of one frame
+ARGUMENT_CHARS = 100
+MOST_BITS = 128
+SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 SOURCE_BYTES = 1 << 20
 FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")
 
-_written = {}  # where -> how many records
-
 
 def exception(kind, value, trace, where):
     """Write down an uncaught exception. Twice: what is certain at once, then with its message, all frames and its causes."""
-    number = _written[where] = _written.get(where, 0) + 1
+    number = files.written[where] = files.written.get(where, 0) + 1
     if where != "main" and number > 1:
         return  # the first dead thread explains more than the last
     facts = {"n": number, "where": where, "type": type_name(kind), "message": ""}
@@ -65,10 +71,25 @@ def swallowed(value, frame, turn):
     _commit_arguments("swallowed", turn, frames)
 
 
+def asked(frame, ours):
+    """Write down the main thread's stack, in faulthandler's words, behind those that were asked for before. Called each time, by the handler of SIGURG."""
+    lines = ["Stack (most recent call first):"]
+    while frame is not None and len(lines) <= STACK_LEVELS:
+        code = frame.f_code
+        lines.append('  File "%s", line %s in %s' % (code.co_filename[:PATH_CHARS].replace("\n", " "), frame.f_lineno, code.co_name[:PATH_CHARS]))
+        frame = frame.f_back
+    text = ("\n".join(lines) + "\n\n").encode("ascii", "backslashreplace")
+    times, before = files.asked
+    files.asked[0] = times + 1
+    if before < STACKS_BYTES:
+        files.asked[1] = before + len(text)
+        files.put(files.STACKS + before, text)
+
+
 def refused(script, depth):
     """Write down that this script has started itself *depth* levels deep and is not started once more."""
     arguments = [argument[:PATH_CHARS] for argument in lineage.command_line()[:20]]
-    files.commit(files.FACTS["lineage"], dump({"script": script[:PATH_CHARS], "depth": depth, "argv": arguments}))
+    commit(files.FACTS["lineage"], dump({"script": script[:PATH_CHARS], "depth": depth, "argv": arguments}))
 
 
 def traceback_lines(trace, outermost, innermost):
@@ -115,8 +136,6 @@ def own_line(lines):
 
 
 def _hash_of(path, number):
-    import _imp
-
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if os.fstat(fd).st_mode & 0o170000 != 0o100000:
@@ -166,15 +185,46 @@ def chain_of(value):
 
 def _commit_arguments(where, number, frames):
     """The arguments of *frames* (innermost first), as many as fit: what a recursion hands on without changing it is its missing exit."""
-    from _mainstay_guard import arguments
-
-    levels = [arguments.of(frame) for frame in frames]
+    levels = [arguments_of(frame) for frame in frames]
     while levels:
         payload = dump({"n": number, "where": where, "levels": levels})
         if len(payload) <= files.FULL_BYTES:
-            files.commit(files.ARGUMENTS, payload)
+            commit(files.ARGUMENTS, payload)
             return
         del levels[len(levels) // 2 :]
+
+
+def arguments_of(frame):
+    """[[name, type, identity, number or None, length or None], ...] for the arguments that *frame* still has: which object, and how big.
+
+    Never a value that is not a plain number. Only exact builtin types are looked into, and no method of the job's own classes is called.
+    """
+    code = frame.f_code
+    if not code.co_flags & 1:  # a module or a class body
+        return []
+    count = code.co_argcount + code.co_kwonlyargcount + (code.co_flags >> 2 & 1) + (code.co_flags >> 3 & 1)
+    values = frame.f_locals
+    return [_told(name, values[name]) for name in code.co_varnames[: min(count, MOST_ARGUMENTS)] if name in values]
+
+
+def _told(name, value):
+    kind = type(value)
+    number = length = None
+    if kind is int:
+        if value.bit_length() <= MOST_BITS:
+            number = value
+    elif kind is float:
+        number = value
+    elif kind in SIZED:
+        length = len(value)
+    return [name[:ARGUMENT_CHARS], _short_name(kind), id(value), number, length]
+
+
+def _short_name(kind):
+    try:
+        return type.__dict__["__name__"].__get__(kind)[:ARGUMENT_CHARS]
+    except Exception:
+        return "?"
 
 
 def _commit(offset, most, facts, lines, depth):
@@ -186,7 +236,7 @@ def _commit(offset, most, facts, lines, depth):
         facts["files"] = paths
         payload = dump(facts)
         if len(payload) <= most:
-            files.commit(offset, payload)
+            commit(offset, payload)
             return
         if not lines:
             facts["message"] = facts["message"][: len(facts["message"]) // 2]
@@ -203,6 +253,13 @@ def _frame(code, line, paths):
         paths.append(path)
     name = getattr(code, "co_qualname", code.co_name)  # 3.11
     return [name[:NAME_CHARS], place, line if isinstance(line, int) else 0]
+
+
+def commit(offset, payload):
+    """Write a record: take the old one back, write the new one, then say that it is whole."""
+    files.put(offset, b"\0" * 16)
+    files.put(offset + 16, payload)
+    files.put_number(offset, len(payload))
 
 
 def dump(value):

@@ -1,6 +1,6 @@
 """Counts the RecursionErrors and MemoryErrors that the job's own code catches (3.12 and later: sys.monitoring).
 
-One callback, for exceptions that reach a handler; code that raises none pays nothing, a handled one costs about 75 ns. It may run at the recursion
+One callback, for exceptions that reach a handler; code that raises none pays nothing, a handled one costs about 60 ns. It may run at the recursion
 limit, where no further Python call fits: so it calls nothing of ours, and the stack is written down by a helper thread, which has a recursion
 counter of its own. In a frame that stands at the very limit even the callback does not fit: there the interpreter passes over that frame's handler and the
 RecursionError goes on to the one above it, as if the limit were one lower. MAINSTAY_COUNT_SWALLOWED=no switches all of this off.
@@ -11,19 +11,24 @@ import os
 import sys
 import time
 
-from _mainstay_guard import files, report
+from _mainstay_guard import files
 
 MARK = "_mainstay_counted"
 STEP = 64  # counts between two writes once there are many: 300,000 swallowed MemoryErrors a second were seen
-LOOKS = (1, 16, 1024, 65536)  # the first may be a healthy one, so the stack is looked at again when they do not end
 PATIENCE_S = 0.5
+LOOKS = (1, 16, 1024, 65536)  # the first may be a healthy one, so the stack is looked at again when they do not end
+MOST_TYPES = 256  # remembered as harmless; they live as long as the process
 WATCHED = (RecursionError, MemoryError)
 
 _counts = [0, 0]
+_harmless = set()
+_report = None
 
 
-def watch():
-    """Start counting; the pair [RecursionErrors, MemoryErrors], or None where no tool number is free."""
+def watch(report):
+    """Start counting; the pair [RecursionErrors, MemoryErrors], or None where no tool number is free. *report* gives the module that writes stacks down."""
+    global _report
+    _report = report
     monitoring = sys.monitoring
     for tool in (4, 3):  # 0 to 2 and 5 are spoken for by debuggers, coverage, profilers and optimizers
         try:
@@ -33,14 +38,19 @@ def watch():
             continue
     else:
         return None
-    monitoring.register_callback(tool, monitoring.events.EXCEPTION_HANDLED, _handled)
-    monitoring.set_events(tool, monitoring.events.EXCEPTION_HANDLED)
+    event = monitoring.events.EXCEPTION_HANDLED
+    monitoring.register_callback(tool, event, _handled)
+    monitoring.set_events(tool, event)
     return _counts
 
 
 def _handled(code, offset, error):
     try:
-        if not issubclass(type(error), WATCHED):  # isinstance would ask the job's own __class__, and costs 40 ns more
+        if type(error) in _harmless:  # half as long as the next question takes
+            return
+        if not issubclass(type(error), WATCHED):  # isinstance would ask the job's own __class__
+            if len(_harmless) < MOST_TYPES:
+                _harmless.add(type(error))
             return
         try:
             marks = error.__dict__  # each exception counts once: every `with` and `finally` on its way is a handler too
@@ -71,7 +81,7 @@ def _handled(code, offset, error):
 
 def _look(error, frame, count, done):
     try:
-        report.swallowed(error, frame, LOOKS.index(count) + 1)
+        _report().swallowed(error, frame, LOOKS.index(count) + 1)
     except Exception:
         pass
     finally:

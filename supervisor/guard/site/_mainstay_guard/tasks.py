@@ -8,7 +8,7 @@ of the loop, which takes itself away again after WATCHED starts or WATCH_S (LONG
 import sys
 import time
 
-from _mainstay_guard import arguments, files, report
+from _mainstay_guard import files, report
 
 WATCHED = 2000  # starts of tasks that are looked at: where two kinds take turns, both should be among them
 WATCH_S = 0.3
@@ -26,8 +26,8 @@ _starts = {}  # (code of the starter, its line, code of the started) -> how ofte
 _pairs = {}  # the same key -> arguments of the starter and of the started
 
 
-def asked():
-    """Called by the handler of SIGURG: in the main thread, between two instructions of the job."""
+def asked(frame, ours):
+    """Called by the handler of SIGURG, each time, as kinds of tasks may take turns: in the main thread, between two instructions of the job."""
     if "asyncio.tasks" in sys.modules and not _busy:
         _take(sys.modules["asyncio.tasks"])
 
@@ -113,7 +113,7 @@ def _note(frame, task):
         pairs = _pairs.setdefault(key, [])
         if len(pairs) >= PAIRS:
             del pairs[0]
-        pairs.append((starter, arguments.of(caller), code, arguments.of(started)))
+        pairs.append((starter, report.arguments_of(caller), code, report.arguments_of(started)))
 
 
 def _write(total, kinds):
@@ -135,4 +135,4 @@ def _write(total, kinds):
         record["pairs"] = []
         payload = report.dump(record)
     if len(payload) <= files.TASKS_BYTES:
-        files.commit(files.TASKS, payload)
+        report.commit(files.TASKS, payload)
