@@ -16,7 +16,7 @@ def _arm():
     here = os.path.dirname(__file__)
     try:
         if sys.version_info >= (3, 8) and sys.implementation.name == "cpython" and "MAINSTAY_GUARD_DIR" in os.environ:
-            _load(os.path.join(here, "_mainstay_guard")).arm()
+            _load(os.path.join(here, "_mainstay_guard")).arm(os.environ)
             sys.meta_path.append(type(sys.implementation)(find_spec=_find_for_jobs))
     except Exception:  # not BaseException: a Ctrl-C that lands here has to end the job, as it would without us
         pass
@@ -30,6 +30,7 @@ def _load(folder):
     The import system asks the disk ten times for each module, and every job waits for that at its start. Where a compiled file is missing or
     old, it is asked all the same, and writes one if it may.
     """
+    import builtins
     import sys
     from marshal import loads
 
@@ -48,7 +49,7 @@ def _load(folder):
         module.__package__ = "_mainstay_guard"
         exec(loads(code), module.__dict__)
         setattr(package, name, module)
-    package.hooks.keep_for_later("report", _compiled(folder, "report"))
+    package.hooks.keep_for_later("report", _compiled(folder, "report"), loads, vars(builtins))
     return package.hooks
 
 

@@ -14,7 +14,7 @@ A record is a 16-byte length line and then JSON. The length is written last: a r
 making of a file that a start waits for, 40 us each on ext4, and what is not written takes no room.
 """
 
-import os
+import posix
 import sys
 
 HELLO = "mainstay-guard 1"
@@ -44,19 +44,19 @@ asked = [0, 0]  # how often somebody asked for the stack and what fills the memo
 def open_all(directory, depth, refusal=False):
     """Open this process's file; True when it is there. Raises nothing but OSError."""
     global _directory, _pid, _identity
-    _directory, _pid, _identity = directory, os.getpid(), None
+    _directory, _pid, _identity = directory, posix.getpid(), None
     most = MOST_REFUSALS if refusal else MOST_PROCESSES
-    if len(os.listdir(directory)) >= most:
+    if len(posix.listdir(directory)) >= most:
         return False
     path = "%s/%d.rep" % (directory, _pid)
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    _hold(0, os.open(path, flags | os.O_CREAT | os.O_TRUNC, 0o600))
-    _hold(1, os.open(path, flags))
-    os.lseek(_fds[1], FATAL, os.SEEK_SET)
-    status = os.fstat(_fds[0])
+    flags = posix.O_RDWR | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+    _hold(0, posix.open(path, flags | posix.O_CREAT | posix.O_TRUNC, 0o600))
+    _hold(1, posix.open(path, flags))
+    posix.lseek(_fds[1], FATAL, 0)
+    status = posix.fstat(_fds[0])
     _identity = (status.st_dev, status.st_ino)
-    hello = "%s %d.%d.%d pid %d ppid %d depth %d" % ((HELLO,) + sys.version_info[:3] + (_pid, os.getppid(), depth))
-    os.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n", 0)
+    hello = "%s %d.%d.%d pid %d ppid %d depth %d" % ((HELLO,) + sys.version_info[:3] + (_pid, posix.getppid(), depth))
+    posix.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n", 0)
     return True
 
 
@@ -71,10 +71,10 @@ def reopen_in_fork_child(depth):
         pass
     global _identity
     _identity = None
-    nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    nowhere = posix.open("/dev/null", posix.O_WRONLY | posix.O_CLOEXEC)
     for fd in _fds:
-        os.dup2(nowhere, fd, False)
-    os.close(nowhere)
+        posix.dup2(nowhere, fd, False)
+    posix.close(nowhere)
 
 
 def put(offset, data):
@@ -82,19 +82,19 @@ def put(offset, data):
     if _identity is None:
         return
     try:
-        status = os.fstat(_fds[0])
+        status = posix.fstat(_fds[0])
         if (status.st_dev, status.st_ino) == _identity:
-            os.pwrite(_fds[0], data, offset)
+            posix.pwrite(_fds[0], data, offset)
             return
     except OSError:
         pass
-    fd = os.open("%s/%d.rep" % (_directory, _pid), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = posix.open("%s/%d.rep" % (_directory, _pid), posix.O_WRONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
-        status = os.fstat(fd)
+        status = posix.fstat(fd)
         if (status.st_dev, status.st_ino) == _identity:
-            os.pwrite(fd, data, offset)
+            posix.pwrite(fd, data, offset)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def put_number(offset, number):
@@ -103,29 +103,29 @@ def put_number(offset, number):
 
 def remove():
     """Unlink this process's file: it ended well and has nothing to say."""
-    if _identity is not None and os.getpid() == _pid:
-        os.unlink("%s/%d.rep" % (_directory, _pid))
+    if _identity is not None and posix.getpid() == _pid:
+        posix.unlink("%s/%d.rep" % (_directory, _pid))
 
 
 def _hold(number, fd):
     """Move *fd* to its high number, where neither the job's own files nor its habit of closing all low ones meet it."""
     if number < len(_fds):
-        os.dup2(fd, _fds[number], False)
-        os.close(fd)
+        posix.dup2(fd, _fds[number], False)
+        posix.close(fd)
         return
-    target = min(os.sysconf("SC_OPEN_MAX"), 730) - 1 - number
+    target = min(posix.sysconf("SC_OPEN_MAX"), 730) - 1 - number
     while target > fd and _taken(target):
         target -= 2
     if target > fd:
-        os.dup2(fd, target, False)
-        os.close(fd)
+        posix.dup2(fd, target, False)
+        posix.close(fd)
         fd = target
     _fds.append(fd)
 
 
 def _taken(fd):
     try:
-        os.fstat(fd)
+        posix.fstat(fd)
     except OSError:
         return False
     return True

@@ -2,15 +2,15 @@
 
 Every step stands alone: one that fails (an odd build, a full disk, a forbidden call) leaves the job and the other steps as they are.
 Hooks that may run while the interpreter is going away hold what they need in closures, because module globals are None by then.
+What lasts as long as the hooks do, here and in files, asks posix and not os: a module that is still held then is taken apart name by name, and os holds
+ten others, a tenth of a millisecond of each job's end.
 """
 
 import _signal
 import _thread
 import atexit
-import builtins
 import faulthandler
-import marshal
-import os
+import posix
 import sys
 
 from _mainstay_guard import files, lineage
@@ -28,14 +28,14 @@ _counts = None
 _report = None
 
 
-def keep_for_later(name, code):
+def keep_for_later(name, code, loads, all_builtins):
     """Hold *code*, of a module that most jobs never need, as bytes: until somebody asks for the module, and wherever the job has brought itself by then.
 
     No file can be opened, found or trusted to be of our version when a report is due: the job may have no descriptor left, another user,
     another root, or run since before an upgrade. Without *code* the module is imported now.
     """
     global _report
-    _report = _late(name, code, type(sys), marshal.loads, {"os": os, "sys": sys, "_imp": sys.modules["_imp"]}, vars(builtins))
+    _report = _late(name, code, type(sys), loads, {"posix": posix, "sys": sys, "_imp": sys.modules["_imp"]}, all_builtins)
     if code is None:
         __import__("_mainstay_guard." + name)
 
@@ -64,9 +64,8 @@ def _late(name, code, module_type, loads, needs, all_builtins):
     return module
 
 
-def arm():
+def arm(environ):
     """Arm everything, in the order in which it can be missed least. Does not raise (except KeyboardInterrupt)."""
-    environ = os.environ
     for step in (_clamp, _enter, _catch_exceptions, _count_swallowed, _follow):
         try:
             step(environ)
@@ -133,7 +132,7 @@ def _enter(environ):
             _report().refused(script, seen)
     finally:
         if refusal:
-            os._exit(REFUSED)
+            posix._exit(REFUSED)
     if is_open:
         _catch_signals(files._fds[1])
 
@@ -210,7 +209,7 @@ def _count_swallowed(environ):
 
 def _follow(environ):
     atexit.register(_ended)
-    os.register_at_fork(after_in_child=_forked)
+    posix.register_at_fork(after_in_child=_forked)
 
 
 def _ended():

@@ -4,7 +4,7 @@ MAINSTAY_LINEAGE is "PID DEPTH ID*N ID*N ...": the process that wrote it, how ma
 is among them. A script is known by device and inode, so other arguments, another directory or a link make no other script of it.
 """
 
-import os
+import posix
 import sys
 
 VARIABLE = "MAINSTAY_LINEAGE"
@@ -19,7 +19,7 @@ def enter(environ):
     pid, depth, counts = _parse(text) if text else (0, 0, {})
     name, key = _script()
     seen = 0
-    again = pid == os.getpid()  # exec over itself: the same process anew, not one more
+    again = pid == posix.getpid()  # exec over itself: the same process anew, not one more
     if not again and key is not None:
         if key not in counts and len(counts) >= MOST_SCRIPTS:
             del counts[min(counts, key=counts.get)]
@@ -28,7 +28,7 @@ def enter(environ):
     if pid and not again:
         depth += 1
     items = " ".join(["%s*%d" % item for item in counts.items()])
-    environ[VARIABLE] = "%d %d %s" % (os.getpid(), depth, items)
+    environ[VARIABLE] = "%d %d %s" % (posix.getpid(), depth, items)
     return depth, seen, name
 
 
@@ -43,6 +43,8 @@ def command_line():
     """The command as it was given, interpreter and its options included."""
     arguments = getattr(sys, "orig_argv", None)  # 3.10
     if arguments is None:
+        import os
+
         fd = os.open("/proc/self/cmdline", os.O_RDONLY | os.O_CLOEXEC)
         try:
             arguments = os.fsdecode(os.read(fd, 65536)).split("\0")[:-1]
@@ -79,9 +81,11 @@ def _script():
     if first in ("", "-"):
         return "standard input", None
     try:
-        status = os.stat(first)
+        status = posix.stat(first)
     except (OSError, ValueError):
         return first, None
+    import os
+
     return os.path.abspath(first), "%x-%x" % (status.st_dev, status.st_ino)
 
 

@@ -4,7 +4,7 @@ Works while the job is out of memory or at odds with its own modules: no imports
 """
 
 import _imp
-import os
+import posix
 import sys
 
 from _mainstay_guard import files, lineage
@@ -136,13 +136,13 @@ def own_line(lines):
 
 
 def _hash_of(path, number):
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
-        if os.fstat(fd).st_mode & 0o170000 != 0o100000:
+        if posix.fstat(fd).st_mode & 0o170000 != 0o100000:
             return ""
-        text = os.read(fd, SOURCE_BYTES).split(b"\n", number)[number - 1]
+        text = posix.read(fd, SOURCE_BYTES).split(b"\n", number)[number - 1]
     finally:
-        os.close(fd)
+        posix.close(fd)
     return _imp.source_hash(3, b" ".join(text.split())).hex()
 
 

@@ -7,9 +7,8 @@ RecursionError goes on to the one above it, as if the limit were one lower. MAIN
 """
 
 import _thread
-import os
+import posix
 import sys
-import time
 
 from _mainstay_guard import files
 
@@ -62,19 +61,19 @@ def _handled(code, offset, error):
         which = 0 if issubclass(type(error), RecursionError) else 1
         count = _counts[which] = _counts[which] + 1
         if (count < STEP or count % STEP == 0) and files._identity is not None:
-            status = os.fstat(files._fds[0])
+            status = posix.fstat(files._fds[0])
             if (status.st_dev, status.st_ino) == files._identity:
-                os.pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
+                posix.pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
         if which == 0 and count in LOOKS:
             done = _thread.allocate_lock()
             done.acquire()
-            threads = os.stat("/proc/self/task").st_nlink
+            threads = posix.stat("/proc/self/task").st_nlink
             _thread.start_new_thread(_look, (error, sys._getframe(1), count, done))
             done.acquire(True, PATIENCE_S)
             for _ in range(200):  # until it is gone: a job that forks now would be warned of a second thread
-                if os.stat("/proc/self/task").st_nlink <= threads:
+                if posix.stat("/proc/self/task").st_nlink <= threads:
                     break
-                time.sleep(0.00005)
+                done.acquire(True, 0.00005)  # nobody gives it back any more: a sleep
     except Exception:  # no room for even this, or the interpreter is going away
         pass
 
