@@ -1,7 +1,7 @@
 """What watching costs a Python job: the guard's share of its start and of its run time, and `mainstay exec` around it.
 
 Bare and guarded runs take turns, pair by pair, so that both see the same machine. Start-up is the whole life of ``python -c pass`` (wall
-time from the parent, CPU time from the kernel); run time is the job's own CPU time for the work alone. Handled exceptions are counted on
+time from the parent, CPU time from the kernel), with an empty report directory each time, as an attempt has it; run time is the job's own CPU time for the work alone. Handled exceptions are counted on
 3.12 and later, where the guard has an event for them. Interpreters: this one, and python3.12 and 3.13 where PATH or pyenv has them.
 """
 
@@ -82,13 +82,22 @@ def once(argv: list[str], environment: dict[str, str]) -> tuple[float, float]:
     return took * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
 
 
+def guarded_once(argv: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """The same under the guard: it lists its directory, so that must not fill from start to start as no attempt's does."""
+    folder = environment["MAINSTAY_GUARD_DIR"]
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+    return once(argv, environment)
+
+
 def pairs(times: int, bare: Callable[[], tuple[float, float]], other: Callable[[], tuple[float, float]]) -> list[list[float]]:
-    """Medians [wall, CPU] of both, taken in turns, and of their differences within a pair."""
+    """Medians [wall, CPU] of both, taken in turns, and of their differences within a pair; last, by how much their 5 % quantiles differ."""
     found = [(bare(), other()) for _ in range(times)]
     columns = [[pair[side][figure] for pair in found] for side in (0, 1) for figure in (0, 1)]
     differences = [[pair[1][figure] - pair[0][figure] for pair in found] for figure in (0, 1)]
     medians = [statistics.median(column) for column in columns]
-    return [medians[:2], medians[2:], [statistics.median(column) for column in differences]]
+    low = [quantile(columns[2 + figure], 0.05) - quantile(columns[figure], 0.05) for figure in (0, 1)]
+    return [medians[:2], medians[2:], [statistics.median(column) for column in differences], low]
 
 
 def work_ns(python: str, text: str, environment: dict[str, str]) -> int:
@@ -114,17 +123,20 @@ def measure(folder: str, times: int) -> None:
     for (major, minor), python in sorted(interpreters().items()):
         name = f"{major}.{minor}"
         compile_guard(python)
-        armed = guard.arm(plain, folder, 400)
+        report_dir = os.path.join(folder, name)
+        os.mkdir(report_dir)
+        armed = guard.arm(plain, report_dir, 400)
         argv = [python, "-c", "pass"]
         for _ in range(3):
-            once(argv, plain), once(argv, armed)
-        bare, guarded, added = pairs(times, lambda a=argv: once(a, plain), lambda a=argv, e=armed: once(a, e))  # type: ignore[misc]
+            once(argv, plain), guarded_once(argv, armed)
+        bare, guarded, added, low = pairs(times, lambda a=argv: once(a, plain), lambda a=argv, e=armed: guarded_once(a, e))  # type: ignore[misc]
         ratios = {load: compare(python, text, plain, armed, max(5, times // 12))[0] for load, text in WORKLOADS.items()}
         handled = compare(python, HANDLED, plain, armed, max(5, times // 12))[1] / EXCEPTIONS if minor >= 12 else None
         cells = [
             f"{bare[0]:.2f}",
             f"{guarded[0]:.2f}",
             f"{added[0]:+.2f}",
+            f"{low[0]:+.2f}",
             f"{added[1]:+.2f}",
             *(f"{ratio:.3f}" for ratio in ratios.values()),
         ]
@@ -134,7 +146,7 @@ def measure(folder: str, times: int) -> None:
         verdicts.append(f"goal on {name}: run time 1.00 x (at most {RUN_TIME_GOAL}): {goal(worst, RUN_TIME_GOAL)} ({worst:.3f})")
         if handled is not None:
             verdicts.append(f"goal on {name}: handled exception at most +{HANDLED_GOAL_NS:.0f} ns: {goal(handled, HANDLED_GOAL_NS)}")
-    table(("python", "bare ms", "guard ms", "added wall", "added CPU", *(f"{load} x" for load in WORKLOADS), "ns/handled"), rows)
+    table(("python", "bare ms", "guard ms", "added wall", "of p5", "added CPU", *(f"{load} x" for load in WORKLOADS), "ns/handled"), rows)
     once_rows(max(20, times // 3), plain, verdicts)
     print("\n".join(verdicts))
 
@@ -146,7 +158,7 @@ def once_rows(times: int, plain: dict[str, str], verdicts: list[str]) -> None:
     wrapped = [script, "exec", "--", *command] if script else [*RUNTIME, "exec", "--", *command]
     for _ in range(3):
         once(wrapped, plain)
-    bare, whole, added = pairs(times, lambda: once(command, plain), lambda: once(wrapped, plain))
+    bare, whole, added, _ = pairs(times, lambda: once(command, plain), lambda: once(wrapped, plain))
     table(("mainstay exec -- python -c pass", "bare ms", "exec ms", "added wall", "added CPU"),
           [("median", f"{bare[0]:.1f}", f"{whole[0]:.1f}", f"{added[0]:+.1f}", f"{added[1]:+.1f}")])  # fmt: skip
     verdicts.append(f"goal: exec at most +{EXEC_GOAL_MS:.0f} ms in all: {goal(added[0], EXEC_GOAL_MS)} ({added[0]:+.1f} ms)")

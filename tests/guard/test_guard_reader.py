@@ -134,10 +134,8 @@ def test_a_report_directory_that_is_a_link_is_silence(tmp_path):
 
 
 def test_a_huge_hole_after_a_good_report_is_no_matter(tmp_path):
-    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS))))
-    (tmp_path / "7.fh").write_bytes(
-        b"Fatal Python error: Bus error\n\nCurrent thread 0x1 (most recent call first):\n" + b'  File "x", line 1 in f\n' * 90_000
-    )
+    dump = b"Fatal Python error: Bus error\n\nCurrent thread 0x1 (most recent call first):\n" + b'  File "x", line 1 in f\n' * 40_000
+    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS)), (FATAL, dump)))
     os.truncate(tmp_path / "7.rep", 1 << 40)
     words = read_last_words(str(tmp_path), 7)
     assert words.exception.message == "first"
@@ -179,12 +177,37 @@ Extension modules: one, two (total: 2)
 """
 
 
+FATAL, ASKED = 524288, 1572864
+STACK = 'Stack (most recent call first):\n  File "/s.py", line %d in waits\n\n'
+
+
 def test_the_dump_of_the_crashing_thread_is_read_from_among_all(tmp_path):
-    (tmp_path / "7.rep").write_bytes(_report())
-    (tmp_path / "7.fh").write_text(DUMP)
+    (tmp_path / "7.rep").write_bytes(_report((FATAL, DUMP.encode()), (ASKED, (STACK % 3).encode())))
     words = read_last_words(str(tmp_path), 7)
     assert words.fatal_frames == (Frame("inner", '/a \\"b\\".py', 12), Frame("outer", "/a.py", 0))
     assert (words.fatal_signal, words.fatal_truncated) == ("SIGSEGV", True)
+    assert words.asked_frames == (Frame("waits", "/s.py", 3),)
+
+
+def test_a_process_from_before_an_upgrade_has_files_of_its_own_for_dumps_and_stacks(tmp_path):
+    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS))))
+    (tmp_path / "7.fh").write_text(DUMP)
+    (tmp_path / "7.st").write_text(STACK % 3 + STACK % 4)
+    words = read_last_words(str(tmp_path), 7)
+    assert (words.fatal_signal, words.fatal_frames[0].function) == ("SIGSEGV", "inner")
+    assert words.asked_frames == (Frame("waits", "/s.py", 4),)
+    assert read_stacks(str(tmp_path), 7) == ((Frame("waits", "/s.py", 3),), (Frame("waits", "/s.py", 4),))
+
+
+def test_a_dump_ends_where_nobody_has_written_and_where_the_stacks_begin(tmp_path):
+    torn = b"Fatal Python error: Bus error\n\n\0" + DUMP.encode()
+    (tmp_path / "7.rep").write_bytes(_report((FATAL, torn)))
+    assert (read_last_words(str(tmp_path), 7).fatal_signal, read_last_words(str(tmp_path), 7).fatal_frames) == ("SIGBUS", ())
+    flood = (DUMP.encode() + b"x" * (ASKED - FATAL))[: ASKED - FATAL]
+    (tmp_path / "8.rep").write_bytes(
+        b"mainstay-guard 1 3.12.1 pid 8 ppid 1 depth 0".ljust(127) + b"\n" + _report((FATAL, flood), (ASKED, DUMP.encode()))[128:]
+    )
+    assert read_last_words(str(tmp_path), 8).fatal_signal == "SIGSEGV"
 
 
 def test_a_fatal_error_without_a_signal_keeps_its_own_words(tmp_path):
@@ -196,7 +219,6 @@ def test_a_fatal_error_without_a_signal_keeps_its_own_words(tmp_path):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 300_000), st.binary(max_size=200)), max_size=8), st.binary(max_size=500))
 def test_no_bytes_whatever_make_the_reader_raise(tmp_path, pieces, dump):
-    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS)), *pieces))
-    (tmp_path / "7.fh").write_bytes(dump)
+    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS)), *pieces, (FATAL, dump), (ASKED, dump)))
     assert isinstance(read_last_words(str(tmp_path), 7), LastWords)
     swallowed(str(tmp_path), 7)

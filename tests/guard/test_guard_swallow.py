@@ -64,3 +64,26 @@ os.waitpid(pid, 0)
 def test_nobody_is_counted_where_there_is_no_file(tmp_path):
     assert swallowed(str(tmp_path), 1) == (0, 0)
     assert swallowed(str(tmp_path / "nowhere"), 1) == (0, 0)
+
+
+_MANY_TYPES = """
+class Odd(type):
+    def __hash__(cls):
+        raise SystemError("no hash of mine")
+class OddError(Exception, metaclass=Odd):
+    pass
+class DeepError(RecursionError):
+    pass
+kinds = [type("Error%d" % number, (Exception,), {}) for number in range(400)]
+for kind in [OddError, *kinds, *kinds, DeepError, DeepError, RecursionError, OddError, MemoryError]:
+    try:
+        raise kind
+    except kind as error:
+        assert type(error) is kind
+"""
+
+
+def test_types_that_are_harmless_many_or_odd_do_not_hide_those_that_count(monitored, both):
+    ended, _ = both(monitored, "-c", _MANY_TYPES)
+    assert (ended.code, ended.err) == (0, "")
+    assert (ended.words.swallowed_recursion, ended.words.swallowed_memory) == (3, 1)

@@ -3,7 +3,6 @@
 It never prints, and raises only what the shadowed module raises. It parses on every Python; the guard itself needs CPython 3.8.
 """
 
-
 _HERE = __file__
 _MOST_BYTES = 32768  # of a compiled file; ours have half of that at most. Twice as much, and malloc would ask the kernel for it
 _AT_START = ("files", "lineage", "swallow", "hooks")  # each after those it needs

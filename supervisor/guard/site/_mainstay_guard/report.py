@@ -76,7 +76,9 @@ def asked(frame, ours):
     lines = ["Stack (most recent call first):"]
     while frame is not None and len(lines) <= STACK_LEVELS:
         code = frame.f_code
-        lines.append('  File "%s", line %s in %s' % (code.co_filename[:PATH_CHARS].replace("\n", " "), frame.f_lineno, code.co_name[:PATH_CHARS]))
+        lines.append(
+            '  File "%s", line %s in %s' % (code.co_filename[:PATH_CHARS].replace("\n", " "), frame.f_lineno, code.co_name[:PATH_CHARS])
+        )
         frame = frame.f_back
     text = ("\n".join(lines) + "\n\n").encode("ascii", "backslashreplace")
     times, before = files.asked
