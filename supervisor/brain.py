@@ -53,6 +53,8 @@ def main(config_path: str) -> int:
     if fd is None or not fd.isdecimal():
         sys.stderr.write("mainstay brain is started by the keeper; people run `mainstay run`\n")
         return 2
+    for name in os.environ.pop("MAINSTAY_BRAIN_ONLY", "").split():
+        os.environ.pop(name, None)
     sys.setswitchinterval(SWITCH_S)
     link = KeeperLink.from_fd(int(fd))
     try:

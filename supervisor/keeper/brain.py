@@ -15,6 +15,10 @@ LONGEST_DELAY_S: Final = 10.0
 _OURS: Final = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")  # between systemd and the keeper; no job may ever see them
 UNSENT_MAX: Final = 64 * 2**20  # a brain that reads nothing is replaced before our memory grows; the exit records are on disk
 
+# How glibc's malloc is to go about in a brain with a thousand jobs: one arena for all its threads, of which Python lets one run at a time, and large
+# blocks given back to the system: 2.5 MiB less (mallopt(3)). No job inherits them.
+_THRIFT: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+
 
 class Brain:
     """At most one brain at a time."""
@@ -38,6 +42,9 @@ class Brain:
         theirs.set_inheritable(True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         environment["MAINSTAY_BRAIN_FD"] = str(theirs.fileno())
+        thrift = {name: value for name, value in _THRIFT.items() if name not in environment}
+        environment |= thrift
+        environment["MAINSTAY_BRAIN_ONLY"] = " ".join(thrift)
         plan = launch.Plan(argv=self._argv, environment=environment, directory=os.getcwd())
         try:
             child = launch.fork_child(plan)

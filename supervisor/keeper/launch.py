@@ -88,6 +88,11 @@ class Plan(NamedTuple):
             raise ValueError("argv is empty")
         return plan
 
+    @property
+    def carried_out(self) -> "Plan":
+        """What is still asked for once the child runs, for a thousand whole ones are megabytes: its name and how it is stopped."""
+        return Plan(self.argv[:1], {}, "", grace_s=self.grace_s, stop_signal=self.stop_signal)
+
 
 class Child:
     """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded. One that is held waits for ``let_go``."""

@@ -374,6 +374,7 @@ class Keeper:
             return
         if failure is None:
             attempt.started = True
+            attempt.plan = attempt.plan.carried_out
             self._send({"op": wire.STARTED, "attempt": attempt.public()})
         else:
             attempt.launch_error = launch.launch_error_text(attempt.plan, *failure)

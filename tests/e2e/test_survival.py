@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Mainstay, alive, wait_for
+from harness import Mainstay, alive, read, wait_for
 
 from supervisor import procfs
 from supervisor.adapters.store.database import KEEP_ATTEMPTS
@@ -160,6 +160,24 @@ def test_counters_do_not_go_back_when_the_brain_is_killed(make) -> None:
     assert mainstay.status()["jobs"][0]["last"]["outcome"] == "failed"
     assert mainstay.metrics()[series] == 2
     assert mainstay.metrics()['mainstay_starts_total{reason="crash"}'] == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"MALLOC_ARENA_MAX": "3"}])
+def test_what_is_set_for_the_brain_alone_reaches_no_job_and_what_the_operator_sets_does(
+    make, tmp_path: Path, given: dict[str, str]
+) -> None:
+    config = (
+        f"jobs:\n  look: {{shell: 'env > {tmp_path}/seen.tmp; mv {tmp_path}/seen.tmp {tmp_path}/seen; sleep 1000', schedule: service}}\n"
+    )
+    mainstay = make(config, environment=given).start()
+    wait_for((tmp_path / "seen").exists, "the job's environment")
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
+    assert {name: value for name, value in seen.items() if name.startswith("MALLOC_")} == given
+    brain = dict(
+        entry.split("=", 1) for entry in read(Path(f"/proc/{brains_of(mainstay.keeper_pid)[0]}/environ")).split("\0") if "=" in entry
+    )
+    assert brain["MALLOC_ARENA_MAX"] == given.get("MALLOC_ARENA_MAX", "1")
+    assert not [name for name in seen if "BRAIN" in name]
 
 
 def test_the_keepers_death_leaves_nothing_behind_and_the_next_start_says_lost(make) -> None:
