@@ -127,6 +127,7 @@ class _Brain:
             log.error("history_set_aside", path=self.store.quarantined, consequence="a new history was begun")
             self.metrics.inc("mainstay_store_errors_total", operation="open")
         self.survey_reader: Reader | None = None
+        self.drills: Drills | None = None
         self.hider = Hider(os.environ, (*config.receivers.values(), config.settings))
         logs.hide(self.hider.ours.text)
         self.outbox = self._outbox(config)
@@ -143,7 +144,7 @@ class _Brain:
             daemon, self.store, self.places, self.metrics, clock=self.clock, page=lambda: self.metrics.render(self.job_metrics.lines())
         )
         drills.restore_metrics(self.config.jobs)
-        daemon.drills_due = drills.tick
+        self.drills = drills
         backend = self._backend(daemon, drills)
         http = self._http(backend)
         http.start()
@@ -281,6 +282,7 @@ class _Brain:
             tally=Tally(self.places.multiproc),
             hider=self.hider,
             surveyor=Surveyor(self._kept_survey, self.environment, self._survey_key(), self.hider.of),
+            drills_due=lambda jobs, now: None if self.drills is None else self.drills.tick(jobs, now),
             hourly=lambda: threading.Thread(target=self._prune, name="prune", daemon=True).start(),
         )
 

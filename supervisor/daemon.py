@@ -8,20 +8,15 @@ deadlines, breaches┘
 import contextlib
 import gc
 import os
-import queue
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
-from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor import procfs, wire
-from supervisor.adapters import host
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
@@ -44,14 +39,16 @@ from supervisor.core.events import (
     Wish,
 )
 from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
-from supervisor.core.records import AttemptRow, Notification
-from supervisor.core.redact import without_messages
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
 from supervisor.counting import Counting, Live
-from supervisor.errors import ConfigError, LaunchError, StoreError, WireError
-from supervisor.evidence import Gatherer, Hider, exit_of
+from supervisor.errors import ConfigError, LaunchError
+from supervisor.evidence import Gatherer, Hider
+from supervisor.judging import Judging
+from supervisor.ledger import Ledger
+from supervisor.mistakes import Mistakes
 from supervisor.ports import Clock, Places, Planner, Sampler, Store, Surveyor
+from supervisor.requests import Requests
 from supervisor.successions import Successions
 from supervisor.teller import Teller
 from supervisor.watch import Subject, Watch, let_go
@@ -61,11 +58,8 @@ SAVE_S: Final = 5.0
 TOGETHER: Final = 32  # jobs that are due and share one commit: deciding about them takes some milliseconds
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
-UNWRITTEN_MAX: Final = 10_000  # rows kept in memory while the history cannot be written
 HOUR_S: Final = 3600.0
 PRUNE_BYTES: Final = 64 * 2**20  # of dossiers: then the history is pruned before its hour
-TAIL_BYTES: Final = 16 * 1024
-SURVEY_S: Final = 0.008  # a survey that is not done when its attempt ends is not waited for any longer
 PUT_OFF_S: Final = 60.0  # a job that we failed to look at is put off, not forgotten
 STEP_FAILURES_MAX: Final = 20  # then we had better start afresh: the keeper sees to that
 
@@ -74,13 +68,6 @@ log = structlog.get_logger()
 
 Witness = Callable[[str, Mono, object], None]
 """Told in the loop what becomes of a drill's stand-in: the kind of fact, when it was on the monotonic clock, and the fact itself."""
-
-
-class Request(Struct, frozen=True):
-    """Something that another thread wants done or answered in the loop."""
-
-    work: Callable[[], Any]
-    answer: "Future[Any]"
 
 
 class Daemon:
@@ -111,6 +98,7 @@ class Daemon:
         tally: Tally | None = None,
         hider: Hider | None = None,
         surveyor: Surveyor | None = None,
+        drills_due: Callable[[Mapping[str, Job], Wall], None] = lambda _jobs, _now: None,
     ) -> None:
         self.config = config
         self.state = state
@@ -124,26 +112,25 @@ class Daemon:
         self._places = places
         self._planner = planner
         self._sampler_for = sampler_for
-        self._gatherer = gatherer
-        self._hider = hider or Hider({})
-        self._surveyor = surveyor
         self._metrics = metrics
         self._teller = Teller(metrics)
         self._reload_config = reload_config
-        self._wake_outbox = wake_outbox
         self._configured = configured
         self._hourly = hourly
         self._beat = beat
+        self._drills_due = drills_due
+        self._mistakes = Mistakes()
+        self._guarded = self._mistakes.guarded
+        self._ledger = Ledger(store, metrics, clock, posted=wake_outbox, caught_up=self._let_records_go)
+        self._judging = Judging(places, gatherer, hider or Hider({}), surveyor, containment, self._guarded)
         self._counting = Counting(metrics, job_metrics, tally, store, places, clock, counters or {})
         self._hourly_at = 0.0
-        self._dossier_bytes = 0  # written since the history was last pruned
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
         self._heard: deque[wire.Message] = deque()
         self._agenda = Agenda()
         self._is_applying = False
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.requests = Requests()
         self._selector = selectors.DefaultSelector()
         self._exit_code: int | None = None
         self._step_failures = 0
@@ -152,13 +139,9 @@ class Daemon:
         self._save_at = 0.0
         self._shown = False  # a page went out since the last save
         self._offset = 0.0
-        self._unwritten: list[Any] = []
-        self._write_again_at = 0.0
         self._owed: list[str] = []  # attempts that are judged, and whose records go once the history has them
         self._successions = Successions()
-        self._mistakes = 0
         self._begun = False
-        self.drills_due: Callable[[Mapping[str, Job], Wall], None] = lambda _jobs, _now: None
         self._lent: dict[str, Job] = {}  # stand-ins of drills: jobs beside the config's
         self._witness: Witness | None = None
 
@@ -185,7 +168,7 @@ class Daemon:
     def take_over(self, first: engine.Step, hello: wire.Message) -> None:
         """Go on from what the last brain left: *first* is the step that it takes."""
         self._selector.register(self._link, selectors.EVENT_READ, self._on_keeper)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._on_wake)
+        self._selector.register(self.requests, selectors.EVENT_READ, self.requests.answer)
         if not self._begun:
             self.begin(hello)
         self._apply_all(first)
@@ -289,20 +272,6 @@ class Daemon:
         for name in result.touched:
             self._after(name)
 
-    @contextlib.contextmanager
-    def _guarded(self, during: str, **facts: object) -> Iterator[None]:
-        """A mistake of ours in what stands in it costs only that: it is logged with its traceback, and the loop goes on.
-
-        Broad, because what a job left behind is looked at here, and the record that we fail on would be met by every next brain.
-        """
-        try:
-            yield
-        except WireError:  # the keeper is gone, and we with it
-            raise
-        except Exception:
-            self._mistakes += 1
-            log.exception("step_failed", during=during, failures=self._mistakes, **facts)
-
     def _apply_all(self, result: engine.Step) -> None:
         now = self._clock.now()
         until = now.mono + SLICE_S
@@ -351,7 +320,7 @@ class Daemon:
     def _apply(self, action: Action) -> None:
         match action:
             case Record():
-                self._write(action)
+                self._ledger.write(action.rows, durable=action.durable)
             case StartAttempt():
                 self._start(action)
             case Arm():
@@ -367,43 +336,20 @@ class Daemon:
             case _:
                 pass
 
-    def _write(self, action: Record) -> None:
-        """Into the history; what it does not take now is offered again with the next rows. Supervision goes on either way."""
-        rows = [*self._unwritten, *action.rows]
-        if self._unwritten and self._clock.mono() < self._write_again_at:
-            self._unwritten = rows[-UNWRITTEN_MAX:]  # a history that is locked or full must not cost the loop half a second for each event
-            return
-        try:
-            self._store.apply(rows, durable=action.durable)
-        except StoreError as err:
-            if not self._unwritten:
-                log.error("history_not_written", error=str(err), consequence="jobs go on; rows are kept in memory and written later")  # noqa: TRY400 - the text says it all
-            self._metrics.inc("mainstay_store_errors_total", operation="write")
-            self._unwritten = rows[-UNWRITTEN_MAX:]
-            self._write_again_at = self._clock.mono() + SAVE_S
-            return
-        if self._unwritten:
-            log.info("history_written_again", rows=len(rows))
-            self._unwritten = []
-            self._let_records_go()
-        self._dossier_bytes += sum(len(row.report) for row in rows if isinstance(row, AttemptRow) and row.report is not None)
-        if any(isinstance(row, Notification) for row in rows):
-            self._wake_outbox()
-
     def _start(self, action: StartAttempt) -> None:
         key = wire.attempt_key(action.run, action.attempt)
         self._live[key] = Live(action.job.name, action.run, action.attempt, action.job)
         if action.begun:
-            self._survey(key, action.job)
+            self._judging.began(key, action.job)
             return
         why = "Mainstay failed to plan it; its log has the traceback (this is a bug of ours)"
         with self._guarded("planning", job=action.job.name, run=action.run):
             try:
                 self._link.send(wire.SPAWN, key=key, plan=self._plan(action))
             except LaunchError as err:
-                why = self._hider.of(action.job).text(str(err))
+                why = self._judging.readable(action.job, str(err))
             else:
-                self._survey(key, action.job)
+                self._judging.began(key, action.job)
                 return
         del self._live[key]
         now = self._clock.now().wall
@@ -419,12 +365,6 @@ class Daemon:
             plan = self._planner.plan(action.job, action.run, action.attempt, action.slot, ())
             self._successions.arm(after, key)
             self._link.send(wire.ARM, key=key, after=after, plan=plan, not_after=sorted(action.not_after))
-
-    def _survey(self, key: str, job: Job) -> None:
-        """Have somebody look at what the job is made of now, so that a bad end can be held against the last good run."""
-        if self._surveyor is not None:
-            with self._guarded("surveying", job=job.name):
-                self._surveyor.begin(key, job)
 
     def _finish(self) -> None:
         self._counting.save(self._live)
@@ -532,41 +472,19 @@ class Daemon:
             self._heard.appendleft(message)
 
     def _judge(self, live: Live, record: Mapping[str, Any], subject: Subject | None) -> bool:
-        """The verdict on an attempt that has ended; False when the engine failed at it. What cannot be gathered is no evidence: the
-        keeper's record alone is enough."""
-        key, facts = record["key"], {"job": live.job, "run": live.run}
-        redactor = self._hider.of(live.config)
-        evidence, tail = redactor.facts(Evidence(exit_of(record))), ""
-        with self._guarded("gathering", **facts):
-            gathered = self._gatherer.gather(
-                record, subject, live.host_oom_at_start, self._places.run(key), self._places.checkpoint(live.job)
-            )
-            shown = redactor.facts(gathered if live.config.dossier.messages else without_messages(gathered))
-            evidence = replace(shown, progress=gathered.progress)  # a record's key is what it is found by again
-        with self._guarded("tailing", **facts):
-            tail = redactor.text(self._places.tail(live.job, key, TAIL_BYTES)) if live.config.dossier.output else ""
-        found = self._surveyor.finish(key, SURVEY_S) if self._surveyor is not None else None
-        around: dict[str, object] | None = None
-        with self._guarded("looking round", **facts):
-            python = {"python": evidence.words.python} if evidence.words.python else {}
-            around = host.surroundings(live.config.launch, {**(found.facts if found is not None else {}), **python})
-        with self._guarded("counting", **facts):
+        """The verdict on an attempt that has ended; False when the engine failed at it."""
+        event = self._judging.ended(live, record, subject)
+        with self._guarded("counting", job=live.job, run=live.run):
             self._counting.output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
-            self._counting.cpu(live, evidence.exit.cpu_s)
-            self._counting.records(live, evidence.records or 0)
+            self._counting.cpu(live, event.evidence.exit.cpu_s)
+            self._counting.records(live, event.evidence.records or 0)
         self._take_job_metrics(live.job, live.run, self._keys_of(live.job), ended=True)
-        self._saw(live.job, "ended", Mono(record["ended_mono"]), evidence)
-        started, ended = _wall(record["started_wall"]), _wall(record["ended_wall"])
-        changes, survey = (found.changes, found.text) if found is not None else (None, None)
-        followed = record.get("next") is not None
-        event = AttemptEnded(
-            live.job, live.run, live.attempt, evidence, started, ended, tail, self.containment, around, changes, survey, followed=followed
-        )
+        self._saw(live.job, "ended", Mono(record["ended_mono"]), event.evidence)
         return self._step(event) is None
 
     def _let_records_go(self) -> None:
         """Exit records that the history holds now; until it does they stay with the keeper."""
-        if self._unwritten:
+        if self._ledger.is_behind:
             return
         owed, self._owed = self._owed, []
         for key in owed:
@@ -610,7 +528,7 @@ class Daemon:
             live = self._live[attempt["key"]] = self._remembered(attempt["key"], job)
             self._counting.output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
             self._observe(attempt["key"], live, attempt)
-            self._survey(attempt["key"], live.config)
+            self._judging.began(attempt["key"], live.config)
             self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
             log.info("run_adopted", job=job, run=run, attempt=number, pid=attempt["pid"])
         for key in ended:
@@ -653,10 +571,7 @@ class Daemon:
 
     def ask(self, work: Callable[[], Any], timeout_s: float) -> Any:
         """Run *work* in the loop and wait for what it returns. Called from other threads. ``TimeoutError``."""
-        answer: Future[Any] = Future()
-        self._requests.put(Request(work, answer))
-        os.write(self._wake_write, b"x")
-        return answer.result(timeout_s)
+        return self.requests.ask(work, timeout_s)
 
     def wish(self, event: Event) -> Answer:
         """In the loop: an operator's event and its answer."""
@@ -668,18 +583,6 @@ class Daemon:
 
     def _runs(self, job: str) -> bool:
         return job in self.state.jobs and bool(self.state.jobs[job].memo.runs)
-
-    def _on_wake(self) -> None:
-        try:
-            os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            return
-        while not self._requests.empty():
-            request = self._requests.get()
-            try:
-                request.answer.set_result(request.work())
-            except Exception as err:  # noqa: BLE001 - it goes to whoever asked, and into the log there
-                request.answer.set_exception(err)
 
     def reload(self) -> Answer:
         """Take the config anew, whole or not at all."""
@@ -767,22 +670,21 @@ class Daemon:
             self._step(SummariesDue())
         self._take_metrics_in_turn(tuple(self._live.values()))
         with self._guarded("drilling"):
-            self.drills_due(self.config.jobs, now.wall)
+            self._drills_due(self.config.jobs, now.wall)
         if now.mono - self._save_at >= SAVE_S or (
             self._shown and self._counting.is_saved
         ):  # what Prometheus has seen must not fall: it would count it all again
             self._save_at, self._shown = now.mono, False
-            if self._unwritten:
-                self._write(Record(()))
+            self._ledger.offer_again()
             for key, live in self._live.items():
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:
                     self._counting.cpu(live, subject.watched.last.cpu_s)
                     self._counting.records(live, subject.records)
             self._counting.save(self._live)
-        if now.mono - self._hourly_at >= HOUR_S or self._dossier_bytes >= PRUNE_BYTES:
+        if now.mono - self._hourly_at >= HOUR_S or self._ledger.dossier_bytes >= PRUNE_BYTES:
             self._hourly_at = now.mono
-            self._dossier_bytes = 0
+            self._ledger.dossier_bytes = 0
             with self._guarded("pruning"):
                 self._hourly()
                 old = now.wall.timestamp() - self.config.settings.history_days * 86400
@@ -825,7 +727,3 @@ class Daemon:
         self._shown = True
         self._teller.totals(self.state)
         self._counting.gauges(dict(self.watch.subjects()), self._live, tuple(self.state.jobs), self._clock.now())
-
-
-def _wall(unix: float) -> Wall:
-    return datetime.fromtimestamp(unix, UTC)
