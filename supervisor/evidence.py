@@ -148,6 +148,9 @@ class Gatherer:
             study=subject.study() if subject is not None else None,
             oom_victims=self._victims(record, subject, host_oom, run_dir),
             sender=self._sender(record, facts),
+            soft_look=subject.soft_look if subject is not None else None,
+            stack_share=seen.stack_share if seen else 0.0,
+            armed=subject.armed if subject is not None else False,
         )
 
     def _victims(

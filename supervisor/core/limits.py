@@ -48,6 +48,8 @@ WALL_CPU_S = 0.2
 WALL_SYSTEM_SHARE = 0.4
 WALL_ERRORS = 200  # MemoryErrors that the job caught meanwhile, as its guard counts them
 
+CLIMBS_MIN = 4  # a stack that goes up and down is found deeper four times in a row by chance once in 24 times
+
 AT_THE_WALL = "at_the_wall"  # Breach.detail: no room for another allocation, and nothing but failed ones any more
 SWALLOWED = "swallowed"  # Breach.detail: RecursionErrors are raised and caught for ever
 OWN_LIMIT_FAILED = "own_limit_failed"  # Breach.detail: deeper than the interpreter's own limit allows
@@ -95,7 +97,8 @@ class Hit(Struct, frozen=True):
 class Watched(Struct, frozen=True):
     """What is remembered of one attempt from sample to sample. ``Watched()`` before the first.
 
-    ``progress_at`` None means "since it started". The peaks and ``swallowed_seen`` (spaced hits over its whole life) are for the evidence.
+    ``progress_at`` None means "since it started". The peaks and ``swallowed_seen`` (spaced hits over its whole life) are for the evidence, and so is how
+    much of its growth came while the deepest stack got deeper: ``climbed_bytes`` of ``grown_bytes``, in so many ``climbs``.
     """
 
     last: Sample | None = None
@@ -110,6 +113,14 @@ class Watched(Struct, frozen=True):
     curve: Curve = Curve()
     processes_peak: int = 0
     wall: Sample | None = None  # the first of those since which it stands at the wall
+    grown_bytes: int = 0
+    climbed_bytes: int = 0
+    climbs: int = 0
+
+    @property
+    def stack_share(self) -> float:
+        """How much of all growth of memory came while the deepest stack got deeper, in [0, 1]; 0 where that was seen too seldom to mean anything."""
+        return self.climbed_bytes / self.grown_bytes if self.climbs >= CLIMBS_MIN and self.grown_bytes else 0.0
 
 
 class Judgement(Struct, frozen=True):
@@ -152,7 +163,7 @@ def judge(
     between looks that the caller can afford for its number of jobs; *cores* how fast CPU time can pass. Time and stall are judged at
     *now*, everything else at the sample.
     """
-    seen = replace(_remember(watched, sample, started), wall=_wall(limits, watched, sample))
+    seen = replace(_remember(limits, watched, sample, started), wall=_wall(limits, watched, sample))
     soft = _soft(limits, seen, sample)
     breaches = (*_hard(limits, seen, sample, started, now, armed=armed, tasks=tasks_run_away), *soft)
     if soft:
@@ -182,10 +193,16 @@ def deadline(limits: Limits, watched: Watched, started: Mono) -> Mono | None:
 # ---------------------------------------------------------------- memory of earlier samples
 
 
-def _remember(watched: Watched, sample: Sample, started: Mono) -> Watched:
+def _remember(limits: Limits, watched: Watched, sample: Sample, started: Mono) -> Watched:
     last = watched.last
     moved = last is None or last.progress_token != sample.progress_token
     since = watched.progress_at if watched.progress_at is not None else started
+    # The step that ends at the wall says nothing: where allocations fail, the stack may be on its way out again.
+    is_told = last is not None and (limits.memory_bytes is None or sample.memory_bytes < WALL_SHARE * limits.memory_bytes)
+    grown = (
+        max(0, sample.memory_bytes - watched.memory_peak_bytes) if is_told else 0
+    )  # beyond its peak: what is given back and taken again is no growth
+    is_climb = last is not None and grown > 0 and sample.depth > last.depth
     hits, new = _hits(watched.hits, sample) if watched.hits or _is_hit(sample) else ((), 0)
     return Watched(
         last=sample,
@@ -199,6 +216,9 @@ def _remember(watched: Watched, sample: Sample, started: Mono) -> Watched:
         processes_peak=max(watched.processes_peak, sample.processes),
         swallowed_seen=watched.swallowed_seen + new,
         curve=watched.curve.add(max(0.0, sample.at - started), sample.memory_bytes),
+        grown_bytes=watched.grown_bytes + grown,
+        climbed_bytes=watched.climbed_bytes + grown * is_climb,
+        climbs=watched.climbs + is_climb,
     )
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from supervisor.core import testimony
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.fingerprint import fingerprint
-from supervisor.core.limits import AT_THE_WALL, SWALLOWED
+from supervisor.core.limits import AT_THE_WALL, SWALLOWED, WALL_SHARE
 from supervisor.core.model import (
     Cycle,
     CycleKind,
@@ -27,6 +27,7 @@ from supervisor.core.model import (
     Frame,
     LimitName,
     Limits,
+    Look,
     Outcome,
     Pace,
     Stack,
@@ -36,6 +37,7 @@ from supervisor.core.prose import about_duration, about_size, at, base, clean, c
 
 DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
 FILLS = 2000  # with a cycle and no memory left: twice what Python allows who has not asked for more
+CLIMB_SHARE = 0.8  # of all growth of memory, where it is the stack that grows: what comes and goes beside it is the rest
 TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
 DUMP_FRAMES = 95  # faulthandler writes 100 at most; a few may be foreign
 SWALLOWED_ERRORS = 16  # counted by the guard
@@ -95,8 +97,20 @@ class Case(Struct, frozen=True, dict=True):
             found := find_cycle_in_frames(words.fatal_frames, max(len(words.fatal_frames), self.evidence.depth_peak))
         ):
             return found
-        stacks = sorted(look.stacks, key=lambda stack: -stack.depth) if look else ()
-        return next((found for stack in stacks if (found := find_cycle_in_frames(stack.frames, stack.depth))), None)
+        return _cycle_in(look) or self.climbed
+
+    @cached_property
+    def climbed(self) -> Cycle | None:
+        """What repeated at the soft line, if memory ended it and had come with a stack that got deeper and deeper: the last look may have come late,
+        and found it on its way out or at its traceback."""
+        facts = self.evidence
+        ended_by_memory = (
+            facts.exit.killed_for == LimitName.MEMORY or bool(facts.exit.oom_kills) or self.is_out_of_memory or self.gave_up_at_the_line
+        )
+        if not ended_by_memory or facts.depth_peak <= FILLS or facts.stack_share < CLIMB_SHARE or facts.soft_look is None:
+            return None
+        seen = facts.soft_look.cycle or _cycle_in(facts.soft_look)
+        return seen and replace(seen, depth=max(seen.depth, facts.depth_peak))
 
     @cached_property
     def hidden_cycle(self) -> Cycle | None:
@@ -133,6 +147,33 @@ class Case(Struct, frozen=True, dict=True):
         return _is_memory_error(self.error_type)
 
     @property
+    def is_lost_error(self) -> bool:
+        """It ended in what C code makes of a MemoryError that it lost. The message is written down last: there may have been no time for it."""
+        return (
+            self.error is not None and self.error_type == "SystemError" and (not self.error.message or LOST_C_ERROR in self.error.message)
+        )
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        return self.is_memory_error or self.is_lost_error
+
+    @property
+    def was_refused_memory(self) -> bool:
+        """It stood at its line to the end, where an rlimit that we armed refuses more."""
+        line, curve = self.limits.memory_bytes, self.evidence.memory_curve
+        if line is None or not self.evidence.armed or _peak(self) < WALL_SHARE * line:
+            return False
+        last = next((size for _, size in reversed(curve) if size), 0)  # a process that is about to be gone measures nothing
+        return last >= OUT_OF_MEMORY_SHARE * line
+
+    @property
+    def gave_up_at_the_line(self) -> bool:
+        """It ended by itself with its memory full, and there was no guard to say of what."""
+        line = self.limits.memory_bytes
+        is_own_end = self.evidence.exit.code is not None and not _is_success(self)
+        return is_own_end and not self.evidence.words.spoke and line is not None and _peak(self) >= WALL_SHARE * line
+
+    @property
     def swallows(self) -> bool:
         """RecursionErrors were raised and caught over and over."""
         breach = self.evidence.breach
@@ -155,7 +196,7 @@ class Case(Struct, frozen=True, dict=True):
             line = self.limits.memory_bytes
             ended_by_memory = self.evidence.exit.killed_for == LimitName.MEMORY or bool(self.evidence.exit.oom_kills)
             return ended_by_memory or (line is not None and _peak(self) >= TASKS_FILL * line)
-        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLS
+        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLS or self.climbed is not None
 
     @property
     def _is_old_cycle(self) -> bool:
@@ -164,11 +205,12 @@ class Case(Struct, frozen=True, dict=True):
 
     @property
     def _depth_at_end(self) -> int:
-        """The best witness of the end: the look, else the traceback or the guard's cycle, else the deepest sample."""
+        """The best witness of the end: the look, or what ran out of memory before it; else the traceback or the guard's cycle, else the deepest sample."""
         words, look = self.evidence.words, self.evidence.look
+        error = self.error.depth if self.error else 0
         if look is not None and look.depth:
-            return look.depth
-        return max(self.error.depth if self.error else 0, words.cycle.depth if words.cycle else 0) or self.evidence.depth_peak
+            return max(look.depth, error if self.is_out_of_memory else 0)
+        return max(error, words.cycle.depth if words.cycle else 0) or self.evidence.depth_peak
 
     @property
     def was_oom_killed(self) -> bool:
@@ -190,6 +232,12 @@ class Case(Struct, frozen=True, dict=True):
     @property
     def after(self) -> str:
         return f"after {about_duration(self.evidence.duration_s)}"
+
+
+def _cycle_in(look: Look | None) -> Cycle | None:
+    """What repeats in the stacks of a look, the deepest first."""
+    stacks = sorted(look.stacks, key=lambda stack: -stack.depth) if look else ()
+    return next((found for stack in stacks if (found := find_cycle_in_frames(stack.frames, stack.depth))), None)
 
 
 Rule = Callable[[Case], Finding | None]
@@ -360,6 +408,9 @@ def _fatal_signal(case: Case, number: int) -> Finding:
         return Finding(Outcome.MEMORY, f"{sentence} {case.after}; its limit is {about_size(line)}.", LimitName.MEMORY)
     frames = case.evidence.words.fatal_frames
     where = f" in {at(frames[0])}" if frames else ""
+    if line is not None and case.was_refused_memory:  # C code does not survive each of these refusals, CPython's own least of all
+        sentence = f"It crashed with {name}{where} at {about_size(_peak(case))} of memory, its limit of {about_size(line)}, and got no more"
+        return Finding(Outcome.MEMORY, f"{sentence}; it ended {case.after}.", LimitName.MEMORY)
     return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}.")
 
 
@@ -398,9 +449,12 @@ def _recursion_error(case: Case) -> Finding | None:
         and case.evidence.exit.signal is None
     ):
         return _recursion(case, f"{_depth_words(case)}, ended a thread of it in RecursionError; it gave up {case.after} ({_how(case)})")
+    if case.gave_up_at_the_line and case.climbed is not None:
+        ending = f"{_depth_words(case)}, filled its memory of {about_size(_peak(case))} and gave up {case.after} ({_how(case)})"
+        return _recursion(case, ending, LimitName.MEMORY)
     if case.error is None:
         return None
-    lost = case.error_type == "SystemError" and LOST_C_ERROR in case.error.message and case.depth > DEEP
+    lost = case.is_lost_error and (case.depth > DEEP or case.fills_the_stack)
     if case.error_type == "RecursionError" or lost:
         if lost:
             return _recursion(case, f"{_depth_words(case)}, ran out of memory (SystemError: the MemoryError itself was lost) {case.after}")
@@ -761,7 +815,12 @@ def _outside_facts(case: Case) -> list[str]:
         if look.note:
             found.append(f"look: {look.note}")
     if facts.depth_peak:
-        found.append(f"samples: deepest stack {counted(facts.depth_peak, 'level')}")
+        growth = (
+            f"; {facts.stack_share:.0%} of the growth of memory came while it got deeper"
+            if facts.stack_share and facts.depth_peak > FILLS
+            else ""
+        )
+        found.append(f"samples: deepest stack {counted(facts.depth_peak, 'level')}{growth}")
     if facts.swallowed_seen:
         found.append(f"samples: {counted(facts.swallowed_seen, 'look')} found a RecursionError on its way or the stack at its limit")
     return found

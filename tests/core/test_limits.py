@@ -149,6 +149,35 @@ def test_a_job_at_the_wall_that_gets_on_is_left_alone_and_found_when_it_no_longe
     assert 1000 < (watch(limits, computes_first, armed=True).watched.last.at - 101) * 10 < 1050
 
 
+@pytest.mark.parametrize(
+    ("depths", "share"),
+    [
+        (range(1000, 13_000, 1000), 1.0),  # each level brings its data
+        ([1500] * 12, 0.0),  # deep, and it stays there while the data grows
+        ([10, 1500] * 6, 6 / 11),  # one that comes and goes: six times deeper, and five times less deep
+        ([*range(1000, 9000, 1000), 9, 9, 9, 9], 7 / 11),  # it came back, and went on growing
+        ([1000, 2000, 3000, 4000], 0.0),  # too few looks to say
+    ],
+)
+def test_what_grows_with_the_stack_is_told_from_what_grows_beside_it(depths, share):
+    seen = [sample(101 + n / 10, depth=depth, memory_bytes=(10 + n) * MIB) for n, depth in enumerate(depths)]
+    found = watch(Limits(memory_bytes=None, recursion_frames=10**9, time_s=None), seen).watched.stack_share
+    assert found == pytest.approx(share)
+
+
+def test_the_step_that_ends_at_the_wall_says_nothing():
+    """It was deeper on the way, and is coming out of it when the look comes."""
+    seen = [sample(101 + n / 10, depth=1000 * n, memory_bytes=(10 + 10 * n) * MIB) for n in range(7)]
+    seen.append(sample(102.0, depth=12, memory_bytes=99 * MIB, at_wall=True))
+    assert watch(Limits(memory_bytes=100 * MIB, recursion_frames=10**9, time_s=None), seen, armed=True).watched.stack_share == 1.0
+
+
+def test_memory_that_shrinks_on_the_way_is_no_growth():
+    seen = [sample(101 + n / 10, depth=100 * n, memory_bytes=(n if n % 2 else n + 5) * MIB) for n in range(40)]
+    seen += [sample(106 + n / 10, depth=9, memory_bytes=(20 + n % 2) * MIB) for n in range(40)]
+    assert watch(Limits(memory_bytes=None, recursion_frames=10**9, time_s=None), seen).watched.stack_share == 1.0
+
+
 # ---------------------------------------------------------------- progress
 
 

@@ -66,6 +66,12 @@ def said(code=1, **words):
 SLOW = Look(stacks=(SLOW_STACK,), depth=3, recursion_limit=1000, waiting="reading from a socket")
 DEEP = Look(stacks=(DEEP_STACK,), depth=52_560, recursion_limit=10**9)
 TASKS = Look(cycle=Cycle((A,), 40_000, CycleKind.TASKS), depth=12)
+CRASH = LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=HEALTHY_DUMP)
+LOST = "<class 'list'> returned a result with an exception set: error return without exception set"
+AT_ITS_TRACEBACK = Look(
+    stacks=(Stack(1, (Frame("format", "/usr/lib/python3.13/traceback.py", 749),) * 9, 9),), depth=9, recursion_limit=10**8
+)
+CLIMBED = {"soft_look": Look(stacks=(Stack(1, (A, B) * 100, 9_300),), depth=9_300), "depth_peak": 12_880, "stack_share": 0.97}
 
 CASES = [
     # our own kill
@@ -98,12 +104,46 @@ CASES = [
      Outcome.TIME, LimitName.TIME, None),
     ("swallowed MemoryErrors, found by CPU time", killed(LimitName.CPU, 90, 90, words=LastWords(spoke=True, swallowed_memory=300_000)),
      Outcome.MEMORY, LimitName.CPU, "It caught 300,000 MemoryErrors of its own and went on without memory; it was killed after 3.2s."),
+    # a recursion that filled its memory, and was looked at late
+    ("out of memory, and still at its traceback", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, detail=AT_THE_WALL, look=AT_ITS_TRACEBACK,
+     words=LastWords(spoke=True, exception=error("SystemError", LOST, (MAIN, *(A, B) * 90), 10_855))), Outcome.RECURSION, LimitName.MEMORY,
+     "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 10,855 levels deep; it came to light at the limit on memory; it was killed after 3.2s."),
+    ("the same in a MemoryError", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=AT_ITS_TRACEBACK,
+     words=LastWords(spoke=True, exception=error("MemoryError", "", (MAIN, *(A, B) * 90), 4_700))), Outcome.RECURSION, LimitName.MEMORY, None),
+    ("1,500 levels, and too much data", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=AT_ITS_TRACEBACK,
+     words=LastWords(spoke=True, exception=error("MemoryError", "", (MAIN, *(A, B) * 90), 1_503))), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("an error of a deep stack that is not about memory", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=AT_ITS_TRACEBACK,
+     words=LastWords(spoke=True, exception=error("KeyError", "", (MAIN, *(A, B) * 90), 4_700))), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("no guard, seen in its cycle at the soft line", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, words=LastWords(), look=AT_ITS_TRACEBACK, **CLIMBED),
+     Outcome.RECURSION, LimitName.MEMORY,
+     "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 12,880 levels deep; it came to light at the limit on memory; it was killed after 3.2s."),
+    ("the same, and it gave up by itself", replace(said(exception=error("SystemError", LOST, (), 0)), memory_peak_bytes=299 * MIB, look=AT_ITS_TRACEBACK, **CLIMBED),
+     Outcome.RECURSION, None, None),
+    ("no guard, and it gave up by itself", died(Exit(code=1, max_rss_bytes=299 * MIB), LastWords(), **CLIMBED), Outcome.RECURSION, LimitName.MEMORY,
+     "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 12,880 levels deep, filled its memory of 299MiB and gave up after 3.2s (exit code 1)."),
+    ("no guard, and it gave up far below its line", died(Exit(code=1, max_rss_bytes=250 * MIB), LastWords(), **CLIMBED), Outcome.FAILED, None, None),
+    ("no guard, full, and not of its stack", died(Exit(code=1, max_rss_bytes=299 * MIB), LastWords(), **CLIMBED | {"stack_share": 0.1}), Outcome.FAILED, None, None),
+    ("a guard that says nothing of an error", died(Exit(code=1, max_rss_bytes=299 * MIB), **CLIMBED), Outcome.FAILED, None, None),
+    ("deep once, and then too much data", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=SLOW, **CLIMBED | {"stack_share": 0.5}), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("1,500 levels that came with their data", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=SLOW, **CLIMBED | {"depth_peak": 1_503}), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("deep with its data, came back, and hangs", killed(LimitName.TIME, 120, 120, look=SLOW, **CLIMBED), Outcome.TIME, LimitName.TIME, None),
     ("tasks that make tasks", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=TASKS), Outcome.RECURSION, LimitName.MEMORY,
      "Runaway recursion: walk → walk (tree.py:14), 40,000 tasks that start each other; it came to light at the limit on memory; it was killed after 3.2s."),
     ("deep but different frames", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=Look(stacks=(SLOW_STACK,), depth=6000)), Outcome.MEMORY, LimitName.MEMORY, None),
     ("a recursive tree walk that hangs", killed(LimitName.TIME, 120, 120, look=Look(stacks=(Stack(1, (A, B) * 30, 60),), depth=60)), Outcome.TIME, LimitName.TIME, None),
     ("a pool that waits for a worker the kernel killed", died(Exit(signal=SIGKILL, killed_for="time", oom_kills=1)), Outcome.WORKER_LOST, LimitName.MEMORY,
      "The kernel killed 1 process of its tree at its memory limit of 300MiB, and the rest never ended; it was killed after 3.2s."),
+    # C code that does not survive a refusal of memory
+    ("a crash at the wall", died(Exit(signal=SIGSEGV, max_rss_bytes=301 * MIB), CRASH, armed=True, memory_curve=((1.0, 200 * MIB), (2.0, 299 * MIB), (3.1, 0))),
+     Outcome.MEMORY, LimitName.MEMORY,
+     "It crashed with SIGSEGV in load (job.py:57) at 301MiB of memory, its limit of 300MiB, and got no more; it ended after 3.2s."),
+    ("an abort at the wall without a dump", died(Exit(signal=SIGABRT, max_rss_bytes=300 * MIB), armed=True, memory_curve=((3.0, 300 * MIB),)), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("the same where nothing was armed", died(Exit(signal=SIGSEGV, max_rss_bytes=301 * MIB), CRASH, memory_curve=((3.0, 299 * MIB),)), Outcome.CRASHED, None, None),
+    ("a crash below the wall", died(Exit(signal=SIGSEGV, max_rss_bytes=280 * MIB), CRASH, armed=True, memory_curve=((3.0, 280 * MIB),)), Outcome.CRASHED, None, None),
+    ("a crash long after the wall", died(Exit(signal=SIGSEGV, max_rss_bytes=301 * MIB), CRASH, armed=True, memory_curve=((1.0, 299 * MIB), (3.0, 90 * MIB))), Outcome.CRASHED, None, None),
+    ("tasks that crash at the wall", died(Exit(signal=SIGSEGV, max_rss_bytes=301 * MIB), replace(CRASH, tasks=TASKS.cycle), armed=True, memory_curve=((3.0, 299 * MIB),)),
+     Outcome.RECURSION, None, None),
+    ("a crash of tasks whose memory had not filled", died(Exit(signal=SIGSEGV, max_rss_bytes=132 * MIB), replace(CRASH, tasks=TASKS.cycle)), Outcome.CRASHED, None, None),
     # stop
     ("stopped by its signal", died(Exit(signal=SIGTERM, asked_to_stop=True)), Outcome.STOPPED, None, "It was asked to stop and ended after 3.2s (SIGTERM)."),
     ("stopped with code 0", died(Exit(code=0, asked_to_stop=True)), Outcome.STOPPED, None, "It was asked to stop and ended after 3.2s (exit code 0)."),
@@ -315,6 +355,10 @@ evidences = st.builds(
     look=st.one_of(
         st.none(), st.builds(Look, st.lists(st.builds(Stack, st.just(1), frames, st.integers(0, 10**6)), max_size=2).map(tuple))
     ),
+    soft_look=st.one_of(st.none(), st.just(CLIMBED["soft_look"])),
+    stack_share=st.floats(0, 1),
+    armed=st.booleans(),
+    memory_curve=st.one_of(st.just(()), st.just(((1.0, 299 * MIB),))),
     depth_peak=st.integers(0, 10**6),
     host_oom_kills=st.one_of(st.none(), st.integers(0, 2)),
     duration_s=st.floats(0, 1e9),

@@ -359,6 +359,31 @@ match KIND:
         def count(levels):
             return 0 if levels == 0 else 1 + count(levels - 1)
 
+    case "deep-data":  # legal levels, and at the bottom too much data: what fills the memory is not the stack
+
+        def start():
+            sys.setrecursionlimit(5000)
+            descend(1500, [])
+
+        def descend(levels, rows):
+            if levels:
+                return descend(levels - 1, rows)
+            while True:
+                rows.append(bytes(5000))
+
+    case "deep-walks":  # legal levels that come and go, and data that stays
+
+        def start():
+            sys.setrecursionlimit(5000)
+            rows = []
+            while True:
+                descend(1500, rows)
+
+        def descend(levels, rows):
+            rows.append(bytes(50))
+            if levels:
+                descend(levels - 1, rows)
+
     case "caught":  # the job's own business
 
         def start():

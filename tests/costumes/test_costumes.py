@@ -99,6 +99,18 @@ def test_a_deep_recursion_that_comes_back_and_one_that_the_job_handles_are_left_
 
 
 @pytest.mark.parametrize("python", PYTHONS, ids=str)
+@pytest.mark.parametrize("start", ["script", "isolated"])
+@pytest.mark.parametrize("word", ["deep-data", "deep-walks"])
+def test_a_legal_recursion_of_1500_levels_beside_too_much_data_is_a_matter_of_memory(
+    tmp_path: Path, word: str, start: str, python: Python
+) -> None:
+    death = die(python.path, Costume(word, word, start=start, recursion=None, memory_mib=96), tmp_path / "job")
+    # Without a guard nobody knows of what it died that ended by itself.
+    assert death.report["outcome"] in (("memory",) if start == "script" else ("memory", "failed")), death.said[-800:]
+    assert death.report["cycle"] is None
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=str)
 def test_a_crowd_of_tasks_that_somebody_else_starts_is_a_matter_of_memory(tmp_path: Path, python: Python) -> None:
     death = die(python.path, Costume("crowd", "crowd", memory_mib=64), tmp_path / "job")
     assert death.report["outcome"] in ("memory", "crashed")  # the second where CPython itself does not survive a failed allocation (3.13.0)

