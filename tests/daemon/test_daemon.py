@@ -749,7 +749,11 @@ def test_an_end_that_cannot_be_looked_at_is_judged_by_the_exit_record_alone(make
     world = make(job())
     brain = world.brain()
     brain.running("1.1")
-    for part, name in ((brain.daemon._judging._gatherer, "gather"), (world.places, "tail"), (brain.daemon._counting._job_metrics, "update")):
+    for part, name in (
+        (brain.daemon._judging._gatherer, "gather"),
+        (world.places, "tail"),
+        (brain.daemon._counting._job_metrics, "update"),
+    ):
         monkeypatch.setattr(part, name, Fails())
     brain.end("1.1", code=5)
     brain.expect(wire.FORGET, "1.1")
