@@ -1,0 +1,221 @@
+"""The evidence of one ended attempt, with what can be read out of it: the cycle, how deep, of what it ran out. Which rule makes what of it is for others.
+
+The thresholds say when a fact means something; each has its reason beside it.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from supervisor.core.cycle import find_cycle_in_frames
+from supervisor.core.limits import SWALLOWED, WALL_SHARE
+from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Look, Outcome
+from supervisor.core.prose import about_duration, base, is_own
+
+DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
+FILLS = 2000  # with a cycle and no memory left: twice what Python allows who has not asked for more
+CLIMB_SHARE = 0.8  # of all growth of memory, where it is the stack that grows: what comes and goes beside it is the rest
+TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
+SWALLOWED_ERRORS = 16  # counted by the guard
+SWALLOWED_LOOKS = 5  # seen from outside
+MEMORY_ERRORS_SEEN = 2
+OUT_OF_MEMORY_SHARE = 0.85  # of the limit: a MemoryError of a thread far below is about something else than our line
+LOST_C_ERROR = "error return without exception set"  # what is left of an exception that C code lost, out of memory
+
+
+class Finding(Struct, frozen=True):
+    """What one rule found: the outcome, the limit that struck, and the sentence about it (without who and when)."""
+
+    outcome: Outcome
+    sentence: str
+    limit: LimitName | None = None
+
+
+class Case(Struct, frozen=True, dict=True):
+    """The evidence with what can be read out of it."""
+
+    limits: Limits
+    expect: Expect
+    evidence: Evidence
+
+    @cached_property
+    def cycle(self) -> Cycle | None:
+        """What repeated, by the best witness: named by the guard or the look, else found in their frames."""
+        words, look = self.evidence.words, self.evidence.look
+        if words.lineage is not None:
+            script, levels = words.lineage
+            return Cycle((Frame(base(script), script, 0),), levels, CycleKind.PROCESSES)
+        if words.tasks is not None and self.error_type != "RecursionError":
+            return words.tasks
+        named = words.cycle or (look.cycle if look else None)
+        if named is not None:
+            return named
+        if (error := words.exception) is not None and (found := find_cycle_in_frames(error.frames, error.depth, innermost_first=False)):
+            return found
+        if words.fatal_frames and (
+            found := find_cycle_in_frames(words.fatal_frames, max(len(words.fatal_frames), self.evidence.depth_peak))
+        ):
+            return found
+        return _cycle_in(look) or self.climbed
+
+    @cached_property
+    def climbed(self) -> Cycle | None:
+        """What repeated at the soft line, if memory ended it and had come with a stack that got deeper and deeper: the last look may have come late,
+        and found it on its way out or at its traceback."""
+        facts = self.evidence
+        ended_by_memory = (
+            facts.exit.killed_for == LimitName.MEMORY or bool(facts.exit.oom_kills) or self.is_out_of_memory or self.gave_up_at_the_line
+        )
+        if not ended_by_memory or facts.depth_peak <= FILLS or facts.stack_share < CLIMB_SHARE or facts.soft_look is None:
+            return None
+        seen = facts.soft_look.cycle or _cycle_in(facts.soft_look)
+        return seen and replace(seen, depth=max(seen.depth, facts.depth_peak))
+
+    @cached_property
+    def hidden_cycle(self) -> Cycle | None:
+        """What called into C code that then called itself and left no frames (json, pickle): the application's function that first went out."""
+        frames = self.evidence.words.exception.frames if self.evidence.words.exception else ()
+        going_out = (i for i, frame in enumerate(frames) if is_own(frame) and not any(is_own(after) for after in frames[i + 1 : i + 2]))
+        at_frame = next((frames[i] for i in going_out), None)
+        if at_frame is None:
+            return None
+        return Cycle(
+            (at_frame,), self.depth, CycleKind.FRAMES, (f"the levels are in C code that {at_frame.function} called: they have no frames",)
+        )
+
+    @cached_property
+    def depth(self) -> int:
+        """The deepest stack that anybody saw."""
+        words, look = self.evidence.words, self.evidence.look
+        error = words.exception.depth if words.exception else 0
+        named = words.cycle.depth if words.cycle else 0
+        return max(self.evidence.depth_peak, look.depth if look else 0, error, named, len(words.fatal_frames))
+
+    @property
+    def error(self) -> ExceptionFacts | None:
+        """The exception that ended the main thread."""
+        found = self.evidence.words.exception
+        return found if found is not None and found.where == "main" else None
+
+    @cached_property
+    def error_type(self) -> str:
+        return self.error.type.rpartition(".")[2] if self.error else ""
+
+    @property
+    def is_memory_error(self) -> bool:
+        return is_memory_error(self.error_type)
+
+    @property
+    def is_lost_error(self) -> bool:
+        """It ended in what C code makes of a MemoryError that it lost. The message is written down last: there may have been no time for it."""
+        return (
+            self.error is not None and self.error_type == "SystemError" and (not self.error.message or LOST_C_ERROR in self.error.message)
+        )
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        return self.is_memory_error or self.is_lost_error
+
+    @property
+    def was_refused_memory(self) -> bool:
+        """It stood at its line to the end, where an rlimit that we armed refuses more."""
+        line, curve = self.limits.memory_bytes, self.evidence.memory_curve
+        if line is None or not self.evidence.armed or peak_bytes(self) < WALL_SHARE * line:
+            return False
+        last = next((size for _, size in reversed(curve) if size), 0)  # a process that is about to be gone measures nothing
+        return last >= OUT_OF_MEMORY_SHARE * line
+
+    @property
+    def gave_up_at_the_line(self) -> bool:
+        """It ended by itself with its memory full, and there was no guard to say of what."""
+        line = self.limits.memory_bytes
+        is_own_end = self.evidence.exit.code is not None and not is_success(self)
+        return is_own_end and not self.evidence.words.spoke and line is not None and peak_bytes(self) >= WALL_SHARE * line
+
+    @property
+    def swallows(self) -> bool:
+        """RecursionErrors were raised and caught over and over."""
+        breach = self.evidence.breach
+        seen = self.evidence.swallowed_seen >= SWALLOWED_LOOKS or (breach is not None and breach.detail == SWALLOWED)
+        return seen or self.evidence.words.swallowed_recursion >= SWALLOWED_ERRORS
+
+    @property
+    def swallows_memory_errors(self) -> bool:
+        """MemoryErrors were raised and caught over and over; up to 3.11 nobody counts them, and a look catches one in flight only by luck."""
+        study = self.evidence.study
+        seen = study is not None and study.memory_errors >= MEMORY_ERRORS_SEEN and 2 * study.at_limit > study.looks
+        return seen or self.evidence.words.swallowed_memory >= SWALLOWED_ERRORS
+
+    @property
+    def fills_the_stack(self) -> bool:
+        """So deep at its end, and so much the same, that the stack itself is what grew; or tasks or processes that make themselves."""
+        if self.cycle is None or (self.cycle is self.evidence.words.cycle and self._is_old_cycle):
+            return False
+        if self.cycle.kind is CycleKind.TASKS:
+            line = self.limits.memory_bytes
+            ended_by_memory = self.evidence.exit.killed_for == LimitName.MEMORY or bool(self.evidence.exit.oom_kills)
+            return ended_by_memory or (line is not None and peak_bytes(self) >= TASKS_FILL * line)
+        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLS or self.climbed is not None
+
+    @property
+    def _is_old_cycle(self) -> bool:
+        """The guard named it at a RecursionError that the job survived, however long ago."""
+        return self.evidence.words.swallowed_recursion > 0 and self.error_type != "RecursionError"
+
+    @property
+    def _depth_at_end(self) -> int:
+        """The best witness of the end: the look, or what ran out of memory before it; else the traceback or the guard's cycle, else the deepest sample."""
+        words, look = self.evidence.words, self.evidence.look
+        error = self.error.depth if self.error else 0
+        if look is not None and look.depth:
+            return max(look.depth, error if self.is_out_of_memory else 0)
+        return max(error, words.cycle.depth if words.cycle else 0) or self.evidence.depth_peak
+
+    @property
+    def was_oom_killed(self) -> bool:
+        """The kernel's OOM killer ended the main process: by its log, or, where that cannot be read, by the host's count."""
+        victims = self.evidence.oom_victims
+        if victims is not None:
+            return any(victim.is_main for victim in victims)
+        return bool(self.evidence.host_oom_kills)
+
+    @property
+    def lost_workers(self) -> int:
+        """How many other processes of the tree the kernel's OOM killer ended: by the job's cgroup, else by the kernel's log."""
+        return self.evidence.exit.oom_kills or sum(not victim.is_main for victim in self.evidence.oom_victims or ())
+
+    @property
+    def runs_away(self) -> bool:
+        return self.swallows or self.fills_the_stack
+
+    @property
+    def after(self) -> str:
+        return f"after {about_duration(self.evidence.duration_s)}"
+
+
+Rule = Callable[[Case], Finding | None]
+
+
+def _cycle_in(look: Look | None) -> Cycle | None:
+    """What repeats in the stacks of a look, the deepest first."""
+    stacks = sorted(look.stacks, key=lambda stack: -stack.depth) if look else ()
+    return next((found for stack in stacks if (found := find_cycle_in_frames(stack.frames, stack.depth))), None)
+
+
+def is_memory_error(kind: str) -> bool:
+    """A MemoryError or a kind of it (numpy has one); not one that speaks of another memory than the job's own."""
+    name = kind.rpartition(".")[2]
+    return name.endswith("MemoryError") and not name.startswith("OutOf")
+
+
+def is_success(case: Case) -> bool:
+    """Whether it ended with an exit code that the job's config calls a success."""
+    return case.evidence.exit.code is not None and case.evidence.exit.code in case.expect.success_exit_codes
+
+
+def peak_bytes(case: Case) -> int:
+    """The most memory that anybody saw, by our samples, by rusage, or by its cgroup."""
+    kernel = case.evidence.exit.memory_peak_bytes
+    return max(case.evidence.memory_peak_bytes, case.evidence.exit.max_rss_bytes, kernel or 0)

@@ -1,0 +1,116 @@
+"""What a verdict rests on, a line for each fact and in front of it who says so: we, the kernel, the guard, a look, the samples."""
+
+from supervisor.core import testimony
+from supervisor.core.model import LimitName
+from supervisor.core.prose import about_duration, about_size, counted
+from supervisor.core.verdict.case import FILLS, Case, peak_bytes
+from supervisor.core.verdict.phrases import how_it_ended
+from supervisor.core.verdict.signals import FATAL_SIGNALS
+
+
+def all_facts(case: Case) -> list[str]:
+    """Every fact, ours first."""
+    return [*_our_facts(case), *_kernel_facts(case), *testimony.facts(case.evidence), *_guard_facts(case), *_outside_facts(case)]
+
+
+def _our_facts(case: Case) -> list[str]:
+    facts, breach = case.evidence.exit, case.evidence.breach
+    found: list[str] = []
+    if facts.launch_error is not None:
+        found.append(f"start: {facts.launch_error}")
+    if facts.killed_for is not None:
+        figures = f" {_figures(breach.limit, breach.measured)} over {_figures(breach.limit, breach.line)}" if breach is not None else ""
+        found.append(f"we killed it: {facts.killed_for}{figures}{f' ({breach.detail})' if breach is not None and breach.detail else ''}")
+    elif breach is not None:
+        found.append(
+            f"seen, but it ended by itself: {breach.limit.value} {_figures(breach.limit, breach.measured)} over {_figures(breach.limit, breach.line)}"
+        )
+    if facts.asked_to_stop:
+        found.append("we asked it to stop")
+    if facts.output_dropped_bytes:
+        found.append(f"output: {about_size(facts.output_dropped_bytes)} of {about_size(facts.output_bytes)} dropped")
+    if case.evidence.records is not None:
+        found.append(f"job: {counted(case.evidence.records, 'record')} processed")
+    return found
+
+
+def _figures(limit: LimitName, number: float) -> str:
+    if limit in (LimitName.MEMORY, LimitName.MEMORY_SOFT, LimitName.OUTPUT):
+        return about_size(number)
+    if limit in (LimitName.TIME, LimitName.CPU, LimitName.STALL):
+        return about_duration(number)
+    return f"{number:,.0f}"
+
+
+def _kernel_facts(case: Case) -> list[str]:
+    facts = case.evidence.exit
+    found: list[str] = []
+    if facts.code is not None or facts.signal is not None:
+        found.append(f"kernel: {how_it_ended(case)}")
+    if facts.oom_kills:
+        found.append(f"kernel: memory.events oom_kill {facts.oom_kills}")
+    if case.evidence.host_oom_kills:
+        found.append(f"kernel: the host's oom_kill count rose by {case.evidence.host_oom_kills}")
+    if facts.pids_max_hits:
+        found.append(f"kernel: pids.events max {facts.pids_max_hits}")
+    if peak := peak_bytes(case):
+        found.append(f"memory peak {about_size(peak)}, CPU time {about_duration(facts.cpu_s)}")
+    if facts.leftovers:
+        found.append(f"{counted(facts.leftovers, 'process', 'processes')} left behind, ended by us")
+    if facts.unkillable:
+        found.append(f"cannot be killed: pid {', '.join(str(pid) for pid in facts.unkillable)}")
+    return found
+
+
+def _guard_facts(case: Case) -> list[str]:
+    words = case.evidence.words
+    found: list[str] = []
+    if words.exception is not None:
+        where = "" if words.exception.where == "main" else f" ({words.exception.where})"
+        found.append(f"guard: {words.exception.type}{where}, {counted(words.exception.depth, 'level')} deep")
+    if words.lineage is not None:
+        found.append(f"guard: {words.lineage[0]} started itself {words.lineage[1]} levels deep; refused to go on")
+    if words.fatal_signal is not None:
+        more = " and more" if words.fatal_truncated else ""
+        found.append(f"guard: {words.fatal_signal}, {counted(len(words.fatal_frames), 'frame')}{more}")
+    elif case.evidence.exit.signal in FATAL_SIGNALS and words.spoke:
+        found.append("guard: was there, but its crash report is empty: no stack was left to write it on")
+    if words.swallowed_recursion:
+        found.append(f"guard: {counted(words.swallowed_recursion, 'RecursionError')} caught by the job")
+    if words.swallowed_memory:
+        found.append(f"guard: {counted(words.swallowed_memory, 'MemoryError')} caught by the job")
+    if words.asked_limit is not None:
+        found.append(f"guard: the job asked for a recursion limit of {words.asked_limit:,} and did not get it")
+    if not words.spoke:
+        found.append("guard: not active in this process")
+    return found
+
+
+def _outside_facts(case: Case) -> list[str]:
+    look, facts = case.evidence.look, case.evidence
+    found: list[str] = []
+    if look is not None:
+        if look.depth:
+            limit = "" if look.recursion_limit is None else f", its own recursion limit is {look.recursion_limit:,}"
+            found.append(f"look: {counted(look.depth, 'level')} deep{limit}")
+        if look.exception_in_flight:
+            found.append(f"look: {look.exception_in_flight} in flight")
+        if look.waiting:
+            found.append(f"look: waiting: {look.waiting}")
+        if look.note:
+            found.append(f"look: {look.note}")
+    if facts.depth_peak:
+        growth = (
+            f"; {facts.stack_share:.0%} of the growth of memory came while it got deeper"
+            if facts.stack_share and facts.depth_peak > FILLS
+            else ""
+        )
+        found.append(f"samples: deepest stack {counted(facts.depth_peak, 'level')}{growth}")
+    if facts.swallowed_seen:
+        found.append(f"samples: {counted(facts.swallowed_seen, 'look')} found a RecursionError on its way or the stack at its limit")
+    return found
+
+
+def cycle_facts(case: Case) -> list[str]:
+    """What the cycle's arguments say."""
+    return [] if case.cycle is None else [f"cycle: {note}" for note in case.cycle.notes]
