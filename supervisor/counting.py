@@ -40,6 +40,7 @@ class Live(Struct):
     dropped_told: int = 0
     cpu_told_s: float = 0.0
     records_told: int = 0
+    metrics_at: float = 0.0  # when its files were last looked at, CLOCK_MONOTONIC
     saved: tuple[float, ...] = (0, 0, 0.0, 0)
 
     @property

@@ -668,7 +668,7 @@ class Daemon:
         summary = self.state.crowd.due_at()
         if summary is not None and summary <= now.wall:
             self._step(SummariesDue())
-        self._take_metrics_in_turn(tuple(self._live.values()))
+        self._take_metrics_in_turn(tuple(self._live.items()))
         with self._guarded("drilling"):
             self._drills_due(self.config.jobs, now.wall)
         if now.mono - self._save_at >= SAVE_S or (
@@ -698,16 +698,23 @@ class Daemon:
             self._agenda.clock_was_set(self.state.jobs, self._clock.now().wall.timestamp())
         self._offset = offset
 
-    def _take_metrics_in_turn(self, lives: Sequence[Live]) -> None:
+    def _take_metrics_in_turn(self, lives: Sequence[tuple[str, Live]]) -> None:
         """Files of live attempts in turn, for one slice and at most FILES_PER_TICK: a thousand each second would cost 1 % of a core, and a
-        crowd of jobs that each write a new file every second, as large as it may be, all of it. The others come in the next ticks."""
+        crowd of jobs that each write a new file every second, as large as it may be, all of it. The others come in the next ticks.
+
+        A tree that has shown no sign of change since the last time has written nothing (the watch looks at it anew once a minute in any case).
+        """
         until, count = self._clock.mono() + SLICE_S, min(len(lives), FILES_PER_TICK)
         keys: dict[str, list[str]] = {}
-        for key, live in self._live.items() if any(live.config.multiprocess_metrics for live in lives) else ():
+        for key, live in lives if any(live.config.multiprocess_metrics for _, live in lives) else ():
             keys.setdefault(live.job, []).append(key)
         for _ in range(count):
             self._turn = (self._turn + 1) % len(lives)
-            live = lives[self._turn]
+            key, live = lives[self._turn]
+            subject = self.watch.subject(key)
+            if subject is not None and 0.0 < subject.judged_at < live.metrics_at:
+                continue
+            live.metrics_at = self._clock.mono()
             self._take_job_metrics(live.job, live.run, keys.get(live.job, []))
             if self._clock.mono() >= until:
                 return
