@@ -103,6 +103,15 @@ def test_nothing_of_the_reports_is_made_in_a_job_that_needs_none(python: str, pl
     assert not any(late in out for late in ("report", "census", "tasks"))
 
 
+def test_the_import_system_is_not_asked_where_compiled_files_are_there(any_active: str, place: Place) -> None:
+    """It takes several times as long, and would be asked without a word if the stamp were wrong or a file too large."""
+    place.compile(any_active)
+    program = "import sys; print([name for name, module in sys.modules.items() if 'mainstay' in name and module.__spec__ is not None])"
+    assert place.run(any_active, "-c", program)[1] == "[]\n"
+    shutil.rmtree(place.site / "_mainstay_guard" / "__pycache__")
+    assert "_mainstay_guard.report" in place.run(any_active, "-c", program)[1]
+
+
 SAYS = "import sys; print(sys._mainstay_test); raise ValueError('told')"
 
 
