@@ -2,7 +2,8 @@
 
 Bare and guarded runs take turns, pair by pair, so that both see the same machine. Start-up is the whole life of ``python -c pass`` (wall
 time from the parent, CPU time from the kernel), with an empty report directory each time, as an attempt has it; run time is the job's own CPU time for the work alone. Handled exceptions are counted on
-3.12 and later, where the guard has an event for them. Interpreters: this one, and python3.12 and 3.13 where PATH or pyenv has them.
+3.12 and later, where the guard has an event for them. Interpreters: this one, and python3.12 to 3.14 where PATH, pyenv or
+scripts/newer-python.sh has them.
 """
 
 import argparse
@@ -52,8 +53,10 @@ CLOCK = "import time as _t\n_s = [0]\ndef B(): _s[0] = _t.process_time_ns()\ndef
 def interpreters() -> dict[tuple[int, int], str]:
     """Version → path of one interpreter each, this one's first."""
     found = {(sys.version_info[0], sys.version_info[1]): sys.executable}
-    names = [shutil.which(f"python3.{minor}") for minor in (12, 13)]
-    for path in [*names, *sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")))]:
+    names = [shutil.which(f"python3.{minor}") for minor in (12, 13, 14)]
+    newer = os.environ.get("MAINSTAY_TEST_PYTHONS") or os.path.expanduser("~/.cache/mainstay-pythons")
+    folders = [os.path.expanduser("~/.pyenv/versions/*/bin/python3"), f"{newer}/*/usr/bin/python*-here"]
+    for path in [*names, *(path for folder in folders for path in sorted(glob.glob(folder)))]:
         if not path:
             continue
         asked = subprocess.run(

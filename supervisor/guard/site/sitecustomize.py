@@ -36,6 +36,7 @@ def _load(folder):
     package = sys.modules["_mainstay_guard"] = type(sys)("_mainstay_guard")
     package.__path__ = [folder]
     package.__file__ = folder + "/__init__.py"
+    _preload()
     for name in _AT_START:
         if name == "swallow" and sys.version_info < (3, 12):
             continue
@@ -50,6 +51,20 @@ def _load(folder):
         setattr(package, name, module)
     package.hooks.keep_for_later("report", _compiled(folder, "report"), loads, vars(builtins))
     return package.hooks
+
+
+def _preload():
+    """Builtin modules that hooks imports, made as the import system makes its own: 10 to 15 us less each without its locks and its search."""
+    import sys
+
+    try:
+        from _frozen_importlib import _builtin_from_name
+
+        for name in ("atexit", "faulthandler"):
+            if name not in sys.modules:
+                _builtin_from_name(name)
+    except ImportError:  # a private function, or an interpreter that has them elsewhere: then it is asked after all
+        pass
 
 
 def _compiled(folder, name):
