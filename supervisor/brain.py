@@ -162,6 +162,7 @@ class _Brain:
             config=self.config.path,
             state_dir=self.places.path,
             listen=self.config.settings.listen,
+            web_config=self.config.settings.web_config,
             pid=os.getpid(),
             keeper_pid=self.hello["keeper_pid"],
             brain_restarts=self.hello["restarts"],

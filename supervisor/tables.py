@@ -74,7 +74,7 @@ def status(found: Json) -> str:
     """The daemon in a line and its jobs in a table."""
     daemon = found["daemon"]
     held = "/".join(dict.fromkeys(daemon["containment"].values()))
-    where = f", http://{daemon['listen']}/metrics" if daemon.get("listen") else ""
+    where = f", metrics on {daemon['listen']}" if daemon.get("listen") else ""
     head = f"mainstay {daemon['version']}, up {_ago(daemon['started_at']).removesuffix(' ago')}, limits held by {held}{where}\n\n"
     rows = []
     for job in found["jobs"]:

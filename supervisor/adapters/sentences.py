@@ -33,7 +33,8 @@ def _drilled(event: _Event) -> str:
 
 def _supervising(event: _Event) -> str:
     listen = event["listen"]
-    where = f"; http://{listen[0]}:{listen[1]}/metrics is up" if listen else ""
+    scheme = "" if event.get("web_config") else "http://"  # with one it may be TLS
+    where = f"; {scheme}{listen[0]}:{listen[1]}/metrics is up" if listen else ""
     again = f" (brain started again, {event['brain_restarts']} times so far)" if event["brain_restarts"] else ""
     return f"Mainstay {event['version']} supervises {event['jobs']} jobs of {event['config']}{where}{again}."
 
