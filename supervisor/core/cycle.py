@@ -228,7 +228,7 @@ def _notes(column: Sequence[Level]) -> list[str]:
 def _values(level: Level) -> list[str]:
     """The plain numbers among the arguments of the innermost level; kept back unless the job's config lets values out."""
     return [
-        f"{level.frame.function}: {argument.name} = {'(kept back)' if _SECRET.search(argument.name) else argument.number}"
+        f"{level.frame.function}: {argument.name} = {'[redacted]' if _SECRET.search(argument.name) else argument.number}"
         for argument in level.arguments
         if argument.number is not None
     ]
