@@ -215,10 +215,10 @@ class Watch:
             subject.breach, subject.untold = subject.untold, None
             self._on_breach(subject.key, subject.breach, subject.look)
             return
-        if subject.caught is not None and subject.sampler.is_alive():
-            self._hard(subject, subject.caught)
-            return
         now = self._clock.mono()
+        if subject.caught is not None and subject.sampler.is_alive():
+            self._again(subject, subject.caught, now)
+            return
         dmax = self._dmax()
         signature = subject.sampler.signature(rested=now - subject.looked_at >= RESTED_S)
         subject.looked_at = now
@@ -352,6 +352,15 @@ class Watch:
             return
         subject.look = replace(look, waiting=waiting or look.waiting, threads=threads)
         self._on_breach(subject.key, breach, subject.look)
+
+    def _again(self, subject: Subject, breach: Breach, now: Mono) -> None:
+        """Look once more for the cycle of one that was let go; for the last time if it uses the respite to fill its memory."""
+        line = subject.limits.memory_bytes
+        if line is not None:
+            sample = subject.sampler.sample(now, subject.output_bytes, None)
+            if sample is not None and sample.memory_bytes > line:
+                subject.tries = CAUGHT_OUT
+        self._hard(subject, breach)
 
     def _threads(self, sampler: Sampler) -> tuple[Waiting, ...]:
         """What the threads of the tree do, at most THREADS_TOLD of them."""
