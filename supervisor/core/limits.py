@@ -30,6 +30,8 @@ SWALLOW_HITS = 5
 SWALLOW_SPACING_S = 0.1  # one slow unwinding, seen many times at 2 ms a look, is one RecursionError and nobody's business
 SWALLOW_LOOK_S = 0.05  # 200 looks in the window: 14 hits at the 7 % that the rarest shape shows
 
+OVER = -1  # Hit.depth: lower than any stack
+
 LOOK_MIN_S = 0.002
 LOOK_MAX_S = 0.1
 YOUNG_LOOK_S = 0.01  # the first pause; a young attempt's growth is not known yet, so pauses grow with its age
@@ -88,10 +90,14 @@ class Rates(Struct, frozen=True):
 
 
 class Hit(Struct, frozen=True):
-    """A sample that looks like a swallowed RecursionError: ``in_flight`` one was seen, else the stack stood at the limit."""
+    """A sample that looks like a swallowed RecursionError: ``in_flight`` one was seen, else the stack stood at the limit.
+
+    ``depth`` is where the stack has come to since; OVER once it went down again, so that the next one in flight is another.
+    """
 
     at: Mono
     in_flight: bool
+    depth: int = OVER
 
 
 class Watched(Struct, frozen=True):
@@ -203,7 +209,7 @@ def _remember(limits: Limits, watched: Watched, sample: Sample, started: Mono) -
         max(0, sample.memory_bytes - watched.memory_peak_bytes) if is_told else 0
     )  # beyond its peak: what is given back and taken again is no growth
     is_climb = last is not None and grown > 0 and sample.depth > last.depth
-    hits, new = _hits(watched.hits, sample) if watched.hits or _is_hit(sample) else ((), 0)
+    hits, new = _hits(watched.hits, last, sample) if watched.hits or _is_hit(sample) else ((), 0)
     return Watched(
         last=sample,
         rates=_rates(watched.rates, last, sample),
@@ -238,15 +244,24 @@ def _rates(rates: Rates, last: Sample | None, sample: Sample) -> Rates:
     )
 
 
-def _hits(hits: tuple[Hit, ...], sample: Sample) -> tuple[tuple[Hit, ...], int]:
+def _hits(hits: tuple[Hit, ...], last: Sample | None, sample: Sample) -> tuple[tuple[Hit, ...], int]:
     """The hits within the window, this sample's included, and how many are new (0 or 1)."""
     kept = tuple(hit for hit in hits if sample.at - hit.at <= SWALLOW_WINDOW_S)
+    latest = kept[-1] if kept else None
     if not _is_hit(sample):
-        return kept, 0
-    if kept and sample.at - kept[-1].at < SWALLOW_SPACING_S:
-        same = Hit(kept[-1].at, kept[-1].in_flight or sample.recursion_error)
-        return (*kept[:-1], same), 0
-    return (*kept, Hit(sample.at, sample.recursion_error)), 1
+        if latest is None:
+            return kept, 0
+        return (*kept[:-1], replace(latest, depth=OVER if sample.depth > latest.depth else sample.depth)), 0
+    if latest is not None and (sample.at - latest.at < SWALLOW_SPACING_S or _is_same_error(latest, last, sample)):
+        return (*kept[:-1], Hit(latest.at, latest.in_flight or sample.recursion_error, sample.depth)), 0
+    return (*kept, Hit(sample.at, sample.recursion_error, sample.depth)), 1
+
+
+def _is_same_error(latest: Hit, last: Sample | None, sample: Sample) -> bool:
+    """Whether it may be the one of the latest hit, on its way up: half a million levels take seconds to unwind on a busy machine, or it never ran since."""
+    if not (latest.in_flight and sample.recursion_error):
+        return False
+    return sample.depth < latest.depth or (last is not None and sample.depth == last.depth > 0 and sample.cpu_s == last.cpu_s > 0)
 
 
 def _is_hit(sample: Sample) -> bool:

@@ -220,6 +220,28 @@ def test_one_slow_recursion_error_is_nobodys_business():
     assert watch(NONE, samples).hard is None
 
 
+@pytest.mark.parametrize("pause_s", [0.002, 0.03, 0.15, 0.5])
+def test_one_that_unwinds_half_a_million_levels_for_seconds_is_still_one(pause_s):
+    """CPython 3.13, its limit raised, on a busy machine: it used to be ended as one that catches them again and again."""
+    seen = [
+        sample(101 + n * pause_s, depth=int(500_000 * (1 - n * pause_s / 4)), recursion_limit=10**8, recursion_error=n % 7 != 3)
+        for n in range(int(4 / pause_s))
+    ]
+    seen += [sample(106 + n * 0.1, depth=10, recursion_limit=10**8) for n in range(100)]
+    judged = watch(Limits(memory_bytes=None, recursion_frames=10**9, time_s=None), seen)
+    assert judged.hard is None
+    assert judged.watched.swallowed_seen == 1
+
+
+def test_one_that_hangs_on_its_way_up_is_still_one_and_the_next_one_is_another():
+    stands = [sample(101 + n * 0.2, depth=900, recursion_limit=10**8, recursion_error=True, cpu_s=1.0) for n in range(30)]
+    assert watch(NONE, stands).watched.swallowed_seen == 1
+    again = [
+        sample(110 + n * 0.2, depth=800 if n % 2 else 950, recursion_limit=10**8, recursion_error=n % 2 == 1, cpu_s=n) for n in range(9)
+    ]
+    assert watch(NONE, [*stands[:3], *again]).watched.swallowed_seen == 5
+
+
 def swallow_loop(chance, error_share, near_share):
     """A job that swallows, sampled in the rhythm that ``judge`` asks for; seconds until it is hit, or None after two minutes."""
     watched, at = Watched(), 101.0

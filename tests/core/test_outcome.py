@@ -1,6 +1,6 @@
 """Verdicts: a case per kind of death, in the costumes that were measured; and what must never make a verdict."""
 
-from signal import SIGABRT, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP, SIGXCPU
+from signal import SIGABRT, SIGALRM, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP, SIGXCPU
 
 import pytest
 from hypothesis import given
@@ -174,6 +174,12 @@ CASES = [
       for number in (SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP)],
     *[(f"somebody's {number.name}", died(Exit(signal=number)), Outcome.SIGNALLED, None, f"{number.name} ended it after 3.2s; Mainstay did not send it.")
       for number in (SIGTERM, SIGINT, SIGHUP, SIGPIPE)],
+    ("an alarm of its own, amid its traceback", died(Exit(signal=SIGALRM), LastWords(spoke=True, exception=replace(RECURSION_ERROR, depth=273_144))), Outcome.RECURSION, None,
+     ("Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 273,144 levels deep, ended in RecursionError, and was still busy with its traceback "
+      "when SIGALRM ended it after 3.2s; Mainstay did not send it.")),
+    ("somebody's SIGKILL amid its traceback", died(Exit(signal=SIGKILL), LastWords(spoke=True, exception=RECURSION_ERROR)), Outcome.RECURSION, None, None),
+    ("a thread's RecursionError, and somebody's SIGTERM", died(Exit(signal=SIGTERM), LastWords(spoke=True, exception=replace(RECURSION_ERROR, where="thread"))), Outcome.SIGNALLED, None, None),
+    ("another error, and somebody's SIGTERM", died(Exit(signal=SIGTERM), LastWords(spoke=True, exception=error("KeyError"))), Outcome.SIGNALLED, None, None),
     ("SIGXCPU", died(Exit(signal=SIGXCPU, cpu_s=90.1)), Outcome.CPU, LimitName.CPU, "It used 1m30s of CPU time; its limit is 1m30s; it was killed after 3.2s."),
     ("SIGXCPU of a swallow loop", died(Exit(signal=SIGXCPU), LastWords(spoke=True, swallowed_recursion=40)), Outcome.RECURSION, LimitName.CPU, None),
     ("SIGKILL by nobody knows whom", died(Exit(signal=SIGKILL)), Outcome.SIGNALLED, None,

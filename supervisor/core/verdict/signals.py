@@ -27,7 +27,16 @@ def by_signal(case: Case) -> Finding | None:
         return refined(case, LimitName.CPU) or Finding(Outcome.CPU, limit_sentence(case, LimitName.CPU), LimitName.CPU)
     if number in FATAL_SIGNALS:
         return _fatal_signal(case, number)
-    return Finding(Outcome.SIGNALLED, f"{signal_name(number)} ended it {case.after}; {sender_words(case) or 'Mainstay did not send it'}.")
+    who = sender_words(case) or "Mainstay did not send it"
+    return _at_its_traceback(case, number) or Finding(Outcome.SIGNALLED, f"{signal_name(number)} ended it {case.after}; {who}.")
+
+
+def _at_its_traceback(case: Case, number: int) -> Finding | None:
+    """Its main thread had ended in RecursionError before the signal came: 3.13 prints some thousands of the levels a second, and an alarm does not wait."""
+    if case.error_type != "RecursionError":
+        return None
+    end = f"ended in RecursionError, and was still busy with its traceback when {signal_name(number)} ended it {case.after}"
+    return runaway(case, f"{depth_words(case)}, {end}; {sender_words(case) or 'Mainstay did not send it'}")
 
 
 def _sigkill(case: Case) -> Finding:
@@ -52,7 +61,7 @@ def _sigkill(case: Case) -> Finding:
     if case.limits.cpu_s is not None and facts.exit.cpu_s >= case.limits.cpu_s + CPU_HARD_S - 0.1:
         return refined(case, LimitName.CPU) or Finding(Outcome.CPU, limit_sentence(case, LimitName.CPU), LimitName.CPU)
     who = sender_words(case) or "neither Mainstay nor the kernel's OOM killer sent it"
-    return Finding(Outcome.SIGNALLED, f"SIGKILL ended it {case.after}; {who}.")
+    return _at_its_traceback(case, SIGKILL) or Finding(Outcome.SIGNALLED, f"SIGKILL ended it {case.after}; {who}.")
 
 
 def _fatal_signal(case: Case, number: int) -> Finding:
