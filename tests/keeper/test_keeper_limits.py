@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import proctree
-from supervisor.keeper import loop
+from supervisor.keeper import ending, loop
 from supervisor.keeper.attempt import Attempt
 from supervisor.keeper.launch import Child, Plan
 from supervisor.keeper.loop import Keeper
@@ -52,9 +52,9 @@ def test_rounds_come_ever_more_slowly(keeper: Keeper, attempt: Attempt) -> None:
     for _ in range(10):
         keeper._clear(attempt)
         paces.append(attempt.clear_pace_s)
-    assert paces[0] == loop.CLEAR_EVERY_S
+    assert paces[0] == ending.CLEAR_EVERY_S
     assert paces == sorted(paces)
-    assert paces[-1] == loop.CLEAR_SLOWEST_S
+    assert paces[-1] == ending.CLEAR_SLOWEST_S
 
 
 @pytest.mark.usefixtures("attempt")
@@ -73,6 +73,7 @@ def test_what_cannot_be_killed_is_named_and_left(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(loop, "CLEAR_FOR_S", 0.1)
+    monkeypatch.setattr(ending, "CLEAR_FOR_S", 0.1)
     monkeypatch.setattr(loop, "STOP_MARGIN_S", 0.1)
     keeper._end_all()
     for _ in range(10_000):

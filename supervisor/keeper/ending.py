@@ -1,0 +1,201 @@
+"""How an attempt's tree is ended, round by round until nothing of it is left, and how its end is written down."""
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any, Final
+
+from supervisor import procfs, proctree, wire
+from supervisor.keeper import cgroup
+from supervisor.keeper.attempt import Attempt, Successor
+from supervisor.keeper.brain import Brain
+from supervisor.keeper.holding import Holding
+from supervisor.keeper.records import Records
+from supervisor.keeper.say import say
+
+CLEAR_EVERY_S: Final = 0.002  # between the first two rounds of ending a tree; doubles while nothing new appears in it
+CLEAR_SLOWEST_S: Final = 0.1
+CLEAR_FOR_S: Final = 5.0  # then what still lives is called unkillable (uninterruptible sleep)
+
+
+class Ending(Holding):
+    """Ends what is held. The rounds of one tree are one chain, however many ask for it; the record is written before anybody is told."""
+
+    def __init__(self, records: Records, brain: Brain) -> None:
+        super().__init__()
+        self._records = records
+        self._brain = brain
+        self._owner: dict[tuple[int, int], str] = {}  # (pid, start time) of an orphan → the attempt it belongs to, "" for nobody's
+        self._stopping = False
+
+    def _ask_attempt(self, attempt: Attempt, name: str) -> None:
+        number = getattr(signal, "SIG" + name)
+        attempt.asked_to_stop = True
+        self._drop_successor(attempt)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(attempt.pid, number)
+            os.killpg(attempt.pid, signal.SIGCONT)  # a stopped process would not see it
+
+    def _end(self, attempt: Attempt) -> None:
+        if attempt.killed_for is None and attempt.status is None:
+            attempt.killed_for = "stop"
+            self._drop_successor(attempt)
+        self._clear_unless_waiting(attempt)
+
+    # ---------------------------------------------------------------- rounds
+
+    def _on_main_exit(self, attempt: Attempt, status: int, cpu_s: float, max_rss_bytes: int) -> None:
+        attempt.ended_mono, attempt.ended_wall = time.monotonic(), time.time()
+        attempt.status, attempt.cpu_s, attempt.max_rss_bytes = status, cpu_s, max_rss_bytes
+        del self._by_pid[attempt.pid]
+        if attempt.child.errors >= 0:
+            self._guarded("exec", lambda: self._on_exec(attempt))
+        attempt.clear_pace_s = CLEAR_EVERY_S
+        self._clear(attempt)
+
+    def _clear_unless_waiting(self, attempt: Attempt) -> None:
+        """Begin to end the tree, or leave it to the round that is due: each round walks /proc, and there is one chain of them at a time."""
+        if not attempt.clear_waits:
+            self._clear(attempt)
+
+    def _clear_again(self, attempt: Attempt) -> None:
+        attempt.clear_waits = False
+        self._clear(attempt)
+
+    def _clear_after(self, attempt: Attempt, seconds: float) -> None:
+        if not attempt.clear_waits:
+            attempt.clear_waits = True
+            self._after(seconds, lambda: self._clear_again(attempt))
+
+    def _clear(self, attempt: Attempt) -> None:
+        """End what is left of the attempt's tree, a round at a time, and write the exit record when nothing is."""
+        if self._attempts.get(attempt.key) is not attempt:
+            return
+        now = time.monotonic()
+        if attempt.clearing_since is None:
+            attempt.clearing_since = now
+            attempt.clear_pace_s = CLEAR_EVERY_S
+        hit = self._kill_round(attempt)
+        if attempt.status is not None and attempt.killed_for is None:
+            attempt.leftovers += hit
+        if hit or attempt.status is None:
+            if now - attempt.clearing_since < CLEAR_FOR_S:
+                grows = hit > attempt.clear_hits
+                attempt.clear_hits = hit
+                attempt.clear_pace_s = CLEAR_EVERY_S if grows else min(CLEAR_SLOWEST_S, attempt.clear_pace_s * 2)
+                self._clear_after(attempt, attempt.clear_pace_s)
+                return
+            attempt.unkillable = [pid for pid in self._roots(attempt) if procfs.read_stat(pid) is not None]
+            say("tree_unkillable", key=attempt.key, pids=attempt.unkillable)
+            if attempt.status is None:
+                attempt.clearing_since = None
+                self._clear_after(attempt, CLEAR_FOR_S)
+                return
+        self._finish(attempt)
+
+    def _kill_round(self, attempt: Attempt) -> int:
+        """One round; how many processes were hit. A round that fails counts as one that hit something: there has to be another."""
+        try:
+            if attempt.cgroup is None:
+                return proctree.kill_round(lambda: self._roots(attempt))
+            members = cgroup.processes(attempt.cgroup)
+            if members and not self._guarded("cgroup_kill", lambda: cgroup.kill(str(attempt.cgroup))):
+                proctree.kill_round(lambda: cgroup.processes(str(attempt.cgroup)))  # an older kernel has no cgroup.kill
+            return len(members)
+        except (OSError, ValueError) as err:
+            say("keeper_handler_failed", doing="kill", key=attempt.key, error=f"{type(err).__name__}: {err}")
+            return 1
+
+    def _roots(self, attempt: Attempt) -> list[int]:
+        """Where the attempt's processes hang in the tree: its main process while it lives, and orphans of it that came to us."""
+        roots = [] if attempt.status is not None else [attempt.pid]
+        if attempt.cgroup is not None:
+            return cgroup.processes(attempt.cgroup)
+        known, held, brain = self._by_pid, self._held, self._brain.pid
+        strangers = (pid for pid in proctree.own_children() if pid not in known and pid not in held and pid != brain)
+        return roots + [pid for pid in strangers if self._owner_of(pid) == attempt.key]
+
+    def _owner_of(self, pid: int) -> str:
+        stat = procfs.read_stat(pid)
+        if stat is None:
+            return ""
+        identity = (pid, stat.started)
+        owner = self._owner.get(identity)
+        if owner is None:
+            if len(self._owner) > 4096:
+                self._owner.clear()
+            owner = self._owner[identity] = self._find_owner(pid, stat.session, stat.started)
+        return owner
+
+    def _find_owner(self, pid: int, session: int, started: int) -> str:
+        """By its session, else by what its environment says, unless it is older than the attempt that it names."""
+        for attempt in self._attempts.values():
+            if attempt.pid == session:
+                return attempt.key
+        run = procfs.environment_value(pid, "MAINSTAY_RUN")
+        number = procfs.environment_value(pid, "MAINSTAY_ATTEMPT")
+        claimed = self._attempts.get(f"{run}.{number}")
+        return claimed.key if claimed is not None and started >= claimed.pid_started else ""
+
+    def _finish(self, attempt: Attempt) -> None:
+        del self._attempts[attempt.key]
+        figures: dict[str, int] = {}
+        self._guarded("output", lambda: self._close_output(attempt))
+        group = attempt.cgroup
+        if group is not None:
+            self._guarded("figures", lambda: figures.update(cgroup.figures(group)))
+            self._remove_group(group, 50)
+        self._keep_record(attempt.record(figures), self._take_successor(attempt))
+
+    def _take_successor(self, attempt: Attempt) -> Successor | None:
+        """What is to follow at once, if anything may."""
+        successor = attempt.successor
+        if successor is not None and not self._stopping and attempt.may_be_followed(successor):
+            return successor
+        self._drop_successor(attempt)
+        return None
+
+    def _close_output(self, attempt: Attempt) -> None:
+        if attempt.capture is not None:
+            if attempt.capture.pipe >= 0:
+                self._unwatch(attempt.capture.pipe)
+            attempt.capture.close()
+
+    # ---------------------------------------------------------------- the record
+
+    def _keep_record(self, record: dict[str, Any], successor: Successor | None = None) -> None:
+        """Write down how it ended and what follows, let that begin, and tell the brain, in that order.
+
+        A record that was prepared ahead is noted first, which outlives us; that something may follow is on disk since then, so what follows need
+        not wait for the disk again. What cannot be written down is followed by nothing that the brain has not asked for.
+        """
+        if successor is not None:
+            record["next"] = successor.key
+            if successor.child.is_ready():
+                self._records.confirm(record["key"])
+                if self._records.note(record):
+                    self._begin(successor)
+        trouble = self._records.write(record)
+        if trouble is not None:
+            say("exit_record_not_written", key=record["key"], error=trouble)
+        if successor is not None and successor.child.pid in self._held:
+            if trouble is None:
+                self._begin(successor)
+            else:
+                del record["next"]
+                self._drop_successor(self._held[successor.child.pid])
+        self._send({"op": wire.ENDED, "record": record})
+
+    def _record_failed_launch(self, key: str, why: str) -> None:
+        now_mono, now_wall = time.monotonic(), time.time()
+        self._keep_record(
+            {
+                "key": key,
+                "launch_error": why,
+                "started_mono": now_mono,
+                "started_wall": now_wall,
+                "ended_mono": now_mono,
+                "ended_wall": now_wall,
+            }
+        )
