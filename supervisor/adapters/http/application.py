@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as Routed
 from starlette.routing import Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from supervisor.adapters.http.answers import Refusal, refused
 from supervisor.adapters.http.api import Api
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _App:
+    """Says in the scope that there is an application: else the router answers for unknown paths itself, in plain text."""
+
+    def __init__(self, routes: ASGIApp) -> None:
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self._routes(scope, receive, send)
 
 
 class Application:
@@ -46,7 +57,7 @@ class Application:
             handlers.setdefault(route.path, {})[route.method] = self._handler(route)
         routes = [Routed(path, handler, methods=[method]) for path, methods in handlers.items() for method, handler in methods.items()]
         # And not all of Starlette: its page for a failure of ours would load html, half a MiB; uvicorn answers such a failure as well.
-        return ExceptionMiddleware(Router(routes=routes, redirect_slashes=False), handlers={HTTPException: _no_route})
+        return _App(ExceptionMiddleware(Router(routes=routes, redirect_slashes=False), handlers={HTTPException: _no_route}))
 
     def close(self) -> None:
         """Lets the worker threads go."""
