@@ -25,7 +25,7 @@ killer = subprocess.Popen(["/bin/sh", "-c", f"kill -KILL {{child.pid}}"])
 killer.wait()
 child.wait()
 told["killed"] = trace.sender_of(child.pid, 9).pid == killer.pid
-child = subprocess.Popen(["/bin/sh", "-c", "trap 'kill $!; exit 4' TERM; sleep 60 & echo; wait"], stdout=subprocess.PIPE)
+child = subprocess.Popen(["/bin/sh", "-c", "trap 'exit 4' TERM; echo; while :; do sleep 0.02; done"], stdout=subprocess.PIPE)
 child.stdout.readline()
 child.terminate()
 told["asked"] = [child.wait(), trace.sender_of(child.pid).pid == os.getpid(), trace.sender_of(child.pid, 9) is None]
