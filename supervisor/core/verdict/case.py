@@ -22,6 +22,7 @@ SWALLOWED_ERRORS = 16  # counted by the guard
 SWALLOWED_LOOKS = 5  # seen from outside
 MEMORY_ERRORS_SEEN = 2
 OUT_OF_MEMORY_SHARE = 0.85  # of the limit: a MemoryError of a thread far below is about something else than our line
+ROOM_BYTES = 2 * 2**20  # below the line: CPython asks for 1 MiB at once and more, so it is refused before its memory is full to the brim
 LOST_C_ERROR = "error return without exception set"  # what is left of an exception that C code lost, out of memory
 
 
@@ -121,8 +122,11 @@ class Case(Struct, frozen=True, dict=True):
     @property
     def was_refused_memory(self) -> bool:
         """It stood at its line to the end, where an rlimit that we armed refuses more."""
-        line, curve = self.limits.memory_bytes, self.evidence.memory_curve
-        if line is None or not self.evidence.armed or peak_bytes(self) < WALL_SHARE * line:
+        line, curve, study = self.limits.memory_bytes, self.evidence.memory_curve, self.evidence.study
+        if line is None or not self.evidence.armed:
+            return False
+        was_told = self.evidence.words.swallowed_memory > 0 or (study is not None and study.memory_errors > 0)
+        if not was_told and peak_bytes(self) < min(WALL_SHARE * line, line - ROOM_BYTES):
             return False
         last = next((size for _, size in reversed(curve) if size), 0)  # a process that is about to be gone measures nothing
         return last >= OUT_OF_MEMORY_SHARE * line
