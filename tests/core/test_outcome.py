@@ -140,7 +140,7 @@ CASES = [
     ("an abort at the wall without a dump", died(Exit(signal=SIGABRT, max_rss_bytes=300 * MIB), armed=True, memory_curve=((3.0, 300 * MIB),)), Outcome.MEMORY, LimitName.MEMORY, None),
     ("the same where nothing was armed", died(Exit(signal=SIGSEGV, max_rss_bytes=301 * MIB), CRASH, memory_curve=((3.0, 299 * MIB),)), Outcome.CRASHED, None, None),
     ("a crash below the wall", died(Exit(signal=SIGSEGV, max_rss_bytes=280 * MIB), CRASH, armed=True, memory_curve=((3.0, 280 * MIB),)), Outcome.CRASHED, None, None),
-    ("a crash of one that was refused a large piece", died(Exit(signal=SIGSEGV, max_rss_bytes=280 * MIB), replace(CRASH, swallowed_memory=1), armed=True, memory_curve=((3.0, 280 * MIB),)),
+    ("a crash of one that was refused a large piece", died(Exit(signal=SIGSEGV, max_rss_bytes=249 * MIB), replace(CRASH, swallowed_memory=1), armed=True, memory_curve=((3.0, 248 * MIB),)),
      Outcome.MEMORY, LimitName.MEMORY, None),
     ("the same, but it had given back what it had", died(Exit(signal=SIGSEGV, max_rss_bytes=280 * MIB), replace(CRASH, swallowed_memory=1), armed=True, memory_curve=((3.0, 90 * MIB),)),
      Outcome.CRASHED, None, None),

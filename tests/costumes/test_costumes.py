@@ -98,7 +98,9 @@ def test_a_legal_recursion_of_1500_levels_beside_too_much_data_is_a_matter_of_me
 def test_a_crowd_of_tasks_that_somebody_else_starts_is_a_matter_of_memory(tmp_path: Path, python: Python) -> None:
     death = die(python.path, Costume("crowd", "crowd", memory_mib=64), tmp_path / "job")
     assert death.report["memory_peak_bytes"] <= allowed(death.report, 64 * MIB)
-    assert death.report["outcome"] == "memory", death.said[-800:]
+    # 3.13.0 crashes where a set of a hundred thousand tasks is refused its next size, at 53 of 64 MiB: that it was refused is not always to be seen.
+    expected = ("memory", "crashed") if python.version == (3, 13, 0) else ("memory",)
+    assert death.report["outcome"] in expected, death.said[-800:]
 
 
 CONTAINED = [python for python in PYTHONS if python.path.endswith("-here")]

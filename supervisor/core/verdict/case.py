@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core.cycle import find_cycle_in_frames
-from supervisor.core.limits import SWALLOWED, WALL_SHARE
+from supervisor.core.limits import SOFT_SHARE, SWALLOWED, WALL_SHARE
 from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Look, Outcome
 from supervisor.core.prose import about_duration, base, is_own
 
@@ -129,7 +129,7 @@ class Case(Struct, frozen=True, dict=True):
         if not was_told and peak_bytes(self) < min(WALL_SHARE * line, line - ROOM_BYTES):
             return False
         last = next((size for _, size in reversed(curve) if size), 0)  # a process that is about to be gone measures nothing
-        return last >= OUT_OF_MEMORY_SHARE * line
+        return last >= (SOFT_SHARE if was_told else OUT_OF_MEMORY_SHARE) * line  # a large piece is refused long before the brim
 
     @property
     def gave_up_at_the_line(self) -> bool:
