@@ -11,6 +11,7 @@ from supervisor.errors import StoreError
 
 T = TypeVar("T")
 
+CACHE_KIB = 256  # for each connection; SQLite would keep 2 MiB, and the pages that we come back to are few
 BUSY_S = 0.5  # other writers of ours are done in milliseconds; the brain's loop waits here, with limits to watch
 _PRIMARY = 0xFF  # extended result codes carry the primary one in the low byte
 
@@ -45,6 +46,7 @@ def connect(path: str, *, read_only: bool = False, any_thread: bool = False) -> 
     uri = f"file:{quote(path)}?mode={'ro' if read_only else 'rw'}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=not any_thread)
     try:
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if not read_only:
             connection.execute("PRAGMA synchronous = NORMAL")
     except UNREADABLE:
