@@ -5,9 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
 
 import structlog
 
@@ -28,75 +26,20 @@ from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Reader, Store
 from supervisor.adapters.surveyor import Surveyor
 from supervisor.backend import Backend
-from supervisor.config.load import load
+from supervisor.config.load import load_in_brief
 from supervisor.core import engine
 from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.model import Incident, Mono, Now, Wall
 from supervisor.core.records import QuarantinedRecord
-from supervisor.core.settings import Config, LogFormat
+from supervisor.core.settings import Config
 from supervisor.core.state import EngineState, Memo
 from supervisor.core.webconfig import WebConfig
 from supervisor.daemon import Daemon
 from supervisor.drill.drills import Drills
-from supervisor.errors import ConfigError, StoreError, SupervisorError, WireError
+from supervisor.errors import StoreError
 from supervisor.evidence import Gatherer, Hider
 
-HELLO_S: Final = 30.0
-SWITCH_S: Final = 0.001  # the loop must not wait 5 ms for a thread that renders a page
-
 log = structlog.get_logger()
-
-
-def main(config_path: str) -> int:
-    """The life of one brain; its exit code."""
-    fd = os.environ.pop("MAINSTAY_BRAIN_FD", None)
-    if fd is None or not fd.isdecimal():
-        sys.stderr.write("mainstay brain is started by the keeper; people run `mainstay run`\n")
-        return 2
-    for name in os.environ.pop("MAINSTAY_BRAIN_ONLY", "").split():
-        os.environ.pop(name, None)
-    sys.setswitchinterval(SWITCH_S)
-    link = KeeperLink.from_fd(int(fd))
-    try:
-        hello = link.hello(HELLO_S)
-        config, trouble = _config(config_path, hello)
-    except ConfigError as err:
-        sys.stderr.write("\n".join(err.problems) + "\n")
-        return 78
-    except WireError as err:
-        sys.stderr.write(f"mainstay: {err}\n")
-        return 70
-    logs.configure(config.settings.log_level, _log_format(config))
-    try:
-        return _Brain(config, config_path, link, hello).run(trouble)
-    except WireError as err:
-        log.error("keeper_lost", error=str(err))  # noqa: TRY400 - the keeper's death ends us; a traceback says nothing more
-        return 70
-    except SupervisorError as err:
-        log.error("cannot_start", error=str(err))  # noqa: TRY400 - the text names the mend
-        return 1
-
-
-def _log_format(config: Config) -> LogFormat:
-    """As configured; $MAINSTAY_LOG_FORMAT goes before it, so that `make run` speaks in words whatever it writes to."""
-    named = os.environ.get("MAINSTAY_LOG_FORMAT")
-    return LogFormat(named) if named in set(LogFormat) else config.settings.log_format
-
-
-def _load(path: str, *, copy: str | None = None) -> Config:
-    """The config without the text of each key and its place, which only `check --show` needs: 3 KiB for each job."""
-    return replace(load(path, copy=copy), sections={})
-
-
-def _config(path: str, hello: wire.Message) -> tuple[Config, list[str]]:
-    """The config of a first brain is the file; a later one of the same keeper goes on with what was in force."""
-    if hello["restarts"] == 0:
-        return _load(path), []
-    copy = os.environ.get("MAINSTAY_LOADED_CONFIG", "")
-    try:
-        return _load(path, copy=copy), []
-    except ConfigError as err:
-        return _load(path), err.problems
 
 
 def _web_config(path: str) -> WebConfig:
@@ -105,7 +48,7 @@ def _web_config(path: str) -> WebConfig:
     return webconfig.load(path)
 
 
-class _Brain:
+class Brain:
     """The parts of one brain, and the order in which they start and stop."""
 
     def __init__(self, config: Config, config_path: str, link: KeeperLink, hello: wire.Message) -> None:
@@ -275,7 +218,7 @@ class _Brain:
             metrics=self.metrics,
             job_metrics=self.job_metrics,
             containment=containment,
-            reload_config=lambda: _load(self.config_path),
+            reload_config=lambda: load_in_brief(self.config_path),
             wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
             configured=self._configured,
             counters=self.counters,
@@ -297,7 +240,7 @@ class _Brain:
             clock=self.clock,
             keeper_pid=self.hello["keeper_pid"],
             started_at=self.now.wall,
-            read_config=lambda: _load(self.config_path),
+            read_config=lambda: load_in_brief(self.config_path),
             queue_lengths=self._queue_lengths,
             drills=drills,
         )

@@ -315,8 +315,7 @@ def _without_multiproc() -> None:
 
 def _brain(options: argparse.Namespace) -> int:
     _without_multiproc()
-    from supervisor.adapters import logs  # noqa: F401 - before anybody imports structlog, which would load rich (6 MiB)
-    from supervisor.brain import main as brain
+    from supervisor.wake import main as brain
 
     return brain(options.config)
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 from msgspec import Struct
@@ -55,6 +56,11 @@ def load(path: str, *, copy: str | None = None) -> Config:
     except ValueError as err:
         raise errors.ConfigError([f"{report.file}: {err}"]) from err
     return _Reader(path, report, is_kept=copy is not None).config(text)
+
+
+def load_in_brief(path: str, *, copy: str | None = None) -> Config:
+    """The same without the text of each key and its place, which only `check --show` needs: 3 KiB for each job."""
+    return replace(load(path, copy=copy), sections={})
 
 
 class _Read(Struct):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from harness import Mainstay
-from receivers import Web
+from receivers import Mailbox, Web, certificate
 
 CANARIES = {name: f"canary{number}canary" for number, name in enumerate(("SLACK", "PAGER", "HOOK", "SIGN", "BEAT"))}
 
@@ -27,6 +28,35 @@ def heard(web: Any, path: str) -> list[dict[str, Any]]:
 
 def kinds(web: Any, path: str) -> list[str]:
     return [one["kind"] for one in heard(web, path)]
+
+
+def loaded(pid: int, library: str) -> bool:
+    """Whether the process has mapped that shared library."""
+    return f"/{library}." in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_openssl_is_loaded_for_a_receiver_that_is_reached_over_tls_and_not_before(tmp_path: Path) -> None:
+    context, authority = certificate(tmp_path)
+    with Web(tls=context) as web, Mailbox(tls=context) as box:
+        plain = "jobs:\n  flaky: {shell: 'exit 3', schedule: manual, restart: {when: never}}\n"
+        daemon = Mainstay(tmp_path, plain, environment={"SSL_CERT_FILE": str(authority)})
+        try:
+            daemon.start()
+            assert not loaded(daemon.brain_pid, "libcrypto.so")
+            daemon.write_config(
+                plain.replace("when: never}", "when: never}, alerts: {to: [hook, mail]}")
+                + f"receivers:\n  hook: {{type: webhook, url: '{web.url}/ops'}}\n"
+                + f"  mail: {{type: email, host: 127.0.0.1, port: {box.port}, tls: tls, sender: m@localhost, to: [a@localhost]}}\n"
+            )
+            done = daemon.cli("reload")
+            assert done.returncode == 0, done.stdout + done.stderr
+            daemon.run_job("flaky")
+            daemon.wait_for(lambda: kinds(web, "/ops") == ["opened"], "the alert over TLS")
+            daemon.wait_for(lambda: bool(box.got.all), "the mail over TLS")
+            assert loaded(daemon.brain_pid, "libcrypto.so")
+        finally:
+            daemon.close()
 
 
 def test_a_silence_outlives_the_brain_and_what_is_open_at_its_end_is_told(tmp_path: Path, web: Any) -> None:

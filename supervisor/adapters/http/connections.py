@@ -1,16 +1,18 @@
 """Connections, and the bounds on what each may cost: their number, their number from one peer, and the seconds of every phase."""
 
 import asyncio
-import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from h11 import LocalProtocolError
 
 from supervisor.adapters.http.door import TLS
 from supervisor.adapters.http.streams import PATIENT
 from supervisor.adapters.http.uvicornparts import H11Protocol
+
+if TYPE_CHECKING:
+    import ssl
 
 MAX_CONNECTIONS = 64  # per listener, so that a crowd on TCP cannot lock the operator out of the unix socket
 PEER_CONNECTIONS = 8  # from one address; a browser uses six
@@ -173,7 +175,7 @@ class BoundedProtocol(H11Protocol):
 class TlsConnection(SSLProtocol):
     """TLS below a ``BoundedProtocol``: counted and bounded from before the handshake on."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, above: BoundedProtocol, context: ssl.SSLContext, crowd: Crowd) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, above: BoundedProtocol, context: "ssl.SSLContext", crowd: Crowd) -> None:
         nobody: Any = None  # waits for the handshake: the protocol above hears of it
         seconds = int(HEAD_DEADLINE_S)
         super().__init__(loop, above, context, nobody, server_side=True, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=seconds)

@@ -7,9 +7,8 @@ import ipaddress
 import os
 import re
 import socket
-import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from msgspec import Struct, field
@@ -20,6 +19,9 @@ from supervisor.adapters.http.passwords import CrowdedError, Passwords
 from supervisor.core.settings import TcpActions
 from supervisor.core.webconfig import ClientAuth, WebConfig
 from supervisor.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 log = structlog.get_logger()
 
@@ -68,7 +70,7 @@ class _Web(Struct):
 
     good: bool = True
     config: WebConfig | None = None
-    context: ssl.SSLContext | None = None
+    context: "ssl.SSLContext | None" = None
     stamp: Stamp = ()
     read_at: float = 0.0
     had_tls: bool = False
@@ -106,7 +108,7 @@ class Door:
 
     # ------------------------------------------------ connections
 
-    def context(self) -> ssl.SSLContext | None:
+    def context(self) -> "ssl.SSLContext | None":
         """What a new connection's TLS is made with; None: no TLS."""
         return self._current().context
 

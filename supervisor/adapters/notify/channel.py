@@ -7,16 +7,19 @@ import base64
 import http.client
 import io
 import socket
-import ssl
+import sys
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Struct
 
 from supervisor.adapters.notify.sender import Clock, Failed
 from supervisor.core.model import Wall
+
+if TYPE_CHECKING:
+    import ssl
 
 READ_MAX_BYTES = 64 * 1024  # of an answer's body; nothing of use to us is longer
 ANSWER_MAX_BYTES = 2 * READ_MAX_BYTES  # head and body together
@@ -99,23 +102,35 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
     raise failure
 
 
-def with_tls(sock: socket.socket, host: str, deadline: Deadline) -> ssl.SSLSocket:
+def with_tls(sock: socket.socket, host: str, deadline: Deadline) -> "ssl.SSLSocket":
     """TLS over *sock*, the certificate checked against *host* and the system's authorities (or $SSL_CERT_FILE)."""
+    import ssl  # late: 5 MiB for those who are reached in the clear
+
     sock.settimeout(deadline.left_s())
     return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
 
 
 def in_words(err: OSError) -> str:
     """A failed exchange in one line. Never the text of a URL: there are receivers whose path is the password."""
+    if "ssl" in sys.modules and (words := _of_tls(err)) is not None:
+        return words
+    match err:
+        case TimeoutError():
+            return "no complete answer in time"
+        case _:
+            return err.strerror or str(err) or type(err).__name__
+
+
+def _of_tls(err: OSError) -> str | None:
+    import ssl
+
     match err:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not valid: {err.verify_message}"
         case ssl.SSLError():
             return f"TLS failed: {err.reason or 'connection closed'}"
-        case TimeoutError():
-            return "no complete answer in time"
         case _:
-            return err.strerror or str(err) or type(err).__name__
+            return None
 
 
 class Answer(Struct, frozen=True):
