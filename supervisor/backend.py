@@ -21,7 +21,8 @@ from supervisor.adapters.store import Reader, Store
 from supervisor.core import silences
 from supervisor.core.drill import CAP_S
 from supervisor.core.events import IncidentWish, ReleaseWish, SilenceWish, Verb, Wish
-from supervisor.core.model import Cron, Every, Fault, Incident, Job, Limits, Manual
+from supervisor.core.jobs import Cron, Every, Fault, Job, Limits, Manual
+from supervisor.core.model import Incident
 from supervisor.core.plan import PlanKind, PlannedChange, plan
 from supervisor.core.prose import clean
 from supervisor.core.records import QuarantinedRecord, RunRow, SlotRow

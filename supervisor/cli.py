@@ -165,7 +165,7 @@ _FAULTS = (
     "exit",
     "stall",
     "silence",
-)  # core.model.Fault, which would have to be loaded for every command
+)  # core.jobs.Fault, which would have to be loaded for every command
 
 
 def _export_command(commands: "argparse._SubParsersAction[_Parser]") -> None:

@@ -13,7 +13,8 @@ from supervisor.adapters import jobmetrics, multiproc
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.multiproc import Tally
-from supervisor.core.model import Job, Now, RunId
+from supervisor.core.jobs import Job
+from supervisor.core.model import Now, RunId
 from supervisor.errors import StoreError
 from supervisor.ports import Clock, Places, Store
 from supervisor.watch import Subject

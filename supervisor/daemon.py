@@ -38,7 +38,9 @@ from supervisor.core.events import (
     Verb,
     Wish,
 )
-from supervisor.core.model import Breach, Evidence, Exit, Job, Look, Mono, RunId, Wall
+from supervisor.core.evidence import Breach, Evidence, Exit, Look
+from supervisor.core.jobs import Job
+from supervisor.core.model import Mono, RunId, Wall
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
 from supervisor.counting import Counting, Live

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from supervisor import procfs
 from supervisor.core import redact
-from supervisor.core.model import Evidence, Exit, Job, LastWords, Launch, OomVictim, Progress, Sender
+from supervisor.core.evidence import Evidence, Exit, LastWords, OomVictim, Progress, Sender
+from supervisor.core.jobs import Job, Launch
 from supervisor.core.redact import Redactor
 from supervisor.page import Page
 from supervisor.ports import OomReader, SenderReader, WordsReader

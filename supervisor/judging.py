@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from supervisor.adapters import host
 from supervisor.core.events import AttemptEnded
-from supervisor.core.model import Evidence, Job, Wall
+from supervisor.core.evidence import Evidence
+from supervisor.core.jobs import Job
+from supervisor.core.model import Wall
 from supervisor.core.redact import without_messages
 from supervisor.counting import Live
 from supervisor.evidence import Gatherer, Hider, exit_of

@@ -19,7 +19,9 @@ from supervisor.adapters.clock import Clock
 from supervisor.adapters.sampler import Sampler
 from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
 from supervisor.core import outcome
-from supervisor.core.model import Breach, Evidence, Expect, Job, Launch, Limits, Look, Mono, OomVictim, Outcome, OutputAction, Verdict
+from supervisor.core.evidence import Breach, Evidence, Look, OomVictim, Verdict
+from supervisor.core.jobs import Expect, Job, Launch, Limits, OutputAction
+from supervisor.core.model import Mono, Outcome
 from supervisor.evidence import Gatherer
 from supervisor.keeper import launch
 from supervisor.ports import DepthReader

@@ -3,8 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from supervisor.core.evidence import Cycle, LastWords, Look, OomVictim, Sender, Waiting
+from supervisor.core.jobs import Job
 from supervisor.core.limits import Sample
-from supervisor.core.model import Cycle, Job, LastWords, Look, Mono, Now, OomVictim, Sender, Waiting, Wall
+from supervisor.core.model import Mono, Now, Wall
 from supervisor.core.study import Spot
 
 if TYPE_CHECKING:  # `exec` has no history and no time to load its rows

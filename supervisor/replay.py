@@ -12,7 +12,7 @@ from msgspec import Struct
 from supervisor import command, procfs
 from supervisor.adapters.launcher import environment, identity
 from supervisor.arming import arm, rlimits
-from supervisor.core.model import Expect, Job
+from supervisor.core.jobs import Expect, Job
 from supervisor.keeper import launch
 from supervisor.oneshot import OneShot
 

@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from supervisor import procfs, proctree
 from supervisor.core import limits as rules
 from supervisor.core import study
-from supervisor.core.model import Breach, Cycle, LimitName, Limits, Look, Mono, Study, Waiting
+from supervisor.core.evidence import Breach, Cycle, Look, Study, Waiting
+from supervisor.core.jobs import Limits
+from supervisor.core.model import LimitName, Mono
 from supervisor.ports import Clock, Sampler
 from supervisor.progressfile import read_signs
 

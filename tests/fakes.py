@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor import wire
-from supervisor.core.model import Incident, Mono, Now, Progress, Wall
+from supervisor.core.evidence import Progress
+from supervisor.core.model import Incident, Mono, Now, Wall
 from supervisor.core.records import (
     AttemptPhase,
     AttemptRow,

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from supervisor.adapters.threads import Threads
 from supervisor.core import cycle, waiting
-from supervisor.core.model import Cycle, Frame, Look, Stack, Waiting
+from supervisor.core.evidence import Cycle, Frame, Look, Stack, Waiting
 from supervisor.core.prose import is_own
 from supervisor.core.study import Spot
 from supervisor.cpython.reader import Depth, Interpreter, RawFrame, RawStack

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from supervisor import proctree
 from supervisor.arming import SITE, arm
 from supervisor.core.cycle import Argument, Level, find_cycle
-from supervisor.core.model import Cycle, ExceptionFacts, Frame, LastWords, MemoryType
+from supervisor.core.evidence import Cycle, ExceptionFacts, Frame, LastWords, MemoryType
 from supervisor.core.taskcycle import Pair, Start, find_task_cycle
 
 __all__ = ["SITE", "arm", "ask", "read_last_words", "swallowed", "tasks"]

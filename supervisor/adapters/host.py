@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from supervisor import procfs
-from supervisor.core.model import Launch
+from supervisor.core.jobs import Launch
 
 PROC: Final = "/proc"
 _KIB: Final = 1024

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from supervisor.core.model import OomVictim
+from supervisor.core.evidence import OomVictim
 
 PATH: Final = "/dev/kmsg"
 MAX_RECORDS: Final = 20_000  # a ring of 1 MiB holds about ten thousand

@@ -9,7 +9,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from supervisor.arming import rlimits
-from supervisor.core.model import Job, Launch, Limits, OutputAction, Wall
+from supervisor.core.jobs import Job, Launch, Limits, OutputAction
+from supervisor.core.model import Wall
 from supervisor.errors import LaunchError
 from supervisor.ports import Places
 from supervisor.wire import attempt_key

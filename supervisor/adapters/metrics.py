@@ -16,7 +16,8 @@ from supervisor.adapters import ownprocess
 from supervisor.adapters.exposition import MetricType, escape, header, label_text, number
 from supervisor.adapters.metrictable import TABLE, Declaration, Scope, reference
 from supervisor.adapters.series import Buckets, Cells, Grid, Loose, Owners, Values
-from supervisor.core.model import Cron, Every, Job, Manual, Service, Wall
+from supervisor.core.jobs import Cron, Every, Job, Manual, Service
+from supervisor.core.model import Wall
 
 __all__ = ["TABLE", "Metrics", "reference"]
 

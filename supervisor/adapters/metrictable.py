@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from supervisor.adapters.exposition import MetricType, RejectReason
 from supervisor.core.drill import Link
-from supervisor.core.model import CycleKind, Fault, LimitName, Outcome, State
+from supervisor.core.evidence import CycleKind
+from supervisor.core.jobs import Fault
+from supervisor.core.model import LimitName, Outcome, State
 from supervisor.core.records import SkipReason
 from supervisor.core.remedy import StepName
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Final
 
 from supervisor import procfs
+from supervisor.core.evidence import Cycle
 from supervisor.core.limits import Sample
-from supervisor.core.model import Cycle, Mono
+from supervisor.core.model import Mono
 from supervisor.ports import DepthReader, GuardReader
 
 MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched

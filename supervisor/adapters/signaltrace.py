@@ -11,7 +11,7 @@ import signal
 from collections import OrderedDict
 from typing import Final, Self
 
-from supervisor.core.model import Sender
+from supervisor.core.evidence import Sender
 
 ROOT: Final = "/sys/kernel/tracing"
 RING_KB: Final = 64  # of each processor: some 600 signals

@@ -18,7 +18,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from supervisor.core.model import Job, RunId, Wall
+from supervisor.core.jobs import Job
+from supervisor.core.model import RunId, Wall
 from supervisor.core.redact import Redactor, is_secretive
 from supervisor.core.survey import Survey, changes, config_of, sized
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from supervisor.config import healing
 from supervisor.config.shape import Section
 from supervisor.core import settings
-from supervisor.core.model import (
+from supervisor.core.jobs import (
     AlertPolicy,
     Backoff,
     Budget,

@@ -17,7 +17,7 @@ from supervisor.config.schema import JOB, MAINTENANCE, NAME, NAME_FORM, RECEIVER
 from supervisor.config.shape import Section, Shape, is_inherited, merged
 from supervisor.config.source import Trust, read_text
 from supervisor.core.drill import PREFIX, is_stand_in
-from supervisor.core.model import SERVICE_TIME_S, Service, Window
+from supervisor.core.jobs import SERVICE_TIME_S, Service, Window
 from supervisor.core.settings import Config
 from supervisor.core.units import quoted
 

@@ -1,5 +1,5 @@
 """The shape of config.yaml: every key with what it may be, what it means and its default. The loader, the JSON Schema for editors, the
-reference page and ``check --show`` all read these tables. Defaults stand in ``core.model`` and ``core.settings``, once.
+reference page and ``check --show`` all read these tables. Defaults stand in ``core.jobs`` and ``core.settings``, once.
 """
 
 import re
@@ -31,7 +31,7 @@ from supervisor.config.secrets import AppriseUrlsPath, SecretText, SecretUrl, Se
 from supervisor.config.shape import Key, Section, Shape
 from supervisor.config.templates import TemplateText
 from supervisor.config.times import CronExpression, Timezone
-from supervisor.core.model import (
+from supervisor.core.jobs import (
     SERVICE_TIME_S,
     AlertPolicy,
     CatchUp,
@@ -43,7 +43,6 @@ from supervisor.core.model import (
     Limits,
     LogPolicy,
     Manual,
-    Outcome,
     OutputAction,
     Overlap,
     RestartPolicy,
@@ -52,6 +51,7 @@ from supervisor.core.model import (
     Service,
     StopPolicy,
 )
+from supervisor.core.model import Outcome
 from supervisor.core.redact import is_secretive
 from supervisor.core.settings import (
     PAGERDUTY_URL,

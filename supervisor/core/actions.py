@@ -2,8 +2,10 @@
 
 from msgspec import Struct
 
+from supervisor.core.evidence import Evidence, Verdict
 from supervisor.core.heal import HealReason
-from supervisor.core.model import Evidence, Incident, Job, Outcome, RunId, Trigger, Verdict, Wall
+from supervisor.core.jobs import Job
+from supervisor.core.model import Incident, Outcome, RunId, Trigger, Wall
 from supervisor.core.records import QuarantinedRecord, Row, RunRow, SkipReason
 from supervisor.core.remedy import StepName
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core.model import Cycle, CycleKind, Frame
+from supervisor.core.evidence import Cycle, CycleKind, Frame
 from supervisor.core.prose import is_own
 
 WINDOW = 400  # innermost frames that are looked at: 0.2 ms, and six turns of the longest period

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from supervisor.core import escalation, incidents, silences
 from supervisor.core.escalation import Told
-from supervisor.core.model import Incident, Job, Wall
+from supervisor.core.jobs import Job
+from supervisor.core.model import Incident, Wall
 from supervisor.core.records import Notification, NotificationKind
 from supervisor.core.silences import Silence
 

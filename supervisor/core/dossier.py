@@ -11,24 +11,9 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from supervisor.core.model import (
-    BusyLine,
-    Cycle,
-    DossierPolicy,
-    Evidence,
-    ExceptionFacts,
-    Frame,
-    Incident,
-    LimitName,
-    Limits,
-    MemoryType,
-    Progress,
-    RunId,
-    Stack,
-    Verdict,
-    Waiting,
-    Wall,
-)
+from supervisor.core.evidence import BusyLine, Cycle, Evidence, ExceptionFacts, Frame, MemoryType, Progress, Stack, Verdict, Waiting
+from supervisor.core.jobs import DossierPolicy, Limits
+from supervisor.core.model import Incident, LimitName, RunId, Wall
 from supervisor.core.prose import printable, stamp
 
 SCHEMA: Final = 1

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from supervisor.core.dossier import BYTES_MAX, OUTPUT_MAX, SCHEMA
-from supervisor.core.model import CycleKind, LimitName, Outcome
+from supervisor.core.evidence import CycleKind
+from supervisor.core.model import LimitName, Outcome
 
 Json = dict[str, Any]
 

@@ -11,20 +11,8 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from supervisor.core.model import (
-    AlertPolicy,
-    Expect,
-    Fault,
-    Job,
-    Launch,
-    LimitName,
-    Limits,
-    Manual,
-    Outcome,
-    RestartPolicy,
-    RestartWhen,
-    Schedule,
-)
+from supervisor.core.jobs import AlertPolicy, Expect, Fault, Job, Launch, Limits, Manual, RestartPolicy, RestartWhen, Schedule
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, about_size
 from supervisor.core.units import format_duration
 

@@ -31,7 +31,8 @@ from supervisor.core.events import (
     Wish,
 )
 from supervisor.core.heal import Course
-from supervisor.core.model import Incident, Job, Launch, Mono, Now, Outcome, RestartWhen, RunId, State, Trigger, Wall
+from supervisor.core.jobs import Job, Launch, RestartWhen
+from supervisor.core.model import Incident, Mono, Now, Outcome, RunId, State, Trigger, Wall
 from supervisor.core.plan import restarts_running
 from supervisor.core.records import JobMemo, QuarantinedRecord, Row, SkipReason
 from supervisor.core.state import EngineState, JobState, LiveRun, Memo, StopReason

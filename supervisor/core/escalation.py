@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from msgspec import Struct
 
-from supervisor.core.model import AlertPolicy, Incident, Wall
+from supervisor.core.jobs import AlertPolicy
+from supervisor.core.model import Incident, Wall
 
 
 class Told(Struct, frozen=True):

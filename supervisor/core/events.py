@@ -5,7 +5,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from supervisor.core.model import Breach, Evidence, Job, Mono, RunId, Wall
+from supervisor.core.evidence import Breach, Evidence
+from supervisor.core.jobs import Job
+from supervisor.core.model import Mono, RunId, Wall
 
 
 class Verb(StrEnum):

@@ -15,7 +15,8 @@ What names the other ends, and why no more than that:
 
 from collections.abc import Iterable, Sequence
 
-from supervisor.core.model import Cycle, ExceptionFacts, Frame, Outcome
+from supervisor.core.evidence import Cycle, ExceptionFacts, Frame
+from supervisor.core.model import Outcome
 from supervisor.core.prose import base, is_own, own_frames
 
 # These are named by themselves: the code or signal they ended with is our doing or chance.

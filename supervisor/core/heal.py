@@ -20,7 +20,9 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core.model import Evidence, Job, Limits, Outcome, Progress, Schedule, Verdict, Wall
+from supervisor.core.evidence import Evidence, Progress, Verdict
+from supervisor.core.jobs import Job, Limits, Schedule
+from supervisor.core.model import Outcome, Wall
 from supervisor.core.prose import clean, counted
 from supervisor.core.remedy import DEFAULT, ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, Step, StepName, TryAgain
 

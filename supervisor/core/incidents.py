@@ -15,7 +15,9 @@ from datetime import timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core.model import AlertPolicy, Incident, Job, Outcome, RunId, Verdict, Wall
+from supervisor.core.evidence import Verdict
+from supervisor.core.jobs import AlertPolicy, Job
+from supervisor.core.model import Incident, Outcome, RunId, Wall
 from supervisor.core.prose import clean, stamp
 from supervisor.core.records import Notification, NotificationKind
 

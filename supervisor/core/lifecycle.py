@@ -27,22 +27,10 @@ from supervisor.core.actions import (
     TellRunEnded,
 )
 from supervisor.core.events import AttemptEnded, AttemptLost, AttemptStarted, Breached
+from supervisor.core.evidence import Evidence, Exit, Verdict
 from supervisor.core.jitter import unit
-from supervisor.core.model import (
-    Evidence,
-    Exit,
-    Expect,
-    Incident,
-    Job,
-    LimitName,
-    Mono,
-    Outcome,
-    RestartWhen,
-    State,
-    Trigger,
-    Verdict,
-    Wall,
-)
+from supervisor.core.jobs import Expect, Job, RestartWhen
+from supervisor.core.model import Incident, LimitName, Mono, Outcome, State, Trigger, Wall
 from supervisor.core.prose import clean, counted
 from supervisor.core.records import AttemptPhase, AttemptRow, GoodRow, QuarantinedRecord, RunRow, SlotResult, SlotRow
 from supervisor.core.remedy import NAMES, Park, RunCommand, SetAside, TryAgain

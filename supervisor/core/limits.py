@@ -11,7 +11,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core.curve import Curve
-from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
+from supervisor.core.evidence import Breach
+from supervisor.core.jobs import Limits, OutputAction
+from supervisor.core.model import LimitName, Mono
 
 SOFT_SHARE = 0.75  # of the memory limit, where no soft line is configured: time to arm the rlimit and take a stack
 DEEP = 2_000  # a stack this deep that meets the memory limit is what fills it: no 5 % more for that, and no minutes of unwinding

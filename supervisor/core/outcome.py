@@ -9,8 +9,10 @@ Words in the output, exit codes like 137 and names never make a verdict. What fo
 
 from msgspec.structs import replace
 
+from supervisor.core.evidence import Cycle, CycleKind, Evidence, Frame, Pace, Verdict
 from supervisor.core.fingerprint import fingerprint
-from supervisor.core.model import Cycle, CycleKind, Evidence, Expect, Frame, Limits, Outcome, Pace, Verdict
+from supervisor.core.jobs import Expect, Limits
+from supervisor.core.model import Outcome
 from supervisor.core.prose import clean, counted
 from supervisor.core.verdict.case import Case, Rule
 from supervisor.core.verdict.ends import (

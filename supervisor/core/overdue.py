@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from supervisor.core import fingerprint
-from supervisor.core.model import Incident, Job, Outcome, Verdict, Wall
+from supervisor.core.evidence import Verdict
+from supervisor.core.jobs import Job
+from supervisor.core.model import Incident, Outcome, Wall
 from supervisor.core.prose import about_duration
 from supervisor.core.units import format_duration
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from supervisor.core.model import Job
+from supervisor.core.jobs import Job
 from supervisor.core.settings import Config
 
 # What a service is restarted for: where a person would wonder that the process is still the old one. Anything else waits for its next run.
@@ -24,7 +24,7 @@ class PlanKind(StrEnum):
 
 
 class PlannedChange(Struct, frozen=True):
-    """What becomes of one job. ``keys`` are the fields that differ, dotted, as in ``core.model.Job`` ("limits.memory_bytes").
+    """What becomes of one job. ``keys`` are the fields that differ, dotted, as in ``core.jobs.Job`` ("limits.memory_bytes").
 
     ``stops``: a running attempt is asked to end and does not come back. ``restarts``: it is asked to end and starts again as now
     configured; only a service is. Neither: a run that goes on ends as it began (of a service, `mainstay restart` makes a new one).

@@ -4,7 +4,8 @@ import signal as signals
 from collections.abc import Sequence
 from datetime import UTC
 
-from supervisor.core.model import Cycle, Frame, Wall
+from supervisor.core.evidence import Cycle, Frame
+from supervisor.core.model import Wall
 from supervisor.core.units import MAX_DURATION_S, format_duration
 
 FUNCTIONS_SHOWN = 4  # of a longer cycle the rest is counted

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeVar, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core.model import Evidence, Frame, Job
+from supervisor.core.evidence import Evidence, Frame
+from supervisor.core.jobs import Job
 
 T = TypeVar("T")
 

@@ -15,7 +15,8 @@ from enum import StrEnum
 from msgspec import Struct
 
 from supervisor.core.jitter import unit
-from supervisor.core.model import Mono, Outcome, RestartPolicy, RestartWhen
+from supervisor.core.jobs import RestartPolicy, RestartWhen
+from supervisor.core.model import Mono, Outcome
 
 HOST_WIDE = frozenset({Outcome.HOST_OOM, Outcome.LOST})
 HOST_WIDE_WAIT_S = 0.1  # no budget holds these, so a back-off of 0s must not make a loop of them

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from supervisor.core.jitter import unit
-from supervisor.core.model import CatchUp, Cron, Every, Schedule, Wall
+from supervisor.core.jobs import CatchUp, Cron, Every, Schedule
+from supervisor.core.model import Wall
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from supervisor.core.model import Job
+from supervisor.core.jobs import Job
 from supervisor.core.template import Template
 
 

@@ -11,7 +11,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core import schedule
-from supervisor.core.model import Job, Schedule, Wall, Window
+from supervisor.core.jobs import Job, Schedule, Window
+from supervisor.core.model import Wall
 from supervisor.core.prose import clean
 
 SILENCES_MAX: Final = 20  # of one job at a time; each is remembered with the job

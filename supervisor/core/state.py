@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from supervisor.core import dispatch, heal, overdue, schedule
 from supervisor.core import incidents as incident_rules
 from supervisor.core.crowd import Crowd
+from supervisor.core.jobs import Every, Job
 from supervisor.core.lived import Stretch
-from supervisor.core.model import Every, Incident, Job, Mono, Outcome, RunId, State, Trigger, Wall
+from supervisor.core.model import Incident, Mono, Outcome, RunId, State, Trigger, Wall
 from supervisor.core.records import QuarantinedRecord
 from supervisor.core.remedy import RunCommand
 

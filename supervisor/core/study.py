@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from supervisor.core.evidence import BusyLine, Frame, Pace, Study
+from supervisor.core.jobs import Limits
 from supervisor.core.limits import SOFT_SHARE, Watched, deadline
-from supervisor.core.model import BusyLine, Frame, LimitName, Limits, Mono, Pace, Study
+from supervisor.core.model import LimitName, Mono
 from supervisor.core.prose import own_frames
 
 LOOKS = 12

@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 import msgspec
 from msgspec import Struct, field
 
-from supervisor.core.model import Job, RunId, Wall
+from supervisor.core.jobs import Job
+from supervisor.core.model import RunId, Wall
 from supervisor.core.prose import stamp
 from supervisor.core.units import format_duration, format_size
 

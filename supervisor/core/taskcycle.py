@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from supervisor.core.cycle import MOST_NOTES, Argument, change_in_words, change_of
-from supervisor.core.model import Cycle, CycleKind, Frame
+from supervisor.core.evidence import Cycle, CycleKind, Frame
 
 FEWEST_TASKS = 1000
 SMALLEST_SHARE = 0.5  # of all waiting tasks

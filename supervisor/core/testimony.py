@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from supervisor.core.model import BusyLine, Evidence, MemoryType, OomVictim, Pace, Sender, Study, Waiting
+from supervisor.core.evidence import BusyLine, Evidence, MemoryType, OomVictim, Pace, Sender, Study, Waiting
 from supervisor.core.prose import about_duration, about_size, at, counted, signal_name
 
 LINES_TOLD = 4

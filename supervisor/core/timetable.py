@@ -9,7 +9,8 @@ from typing import Final
 
 from supervisor.core import lifecycle, lived, schedule
 from supervisor.core.actions import TellSlotMissed
-from supervisor.core.model import Every, Overlap, Trigger, Wall
+from supervisor.core.jobs import Every, Overlap
+from supervisor.core.model import Trigger, Wall
 from supervisor.core.records import SkipReason, SlotResult, SlotRow
 from supervisor.core.state import StopReason
 from supervisor.core.turn import Turn

@@ -16,7 +16,9 @@ from supervisor.adapters.store import Reader
 from supervisor.core import drill
 from supervisor.core.drill import Link, Plan, Seen
 from supervisor.core.events import IncidentWish, Verb, Wish
-from supervisor.core.model import Breach, Fault, Incident, Mono, Verdict
+from supervisor.core.evidence import Breach, Verdict
+from supervisor.core.jobs import Fault
+from supervisor.core.model import Incident, Mono
 from supervisor.core.prose import about_duration, counted
 from supervisor.core.records import Delivery, NotificationKind
 from supervisor.counting import Live

@@ -20,7 +20,7 @@ from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.store import Reader, Store
 from supervisor.core import drill, schedule
 from supervisor.core.drill import Link, Plan, Refusal, Result, Seen
-from supervisor.core.model import Fault, Job
+from supervisor.core.jobs import Fault, Job
 from supervisor.daemon import Daemon
 from supervisor.drill.course import ASK_S, Course, Means, Rules
 from supervisor.errors import StoreError

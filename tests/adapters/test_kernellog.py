@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.adapters.kernellog import oom_victims, parse_killed
-from supervisor.core.model import OomVictim
+from supervisor.core.evidence import OomVictim
 
 HOST = "Out of memory: Killed process 812 (python) total-vm:64156kB, anon-rss:52612kB, file-rss:4040kB, shmem-rss:8kB, UID:0 pgtables:168kB oom_score_adj:0"
 GROUP = "Memory cgroup out of memory: Killed process 813 (a (b) c) total-vm:1kB, anon-rss:2kB, file-rss:0kB, shmem-rss:0kB, UID:0"

@@ -7,7 +7,7 @@ import pytest
 
 from supervisor.adapters import launcher
 from supervisor.adapters.launcher import Identity, environment, identity
-from supervisor.core.model import Job, Launch
+from supervisor.core.jobs import Job, Launch
 from supervisor.errors import LaunchError
 
 OURS = {

@@ -12,7 +12,8 @@ from promtool import check_metrics, needs_promtool, series
 from supervisor.adapters.exposition import MetricType
 from supervisor.adapters.metrics import TABLE, Metrics, reference
 from supervisor.adapters.metrictable import SECTIONS, Scope
-from supervisor.core.model import AlertPolicy, Every, Expect, Job, Launch, Limits, Outcome, Schedule, State
+from supervisor.core.jobs import AlertPolicy, Every, Expect, Job, Launch, Limits, Schedule
+from supervisor.core.model import Outcome, State
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 JOB = Job(

@@ -10,21 +10,10 @@ import pytest
 
 from supervisor.adapters.store import Store, database
 from supervisor.core.dossier import Occasion, encode, make_report
+from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Frame, LastWords
 from supervisor.core.incidents import OPEN_MAX, observe
-from supervisor.core.model import (
-    AlertPolicy,
-    Evidence,
-    ExceptionFacts,
-    Exit,
-    Expect,
-    Frame,
-    Job,
-    LastWords,
-    Launch,
-    Limits,
-    Outcome,
-    Trigger,
-)
+from supervisor.core.jobs import AlertPolicy, Expect, Job, Launch, Limits
+from supervisor.core.model import Outcome, Trigger
 from supervisor.core.outcome import fingerprint_of, judge
 from supervisor.core.records import AttemptPhase, AttemptRow, RunRow
 

@@ -13,7 +13,8 @@ import pytest
 from supervisor import arming, procfs
 from supervisor.adapters import guard
 from supervisor.adapters.sampler import Sampler
-from supervisor.core.model import Look, Mono, Waiting
+from supervisor.core.evidence import Look, Waiting
+from supervisor.core.model import Mono
 from supervisor.core.study import Spot
 
 SWALLOW = "import signal\nsignal.alarm(60)\ndef f(n): return f(n + 1)\nwhile True:\n    try: f(0)\n    except Exception: pass\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.adapters.signaltrace import SignalTrace, parse_line
-from supervisor.core.model import Sender
+from supervisor.core.evidence import Sender
 
 LINE = "         python3-28187   [000] d..1.   762.303495: signal_generate: sig=15 errno=0 code=0 comm=sleep pid=28230 grp=1 res=0"
 ODD = "  a-b [0] (c)-99   [001] d..1.   762.3: signal_generate: sig=9 errno=0 code=-6 comm=x pid=1 y pid=99 grp=0 res=0"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.adapters.surveyor import FILES_MAX, Surveyor
-from supervisor.core.model import Job, Launch, Limits
+from supervisor.core.jobs import Job, Launch, Limits
 from supervisor.core.redact import Redactor
 from supervisor.core.survey import CHANGES_SHOWN, Survey, changes, in_words
 

@@ -14,8 +14,10 @@ from supervisor.adapters import guard
 from supervisor.adapters.clock import Clock
 from supervisor.adapters.eye import Eye
 from supervisor.adapters.sampler import Sampler
+from supervisor.core.evidence import Breach, Look, Pace, Waiting
+from supervisor.core.jobs import Limits
 from supervisor.core.limits import Sample
-from supervisor.core.model import Breach, LimitName, Limits, Look, Mono, Pace, Waiting
+from supervisor.core.model import LimitName, Mono
 from supervisor.core.study import Spot
 from supervisor.watch import GLIMPSES_PER_S, Subject, Watch
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from supervisor import errors
 from supervisor.config.load import find_config, load
-from supervisor.core.model import (
+from supervisor.core.jobs import (
     SERVICE_TIME_S,
     AlertPolicy,
     Backoff,
@@ -25,7 +25,6 @@ from supervisor.core.model import (
     Limits,
     LogPolicy,
     Manual,
-    Outcome,
     OutputAction,
     Overlap,
     RestartPolicy,
@@ -35,6 +34,7 @@ from supervisor.core.model import (
     StopPolicy,
     Window,
 )
+from supervisor.core.model import Outcome
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 from supervisor.core.settings import (
     AlertmanagerReceiver,

@@ -39,29 +39,25 @@ from supervisor.core.events import (
     Verb,
     Wish,
 )
-from supervisor.core.model import (
+from supervisor.core.evidence import Breach, Evidence, Exit, Progress
+from supervisor.core.jobs import (
     AlertPolicy,
     Backoff,
-    Breach,
     Budget,
     CatchUp,
     Cron,
     Every,
-    Evidence,
-    Exit,
     Job,
     Launch,
-    LimitName,
     Manual,
-    Outcome,
     Overlap,
-    Progress,
     RestartPolicy,
     RestartWhen,
     Schedule,
     Service,
     StopPolicy,
 )
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.records import AttemptPhase, AttemptRow, Notification, QuarantinedRecord, Row, RunRow, SlotRow
 from supervisor.core.state import EngineState
 

@@ -15,7 +15,8 @@ from supervisor.core import engine, incidents
 from supervisor.core.actions import Record, TellGathered, TellIncident
 from supervisor.core.crowd import BURST, EVERYONE, FIRST_S, MEMO, TIRING, Crowd, admit, receiver_of, summarize
 from supervisor.core.events import Due, IncidentWish, SummariesDue
-from supervisor.core.model import AlertPolicy, Incident, Outcome
+from supervisor.core.jobs import AlertPolicy
+from supervisor.core.model import Incident, Outcome
 from supervisor.core.records import JobMemo, Notification, NotificationKind
 from supervisor.core.state import Memo
 

@@ -18,7 +18,7 @@ from supervisor.core.cycle import (
     find_cycle_in_frames,
     is_runaway,
 )
-from supervisor.core.model import Cycle, CycleKind, Frame
+from supervisor.core.evidence import Cycle, CycleKind, Frame
 
 MAIN = Frame("<module>", "job.py", 90)
 

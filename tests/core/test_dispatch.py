@@ -12,7 +12,7 @@ from supervisor.core import dispatch, silences
 from supervisor.core.actions import Record
 from supervisor.core.dispatch import HELD_MAX, Desk
 from supervisor.core.events import SilenceWish
-from supervisor.core.model import AlertPolicy, Cron, Escalation, Every, Window
+from supervisor.core.jobs import AlertPolicy, Cron, Escalation, Every, Window
 from supervisor.core.records import Notification, NotificationKind
 from supervisor.core.state import Memo
 

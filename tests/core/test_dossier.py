@@ -11,25 +11,9 @@ from hypothesis import strategies as st
 
 from supervisor.core.dossier import BYTES_MAX, OUTPUT_MAX, Occasion, encode, fit, make_report
 from supervisor.core.dossierform import FIELDS, schema
-from supervisor.core.model import (
-    Breach,
-    Cycle,
-    CycleKind,
-    DossierPolicy,
-    Evidence,
-    ExceptionFacts,
-    Exit,
-    Expect,
-    Frame,
-    Incident,
-    LimitName,
-    Limits,
-    Look,
-    Outcome,
-    Progress,
-    Stack,
-    Verdict,
-)
+from supervisor.core.evidence import Breach, Cycle, CycleKind, Evidence, ExceptionFacts, Exit, Frame, Look, Progress, Stack, Verdict
+from supervisor.core.jobs import DossierPolicy, Expect, Limits
+from supervisor.core.model import Incident, LimitName, Outcome
 from supervisor.core.outcome import judge
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -8,7 +8,8 @@ from playbook import job
 
 from supervisor.core import drill
 from supervisor.core.drill import Chain, Link, Plan, Refusal, Result, Seen, stand_in
-from supervisor.core.model import AlertPolicy, Expect, Fault, LimitName, Limits, Manual, Outcome, RestartWhen
+from supervisor.core.jobs import AlertPolicy, Expect, Fault, Limits, Manual, RestartWhen
+from supervisor.core.model import LimitName, Outcome
 
 ARGV = ("python", "standin.py")
 FULL = Limits(memory_bytes=300 * 2**20, recursion_frames=400, time_s=120.0, cpu_s=90.0, stall_s=30.0, processes=16)

@@ -10,7 +10,8 @@ from world import World
 from supervisor.core import engine
 from supervisor.core.actions import Record, StartAttempt
 from supervisor.core.events import Due
-from supervisor.core.model import AlertPolicy, Job, Limits, Outcome, State, StopPolicy
+from supervisor.core.jobs import AlertPolicy, Job, Limits, StopPolicy
+from supervisor.core.model import Outcome, State
 from supervisor.core.records import AttemptPhase, AttemptRow
 from supervisor.core.state import EngineState, Memo
 

@@ -7,22 +7,10 @@ from hypothesis import strategies as st
 
 from supervisor.core.dossier import Occasion, make_report
 from supervisor.core.dossierform import FIELDS
+from supervisor.core.evidence import Breach, Cycle, Evidence, ExceptionFacts, Exit, Frame, Look, Stack, Verdict
 from supervisor.core.explain import LINES_MAX, WIDTH, one_line, override, screen
-from supervisor.core.model import (
-    Breach,
-    Cycle,
-    Evidence,
-    ExceptionFacts,
-    Exit,
-    Expect,
-    Frame,
-    LimitName,
-    Limits,
-    Look,
-    Outcome,
-    Stack,
-    Verdict,
-)
+from supervisor.core.jobs import Expect, Limits
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.outcome import judge
 from supervisor.core.prose import about_duration, about_size, clean, counted, signal_name
 

@@ -3,8 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
+from supervisor.core.evidence import Cycle, CycleKind, ExceptionFacts, Frame
 from supervisor.core.fingerprint import NAMED_BY_OUTCOME, fingerprint
-from supervisor.core.model import Cycle, CycleKind, ExceptionFacts, Frame, Outcome
+from supervisor.core.model import Outcome
 
 A, B = Frame("walk", "/srv/app/tree.py", 14), Frame("visit", "/srv/app/tree.py", 20)
 CYCLE = Cycle((A, B), 1001)

@@ -7,8 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Frame, LastWords, Look, Pace, Stack, Study, Verdict
 from supervisor.core.fingerprint import fingerprint
-from supervisor.core.model import Evidence, ExceptionFacts, Exit, Frame, LastWords, Look, Outcome, Pace, Stack, Study, Verdict
+from supervisor.core.model import Outcome
 from supervisor.core.outcome import fingerprint_of
 
 OWN = ("load", "store", "visit", "Tree.walk", "main", "make.<locals>.each")

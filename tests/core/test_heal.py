@@ -12,8 +12,9 @@ from playbook import DUE, Play, ended, job, wish
 
 from supervisor.core import heal
 from supervisor.core.events import Due
+from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Progress, Verdict
 from supervisor.core.heal import Course, Failure, HealReason
-from supervisor.core.model import Evidence, ExceptionFacts, Exit, Outcome, Progress, Verdict
+from supervisor.core.model import Outcome
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 
 SLOWER = ChangeEnvironment({"BATCH_SIZE": "1000"})

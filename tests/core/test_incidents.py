@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.core.evidence import Verdict
 from supervisor.core.incidents import Facts, acknowledge, body, next_reminder, observe, recover, remind, resolve
-from supervisor.core.model import AlertPolicy, Job, Launch, Outcome, Verdict
+from supervisor.core.jobs import AlertPolicy, Job, Launch
+from supervisor.core.model import Outcome
 from supervisor.core.records import NotificationKind
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lost, started, wish
 
-from supervisor.core.model import AlertPolicy, Limits, Outcome, StopPolicy
+from supervisor.core.jobs import AlertPolicy, Limits, StopPolicy
+from supervisor.core.model import Outcome
 
 OPENED = ("notify opened ops", "incident 1 opened")
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.core.evidence import Breach
+from supervisor.core.jobs import Limits, OutputAction
 from supervisor.core.limits import AT_THE_WALL, LOOK_MIN_S, OWN_LIMIT_FAILED, SWALLOWED, Sample, Watched, deadline, judge
-from supervisor.core.model import Breach, LimitName, Limits, Mono, OutputAction
+from supervisor.core.model import LimitName, Mono
 
 MIB = 2**20
 NONE = Limits(memory_bytes=None, time_s=None)

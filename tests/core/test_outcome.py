@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from supervisor.core.limits import AT_THE_WALL, SWALLOWED
-from supervisor.core.model import (
+from supervisor.core.evidence import (
     Breach,
     BusyLine,
     Cycle,
@@ -16,20 +15,19 @@ from supervisor.core.model import (
     Evidence,
     ExceptionFacts,
     Exit,
-    Expect,
     Frame,
     LastWords,
-    LimitName,
-    Limits,
     Look,
     OomVictim,
-    Outcome,
     Pace,
     Sender,
     Stack,
     Study,
     Waiting,
 )
+from supervisor.core.jobs import Expect, Limits
+from supervisor.core.limits import AT_THE_WALL, SWALLOWED
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.outcome import fingerprint_of, judge
 
 MIB = 2**20

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from playbook import DUE, Play, changed, ended, job, reload, started, wish
 
 from supervisor.core import engine, overdue
-from supervisor.core.model import Expect, Outcome
+from supervisor.core.jobs import Expect
+from supervisor.core.model import Outcome
 
 EXPECT = Expect(success_every_s=600.0)
 

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from supervisor.core import engine
 from supervisor.core.actions import AskToStop
 from supervisor.core.events import AttemptStarted, Reconfigured
-from supervisor.core.model import Every, Job, Launch, Limits, Mono, Now, Schedule
+from supervisor.core.jobs import Every, Job, Launch, Limits, Schedule
+from supervisor.core.model import Mono, Now
 from supervisor.core.plan import PlanKind, PlannedChange, plan
 from supervisor.core.settings import Config, Settings
 

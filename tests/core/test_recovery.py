@@ -11,7 +11,9 @@ from playbook import job
 from world import Script, World
 
 from supervisor.core.events import ReleaseWish
-from supervisor.core.model import Backoff, Job, Outcome, Progress
+from supervisor.core.evidence import Progress
+from supervisor.core.jobs import Backoff, Job
+from supervisor.core.model import Outcome
 from supervisor.core.records import SlotResult
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.core.model import Evidence, ExceptionFacts, Exit, Frame, Job, LastWords, Launch, Look, Stack
+from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Frame, LastWords, Look, Stack
+from supervisor.core.jobs import Job, Launch
 from supervisor.core.redact import REDACTED, Redactor, is_secretive, looks_secret, secrets_in_arguments, secrets_in_settings, secrets_of
 from supervisor.core.settings import AlertmanagerReceiver, EmailReceiver, WebhookReceiver
 

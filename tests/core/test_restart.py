@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.model import Backoff, Budget, Mono, Outcome, RestartPolicy, RestartWhen
+from supervisor.core.jobs import Backoff, Budget, RestartPolicy, RestartWhen
+from supervisor.core.model import Mono, Outcome
 from supervisor.core.restart import (
     HOST_WIDE,
     Done,

@@ -10,7 +10,7 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.core.model import CatchUp, Cron, Every, Manual, Schedule, Service
+from supervisor.core.jobs import CatchUp, Cron, Every, Manual, Schedule, Service
 from supervisor.core.schedule import ALIASES, catch_up, missed, next_fire, problem, start_at
 
 ZONES = (

@@ -11,22 +11,16 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.core.dossier import Occasion, make_report
-from supervisor.core.explain import LINES_MAX, WIDTH, screen
-from supervisor.core.model import (
+from supervisor.core.evidence import (
     Breach,
     BusyLine,
     Evidence,
     ExceptionFacts,
     Exit,
-    Expect,
     Frame,
-    Incident,
     LastWords,
-    LimitName,
-    Limits,
     Look,
     MemoryType,
-    Outcome,
     Pace,
     Progress,
     Stack,
@@ -34,6 +28,9 @@ from supervisor.core.model import (
     Verdict,
     Waiting,
 )
+from supervisor.core.explain import LINES_MAX, WIDTH, screen
+from supervisor.core.jobs import Expect, Limits
+from supervisor.core.model import Incident, LimitName, Outcome
 from supervisor.core.outcome import fingerprint_of, judge
 
 FOLDER = Path(__file__).parent / "screens"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.model import Cron, Every, Job, Launch, Window
+from supervisor.core.jobs import Cron, Every, Job, Launch, Window
 from supervisor.core.silences import SILENCES_MAX, Silence, added, expired, quiet, standing, window_end
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from playbook import job
 from world import World
 
-from supervisor.core.model import AlertPolicy, Backoff, Job, Outcome, Progress
+from supervisor.core.evidence import Progress
+from supervisor.core.jobs import AlertPolicy, Backoff, Job
+from supervisor.core.model import Outcome
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside
 
 HOUR, DAY = 3600.0, 86400.0

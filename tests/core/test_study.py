@@ -4,8 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from supervisor.core import study
+from supervisor.core.evidence import BusyLine, Frame, Pace
+from supervisor.core.jobs import Limits
 from supervisor.core.limits import Sample, Watched
-from supervisor.core.model import BusyLine, Frame, LimitName, Limits, Mono, Pace
+from supervisor.core.model import LimitName, Mono
 from supervisor.core.study import Glimpse, Spot
 
 T0 = Mono(1000.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from supervisor.core.cycle import Argument
-from supervisor.core.model import Cycle, CycleKind, Frame
+from supervisor.core.evidence import Cycle, CycleKind, Frame
 from supervisor.core.taskcycle import Pair, Start, find_task_cycle
 
 MAIN, VISIT, FOLLOW, STORE = (

@@ -28,7 +28,9 @@ from supervisor.core.events import (
     Verb,
     Wish,
 )
-from supervisor.core.model import Evidence, Incident, Job, Mono, Outcome, Wall
+from supervisor.core.evidence import Evidence
+from supervisor.core.jobs import Job
+from supervisor.core.model import Incident, Mono, Outcome, Wall
 from supervisor.core.records import AttemptPhase, QuarantinedRecord
 from supervisor.core.remedy import StepName
 from supervisor.core.restart import counts

@@ -13,7 +13,7 @@ import pytest
 from pythons import Child, Python
 
 from supervisor.adapters.eye import Eye, EyeState
-from supervisor.core.model import Frame, Look
+from supervisor.core.evidence import Frame, Look
 
 Spawn = Callable[..., Child]
 PATIENCE_S = 30.0

@@ -20,20 +20,9 @@ from supervisor.adapters.statedir import StateDir
 from supervisor.core import engine
 from supervisor.core.crowd import MEMO
 from supervisor.core.events import AttemptEnded, Breached, Due, Verb, Wish
-from supervisor.core.model import (
-    AlertPolicy,
-    Backoff,
-    Breach,
-    Every,
-    Job,
-    LastWords,
-    Launch,
-    LimitName,
-    Mono,
-    Outcome,
-    RestartPolicy,
-    Schedule,
-)
+from supervisor.core.evidence import Breach, LastWords
+from supervisor.core.jobs import AlertPolicy, Backoff, Every, Job, Launch, RestartPolicy, Schedule
+from supervisor.core.model import LimitName, Mono, Outcome
 from supervisor.core.records import AttemptPhase
 from supervisor.core.settings import Config, Settings
 from supervisor.core.state import Memo

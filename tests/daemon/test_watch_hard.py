@@ -6,8 +6,10 @@ import pytest
 from fakes import FakeClock
 
 from supervisor import watch
+from supervisor.core.evidence import Breach, Cycle, Frame, Look, Stack
+from supervisor.core.jobs import Limits
 from supervisor.core.limits import SWALLOWED, Sample
-from supervisor.core.model import Breach, Cycle, Frame, LimitName, Limits, Look, Mono, Stack
+from supervisor.core.model import LimitName, Mono
 from supervisor.cpython.reader import Depth
 from supervisor.watch import CAUGHT_OUT, CAUGHT_OUT_S, Watch
 

@@ -14,7 +14,8 @@ from supervisor.config.kinds import Refused
 from supervisor.config.schema import JOB, RECEIVERS, SUPERVISOR, ScheduleKind
 from supervisor.config.shape import Shape
 from supervisor.core import dossier
-from supervisor.core.model import Evidence, Exit, Outcome, State, Verdict
+from supervisor.core.evidence import Evidence, Exit, Verdict
+from supervisor.core.model import Outcome, State
 from supervisor.export.alerts import ALERTS, WATCHDOG
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from supervisor.core import engine
 from supervisor.core.events import AttemptEnded, AttemptStarted, Due, ShutdownAsked, Verb, Wish
-from supervisor.core.model import Backoff, Budget, Evidence, Exit, Job, Launch, Manual, Mono, Now, RestartPolicy, Schedule
+from supervisor.core.evidence import Evidence, Exit
+from supervisor.core.jobs import Backoff, Budget, Job, Launch, Manual, RestartPolicy, Schedule
+from supervisor.core.model import Mono, Now
 
 WALL = datetime(2026, 3, 2, tzinfo=UTC)
 OVER = "over"

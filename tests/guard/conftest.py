@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.adapters.guard import SITE, arm, read_last_words
-from supervisor.core.model import LastWords
+from supervisor.core.evidence import LastWords
 
 CHILDREN = Path(__file__).resolve().parent.parent / "children"
 BOUND_S = 60

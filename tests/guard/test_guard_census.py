@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.adapters.guard import arm, ask, read_last_words
-from supervisor.core.model import MemoryType
+from supervisor.core.evidence import MemoryType
 
 PATIENCE_S = 60.0
 WAIT = "\nprint('ready', flush=True)\nimport signal\nsignal.alarm(90)\nwhile True: signal.pause()\n"

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from supervisor.core.model import CycleKind
+from supervisor.core.evidence import CycleKind
 
 
 def test_an_uncaught_exception_is_written_down_with_its_frames(any_active, both, children):

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.adapters.guard import read_last_words, read_stacks, swallowed
-from supervisor.core.model import ExceptionFacts, Frame, LastWords
+from supervisor.core.evidence import ExceptionFacts, Frame, LastWords
 
 HELLO = b"mainstay-guard 1 3.12.1 pid 7 ppid 1 depth 0".ljust(127) + b"\n"
 

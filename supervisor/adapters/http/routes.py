@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from supervisor.core.model import Fault
+from supervisor.core.jobs import Fault
 
 Json = dict[str, Any]
 

@@ -10,8 +10,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core.cycle import find_cycle_in_frames
+from supervisor.core.evidence import Cycle, CycleKind, Evidence, ExceptionFacts, Frame, Look
+from supervisor.core.jobs import Expect, Limits
 from supervisor.core.limits import SOFT_SHARE, SWALLOWED, WALL_SHARE
-from supervisor.core.model import Cycle, CycleKind, Evidence, ExceptionFacts, Expect, Frame, LimitName, Limits, Look, Outcome
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, base, is_own
 
 DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from supervisor.core import testimony
+from supervisor.core.evidence import CycleKind, Evidence, ExceptionFacts, Frame, Stack
+from supervisor.core.jobs import Limits
 from supervisor.core.limits import AT_THE_WALL
-from supervisor.core.model import CycleKind, Evidence, ExceptionFacts, Frame, LimitName, Limits, Outcome, Stack
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, about_size, at, counted, own_frames, signal_name, turn_of
 from supervisor.core.verdict.case import Case, Finding, peak_bytes
 

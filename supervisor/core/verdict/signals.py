@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU
 
 from supervisor.core.cycle import find_cycle_in_frames
-from supervisor.core.model import CycleKind, Frame, LimitName, Outcome
+from supervisor.core.evidence import CycleKind, Frame
+from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_size, at, counted, signal_name
 from supervisor.core.verdict.case import DEEP, OUT_OF_MEMORY_SHARE, Case, Finding, peak_bytes
 from supervisor.core.verdict.kills import refined
