@@ -708,8 +708,6 @@ class Daemon:
         """
         until, count = self._clock.mono() + SLICE_S, min(len(lives), FILES_PER_TICK)
         keys: dict[str, list[str]] = {}
-        for key, live in lives if any(live.config.multiprocess_metrics for _, live in lives) else ():
-            keys.setdefault(live.job, []).append(key)
         for _ in range(count):
             self._turn = (self._turn + 1) % len(lives)
             key, live = lives[self._turn]
@@ -717,6 +715,9 @@ class Daemon:
             if subject is not None and 0.0 < subject.judged_at < live.metrics_at:
                 continue
             live.metrics_at = self._clock.mono()
+            if live.config.multiprocess_metrics and not keys:
+                for other, its in lives:
+                    keys.setdefault(its.job, []).append(other)
             self._take_job_metrics(live.job, live.run, keys.get(live.job, []))
             if self._clock.mono() >= until:
                 return

@@ -98,13 +98,23 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def children_text(pid: int) -> bytes:
+    """The children of the main thread of *pid* as the kernel writes them: to see whether they are the same as before. A thousand take a while to parse."""
+    return _children_text(f"/proc/{pid}/task", pid)
+
+
 def _children_of(folder: str, tid: object) -> list[int]:
+    return list(map(int, _children_text(folder, tid).split()))
+
+
+def _children_text(folder: str, tid: object) -> bytes:
     """Of one thread. A large buffer costs more than the file, so it is for those that need it."""
-    path = f"{folder}/{tid}/children"
-    text = read_file(path, 2048)
-    if text is not None and len(text) >= 2048:
-        text = read_file(path, 1 << 20)
-    return list(map(int, text.split())) if text else []
+    text = b""
+    for size in (2048, 1 << 15, 1 << 20):
+        text = read_file(f"{folder}/{tid}/children", size) or b""
+        if len(text) < size:
+            break
+    return text
 
 
 def descendants(roots: Iterable[int]) -> Iterator[int]:

@@ -107,7 +107,7 @@ class Watch:
         self._heap: list[tuple[float, str]] = []
         self._strays_at = 0.0
         self._purse, self._purse_at = GLIMPSES_AT_ONCE, clock.mono()
-        self._roll: list[int] | None = None  # the keeper's children when strays were last sought; None: who is ours has changed since
+        self._roll: bytes | None = None  # the keeper's children when strays were last sought; None: who is ours has changed since
         self._foreign: dict[tuple[int, int], str] = {}
         self.looks = 0
 
@@ -151,9 +151,9 @@ class Watch:
 
     def run(self) -> None:
         """Take every look that is due."""
-        now = self._clock.mono()
+        now, dmax = self._clock.mono(), self._dmax()
         while (due := self.next_due()) is not None and due <= now:
-            self._look(self._subjects[heapq.heappop(self._heap)[1]])
+            self._look(self._subjects[heapq.heappop(self._heap)[1]], dmax)
             now = self._clock.mono()
 
     def tell_again(self, key: str) -> None:
@@ -169,13 +169,13 @@ class Watch:
         if not self._subjects or (now - self._strays_at < STRAYS_S and not at_once):
             return
         self._strays_at = now
-        roll = procfs.children(keeper_pid)
+        roll = procfs.children_text(keeper_pid)
         if roll == self._roll:
             return
         self._roll = roll
         mains = {subject.session: subject for subject in self._subjects.values()}
         strays: dict[str, list[int]] = {}
-        for pid in set(roll) - mains.keys() - set(known):
+        for pid in set(map(int, roll.split())) - mains.keys() - set(known):
             owner = self._owner(pid, mains)
             if owner:
                 strays.setdefault(owner, []).append(pid)
@@ -211,7 +211,7 @@ class Watch:
     def _dmax(self) -> float:
         return min(QUIET_MAX_S, max(QUIET_MIN_S, len(self._subjects) / LOOKS_PER_S))
 
-    def _look(self, subject: Subject) -> None:
+    def _look(self, subject: Subject, dmax: float) -> None:
         self.looks += 1
         if subject.untold is not None:
             subject.breach, subject.untold = subject.untold, None
@@ -221,7 +221,6 @@ class Watch:
         if subject.caught is not None and subject.sampler.is_alive():
             self._again(subject, subject.caught, now)
             return
-        dmax = self._dmax()
         signature = subject.sampler.signature(rested=now - subject.looked_at >= RESTED_S)
         subject.looked_at = now
         quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < subject.trust_s
