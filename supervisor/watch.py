@@ -23,7 +23,7 @@ from supervisor.core.model import LimitName, Mono
 from supervisor.ports import Clock, Sampler
 from supervisor.progressfile import read_signs
 
-LOOKS_PER_S: Final = 250.0  # what all looks at quiet jobs together may cost
+LOOKS_PER_S: Final = 200.0  # what all looks at quiet jobs together may cost
 QUIET_MIN_S: Final = 0.1
 QUIET_MAX_S: Final = 5.0
 FIRST_LOOK_S: Final = 0.004  # an interpreter needs some ms until it can be seen
