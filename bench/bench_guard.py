@@ -26,8 +26,9 @@ EXEC_GOAL_MS = 60.0
 HANDLED_GOAL_NS = 80.0
 RUN_TIME_GOAL = 1.02  # 1.00 within what interleaved runs of some tenths of a second can tell
 EXCEPTIONS = 300_000
+RUNS = 12  # of a workload, bare and guarded in turns: half a second each, or 2 % would be the noise
 WORKLOADS = {
-    "fib": "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(23); B(); f(26); E()",
+    "fib": "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(23); B(); f(28); E()",
     "nbody": (
         "def step(b, dt):\n"
         "    for i in range(5):\n"
@@ -39,11 +40,11 @@ WORKLOADS = {
         "            o[3] += dx * m * g; o[4] += dy * m * g; o[5] += dz * m * g\n"
         "        b[i] = [x + dt * u, y + dt * v, z + dt * w, u, v, w, m]\n"
         "b = [[i * 1.1, i * .7 + .1, i * .3, .1, .2, .3, 1.0 + i] for i in range(5)]\n"
-        "step(b, .001); B()\nfor _ in range(12000): step(b, .001)\nE()"
+        "step(b, .001); B()\nfor _ in range(36000): step(b, .001)\nE()"
     ),
     "json": (
         "import json\nd = {'k%d' % i: [i, str(i), {'a': i * .5, 'b': None}] for i in range(300)}\n"
-        "json.dumps(d); B()\nfor _ in range(150): json.loads(json.dumps(d))\nE()"
+        "json.dumps(d); B()\nfor _ in range(450): json.loads(json.dumps(d))\nE()"
     ),
 }
 HANDLED = f"def g():\n    for _ in range({EXCEPTIONS}):\n        try:\n            raise ValueError\n        except ValueError:\n            pass\ng(); B(); g(); E()"
@@ -133,8 +134,8 @@ def measure(folder: str, times: int) -> None:
         for _ in range(3):
             once(argv, plain), guarded_once(argv, armed)
         bare, guarded, added, low = pairs(times, lambda a=argv: once(a, plain), lambda a=argv, e=armed: guarded_once(a, e))  # type: ignore[misc]
-        ratios = {load: compare(python, text, plain, armed, max(5, times // 12))[0] for load, text in WORKLOADS.items()}
-        handled = compare(python, HANDLED, plain, armed, max(5, times // 12))[1] / EXCEPTIONS if minor >= 12 else None
+        ratios = {load: compare(python, text, plain, armed, RUNS)[0] for load, text in WORKLOADS.items()}
+        handled = compare(python, HANDLED, plain, armed, RUNS)[1] / EXCEPTIONS if minor >= 12 else None
         cells = [
             f"{bare[0]:.2f}",
             f"{guarded[0]:.2f}",
