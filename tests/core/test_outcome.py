@@ -426,6 +426,14 @@ def test_a_memory_error_of_a_thread_at_the_limit_is_memory_and_far_below_it_is_n
     assert (near.outcome, near.limit) == (Outcome.MEMORY, LimitName.MEMORY)
     assert "in a thread of it" in near.summary
     assert (far.outcome, far.limit) == (Outcome.FAILED, None)
+    armed, early = (
+        judged(Evidence(Exit(code=1), LastWords(spoke=True, exception=error), memory_peak_bytes=size << 20, armed=True))
+        for size in (80, 70)
+    )
+    assert (armed.outcome, early.outcome) == (
+        Outcome.MEMORY,
+        Outcome.FAILED,
+    )  # an rlimit from the soft line on counts what threads reserve, too
 
 
 def test_memory_errors_that_looks_found_on_their_way_are_the_cause_behind_the_cpu_limit():

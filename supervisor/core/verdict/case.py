@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.evidence import Cycle, CycleKind, Evidence, ExceptionFacts, Frame, Look
 from supervisor.core.jobs import Expect, Limits
-from supervisor.core.limits import SOFT_SHARE, SWALLOWED, WALL_SHARE
+from supervisor.core.limits import SOFT_SHARE, SWALLOWED, WALL_SHARE, soft_line
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, base, is_own
 
@@ -132,6 +132,12 @@ class Case(Struct, frozen=True, dict=True):
             return False
         last = next((size for _, size in reversed(curve) if size), 0)  # a process that is about to be gone measures nothing
         return last >= (SOFT_SHARE if was_told else OUT_OF_MEMORY_SHARE) * line  # a large piece is refused long before the brim
+
+    @property
+    def refused_from_bytes(self) -> float:
+        """From where on a MemoryError is our line's doing: from its soft line where we armed an rlimit there, which counts a thread's reserves as well."""
+        armed_from = soft_line(self.limits) if self.evidence.armed else None
+        return OUT_OF_MEMORY_SHARE * (self.limits.memory_bytes or 0) if armed_from is None else armed_from
 
     @property
     def gave_up_at_the_line(self) -> bool:

@@ -2,7 +2,7 @@
 
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_size, clean, counted
-from supervisor.core.verdict.case import DEEP, LOST_C_ERROR, OUT_OF_MEMORY_SHARE, Case, Finding, is_memory_error, is_success, peak_bytes
+from supervisor.core.verdict.case import DEEP, LOST_C_ERROR, Case, Finding, is_memory_error, is_success, peak_bytes
 from supervisor.core.verdict.phrases import depth_words, how_it_ended, lost_workers_words, runaway, thread_note, where_it_was
 
 AT_LIMIT = 0.25  # of the recursion limit: up to 3.11 calls through C count as well and leave no frame in a traceback
@@ -46,7 +46,7 @@ def memory_error(case: Case) -> Finding | None:
     if line is None or is_success(case):
         return None
     other = case.evidence.words.exception
-    if case.error is None and other is not None and is_memory_error(other.type) and peak_bytes(case) >= OUT_OF_MEMORY_SHARE * line:
+    if case.error is None and other is not None and is_memory_error(other.type) and peak_bytes(case) >= case.refused_from_bytes:
         who = "a thread of it" if other.where == "thread" else "a process of its tree" if other.where == "child" else "a part of it"
         sentence = f"{other.type.rpartition('.')[2]} in {where_it_was(case)}, in {who}, at {about_size(peak_bytes(case))}; its limit is {about_size(line)}."
         return Finding(Outcome.MEMORY, f"{sentence} It ended {case.after} ({how_it_ended(case)}).", LimitName.MEMORY)
