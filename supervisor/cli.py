@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from supervisor import __version__
@@ -336,6 +336,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _exec(options: argparse.Namespace) -> int:
     from supervisor import command
+    from supervisor.absent import hidden
     from supervisor.core.units import parse_duration, parse_size
 
     argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
@@ -368,23 +369,10 @@ def _exec(options: argparse.Namespace) -> int:
     except OSError as err:
         _say(f"mainstay exec: {err}")
         return command.OURS_FAILED
-    with _hidden("typing_extensions"):  # 9 ms, most of it for inspect; msgspec uses it where it is and does as well without
+    with hidden("typing_extensions"):  # 9 ms, most of it for inspect; msgspec uses it where it is and does as well without
         from supervisor import oneshot  # while the command starts
 
     return oneshot.main(started, limits, options.report)
-
-
-@contextlib.contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """As if *module* were not installed, unless it is loaded already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # as the import system has it
-    try:
-        yield
-    finally:
-        del sys.modules[module]
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

@@ -4,10 +4,10 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
 from typing import Final
 
 from supervisor import wire
+from supervisor.absent import hidden
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.config.load import load_in_brief
 from supervisor.core.settings import Config, LogFormat
@@ -59,22 +59,14 @@ def _live(config: Config, config_path: str, link: KeeperLink, hello: wire.Messag
         return 1
 
 
-@contextlib.contextmanager
-def openssl_put_off(*, wanted: bool) -> Iterator[None]:
+def openssl_put_off(*, wanted: bool) -> contextlib.AbstractContextManager[None]:
     """What is imported meanwhile does without OpenSSL (5 MiB): asyncio, http.client and hashlib, which have it on their own account.
 
     Whoever needs it later imports ``ssl`` and has it: receivers that are reached over TLS. Only asyncio's own TLS would stay without, so it is
     not put off where a web config may ask for that (*wanted*), nor where hashlib would have nothing left.
     """
     has_digests = all(map(importlib.util.find_spec, _DIGESTS)) and any(map(importlib.util.find_spec, ("_sha2", "_sha256")))
-    put_off = [] if wanted or not has_digests else [name for name in _OPENSSL if name not in sys.modules]
-    for name in put_off:
-        sys.modules[name] = None  # type: ignore[assignment]  # an ImportError for whoever asks
-    try:
-        yield
-    finally:
-        for name in put_off:
-            del sys.modules[name]
+    return contextlib.nullcontext() if wanted or not has_digests else hidden(*_OPENSSL)
 
 
 def _log_format(config: Config) -> LogFormat:
