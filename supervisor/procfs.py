@@ -82,6 +82,14 @@ def read_stat(pid: int) -> Stat | None:
     return None
 
 
+def resident_peak_bytes(pid: int) -> int | None:
+    """The most memory that *pid* held since its last exec (VmHWM of proc_pid_status(5)), None if it is gone, or ends."""
+    for line in (read_file(f"/proc/{pid}/status", 8192) or b"").splitlines():
+        if line.startswith(b"VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
 def children(pid: int) -> list[int]:
     """The direct children of all threads of *pid*, by /proc/PID/task/TID/children (needs CONFIG_PROC_CHILDREN, as all distributions have)."""
     folder = f"/proc/{pid}/task"
@@ -130,16 +138,28 @@ def descendants(roots: Iterable[int]) -> Iterator[int]:
         todo += children(pid)
 
 
-def environment_value(pid: int, name: str) -> str | None:
-    """The value that *name* had in the environment when *pid* was executed (its children without an exec share it)."""
+def environment_values(pid: int, *names: str) -> dict[str, str] | None:
+    """What of *names* is in the environment with which *pid* was executed (its children without an exec share it).
+
+    None if there is nothing to read: it has gone, is not ours to read, has an empty one, or is just about to execute another program.
+    """
     text = read_file(f"/proc/{pid}/environ", 1 << 20)
     if not text:
         return None
-    start = name.encode() + b"="
+    found: dict[str, str] = {}
     for entry in text.split(b"\0"):
-        if entry.startswith(start):
-            return entry[len(start) :].decode(errors="replace")
-    return None
+        name, _, value = entry.partition(b"=")
+        if (asked := name.decode(errors="replace")) in names:
+            found.setdefault(asked, value.decode(errors="replace"))
+    return found
+
+
+def claimed_attempt(pid: int) -> str | None:
+    """The key (RUN.ATTEMPT) of the attempt that the environment of *pid* names, "" if it names none, None if it cannot be told (now)."""
+    told = environment_values(pid, "MAINSTAY_RUN", "MAINSTAY_ATTEMPT")
+    if told is None:
+        return None
+    return f"{told['MAINSTAY_RUN']}.{told['MAINSTAY_ATTEMPT']}" if len(told) == 2 else ""
 
 
 def oom_kills() -> int | None:

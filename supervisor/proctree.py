@@ -72,7 +72,15 @@ def reap(pid: int) -> tuple[int, float, int] | None:
     with contextlib.suppress(ChildProcessError):
         found, status, usage = os.wait4(pid, os.WNOHANG)
         if found:
-            own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            peak = usage.ru_maxrss if usage.ru_maxrss > own else 0
-            return status, usage.ru_utime + usage.ru_stime, peak * 1024
+            peak = usage.ru_maxrss * 1024
+            return status, usage.ru_utime + usage.ru_stime, peak if peak > _own_peak_bytes(peak) else 0
     return None
+
+
+def _own_peak_bytes(beyond: int) -> int:
+    """The most that we held ourselves, exact where it is more than *beyond*.
+
+    getrusage(2) is cheap, but its figure begins with what our parent had before it became us: a large one would hide the peak of every child.
+    """
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return most if most < beyond else procfs.resident_peak_bytes(os.getpid()) or most

@@ -108,7 +108,7 @@ class Watch:
         self._strays_at = 0.0
         self._purse, self._purse_at = GLIMPSES_AT_ONCE, clock.mono()
         self._roll: bytes | None = None  # the keeper's children when strays were last sought; None: who is ours has changed since
-        self._foreign: dict[tuple[int, int], str] = {}
+        self._foreign: dict[tuple[int, int], str | None] = {}
         self.looks = 0
 
     def add(self, key: str, limits: Limits, sampler: Sampler, started: Mono, *, page: str | None = None, can_arm: bool = True) -> None:
@@ -177,7 +177,9 @@ class Watch:
         strays: dict[str, list[int]] = {}
         for pid in set(map(int, roll.split())) - mains.keys() - set(known):
             owner = self._owner(pid, mains)
-            if owner:
+            if owner is None:
+                self._roll = None  # ask again: it was about to execute another program
+            elif owner:
                 strays.setdefault(owner, []).append(pid)
         for subject in self._subjects.values():
             found = tuple(strays.get(subject.key, ()))
@@ -185,18 +187,22 @@ class Watch:
                 subject.sampler.strays = found
                 subject.signature = b""
 
-    def _owner(self, pid: int, mains: Mapping[int, Subject]) -> str:
+    def _owner(self, pid: int, mains: Mapping[int, Subject]) -> str | None:
+        """The key of its attempt, "" for nobody's, None if that cannot be told now."""
         stat = procfs.read_stat(pid)
         if stat is None:
             return ""
         identity = (pid, stat.started)
-        if identity not in self._foreign:
+        owner = self._foreign.get(identity)
+        if owner is None:
             if len(self._foreign) > 4096:
                 self._foreign.clear()
             by_session = mains.get(stat.session)
-            run, attempt = procfs.environment_value(pid, "MAINSTAY_RUN"), procfs.environment_value(pid, "MAINSTAY_ATTEMPT")
-            self._foreign[identity] = by_session.key if by_session is not None else f"{run}.{attempt}"
-        return self._foreign[identity]
+            owner = by_session.key if by_session is not None else procfs.claimed_attempt(pid)
+            if owner is None and identity in self._foreign:
+                owner = ""  # no exec takes that long: it has none, or is not ours to read
+            self._foreign[identity] = owner
+        return owner
 
     # ---------------------------------------------------------------- one look
 

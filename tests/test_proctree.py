@@ -4,6 +4,9 @@ import os
 import select
 import subprocess
 import sys
+import time
+
+import pytest
 
 from supervisor import procfs, proctree
 
@@ -64,3 +67,44 @@ def test_a_zombie_is_dead():
     assert stat.is_dead
     assert proctree.kill_round(lambda: [child.pid]) == 0
     assert child.wait() == 0
+
+
+PEAK_OF = """
+import os, subprocess, sys
+from supervisor import proctree
+mib = int(sys.argv[1])
+child = subprocess.Popen([sys.executable, "-c", f"bytearray({mib} << 20)"])
+os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+_, _, peak = proctree.reap(child.pid)
+print(peak >> 20)
+"""
+
+
+@pytest.mark.parametrize("ours_mib", [0, 200])
+def test_the_peak_of_a_child_is_told_whatever_started_us(ours_mib: int):
+    """The kernel's peak of a process begins with what its parent had before the exec: `mainstay exec` may be started by something large."""
+    nested = f"import subprocess, sys; x = bytearray({ours_mib} << 20); print(subprocess.check_output([sys.executable, '-c', {PEAK_OF!r}, '100'], text=True))"
+    peak = int(subprocess.check_output([sys.executable, "-c", nested], text=True, timeout=60))
+    assert 100 <= peak < 150
+
+
+def test_the_peak_of_a_child_that_is_smaller_than_we_is_not_known():
+    large = "x = bytearray(200 << 20)\n" + PEAK_OF
+    assert int(subprocess.check_output([sys.executable, "-c", large, "1"], text=True, timeout=60)) == 0
+
+
+def test_what_an_environment_claims_is_told_from_what_cannot_be_read():
+    claims = {"none": {"A": "1"}, "half": {"MAINSTAY_RUN": "3"}, "both": {"MAINSTAY_RUN": "3", "MAINSTAY_ATTEMPT": "2"}, "empty": {}}
+    told = {}
+    for name, environment in claims.items():
+        child = subprocess.Popen(["/bin/sleep", "60"], env=environment)
+        try:
+            deadline = time.monotonic() + 30
+            # For an instant of its exec it has none yet.
+            while (claim := procfs.claimed_attempt(child.pid)) is None and environment and time.monotonic() < deadline:
+                time.sleep(0.001)
+            told[name] = claim
+        finally:
+            child.kill()
+            child.wait()
+    assert told == {"none": "", "half": "", "both": "3.2", "empty": None}

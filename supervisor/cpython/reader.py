@@ -107,7 +107,8 @@ class Interpreter:
         """Look into process *pid*. Takes under 1 ms the first time for a binary, 0.2 ms later; a calibration (3.14 and later) once 200 ms.
 
         ``NotYetError``: still starting, try again in some milliseconds. ``NotPythonError``: not before it has executed another program.
-        ``GoneError``: ended. Another ``LayoutError``: cannot be read, the text says why.
+        ``GoneError``: ended. Another ``LayoutError``: cannot be read, the text says why; only one that lasts is to be believed, for an exec that is not
+        over looks like a foreign layout too (Linux first maps the whole file in one piece, so for an instant the data is not where it belongs).
         """
         target = locate(pid, proc)
         try:

@@ -125,17 +125,20 @@ class Ending(Holding):
         if owner is None:
             if len(self._owner) > 4096:
                 self._owner.clear()
-            owner = self._owner[identity] = self._find_owner(pid, stat.session, stat.started)
-        return owner
+            owner = self._find_owner(pid, stat.session, stat.started)
+            if owner is not None:
+                self._owner[identity] = owner
+        return owner or ""
 
-    def _find_owner(self, pid: int, session: int, started: int) -> str:
-        """By its session, else by what its environment says, unless it is older than the attempt that it names."""
+    def _find_owner(self, pid: int, session: int, started: int) -> str | None:
+        """By its session, else by what its environment says, unless it is older than the attempt that it names; None if that cannot be told now."""
         for attempt in self._attempts.values():
             if attempt.pid == session:
                 return attempt.key
-        run = procfs.environment_value(pid, "MAINSTAY_RUN")
-        number = procfs.environment_value(pid, "MAINSTAY_ATTEMPT")
-        claimed = self._attempts.get(f"{run}.{number}")
+        key = procfs.claimed_attempt(pid)
+        if key is None:
+            return None
+        claimed = self._attempts.get(key)
         return claimed.key if claimed is not None and started >= claimed.pid_started else ""
 
     def _finish(self, attempt: Attempt) -> None:

@@ -63,7 +63,7 @@ def alive(pids: Iterable[int]) -> list[int]:
 def marked(mark: str) -> list[int]:
     """Every live process whose environment carries *mark*."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
-    return alive(pid for pid in pids if pid != os.getpid() and procfs.environment_value(pid, MARK) == mark)
+    return alive(pid for pid in pids if pid != os.getpid() and (procfs.environment_values(pid, MARK) or {}).get(MARK) == mark)
 
 
 def environment(mark: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
