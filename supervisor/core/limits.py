@@ -16,7 +16,8 @@ from supervisor.core.jobs import Limits, OutputAction
 from supervisor.core.model import LimitName, Mono
 
 SOFT_SHARE = 0.75  # of the memory limit, where no soft line is configured: time to arm the rlimit and take a stack
-DEEP = 2_000  # a stack this deep that meets the memory limit is what fills it: no 5 % more for that, and no minutes of unwinding
+# A stack this deep that meets the memory limit is what fills it (Python alone allows half): no 5 % more for that, and no minutes of unwinding.
+FILLING_FRAMES = 2_000
 # Of the memory limit, where frames or tasks that start each other fill it: an armed rlimit would let them unwind for minutes just below it.
 FILLING_SHARE = 0.95
 # Of the memory limit: guards are asked what fills it. For tasks that start each other by turns several times, and before the soft line too.
@@ -321,7 +322,7 @@ def _bearable_bytes(line: float, watched: Watched, sample: Sample, *, armed: boo
     """Above it it is enough. A stack deeper than any line of ours is a runaway, for the line was moved out of its way; so are tasks that start each other."""
     if tasks or sample.depth > RECURSION_FRAMES:
         return line * FILLING_SHARE
-    return line if sample.depth > DEEP else line + _slack_bytes(line, watched, sample, armed=armed)
+    return line if sample.depth > FILLING_FRAMES else line + _slack_bytes(line, watched, sample, armed=armed)
 
 
 def _memory(limits: Limits, watched: Watched, sample: Sample, *, armed: bool, tasks: bool) -> Breach | None:

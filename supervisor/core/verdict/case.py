@@ -12,12 +12,11 @@ from msgspec.structs import replace
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.evidence import Cycle, CycleKind, Evidence, ExceptionFacts, Frame, Look
 from supervisor.core.jobs import Expect, Limits
-from supervisor.core.limits import SOFT_SHARE, SWALLOWED, WALL_SHARE, soft_line
+from supervisor.core.limits import FILLING_FRAMES, SOFT_SHARE, SWALLOWED, WALL_SHARE, soft_line
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, base, is_own
 
-DEEP = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
-FILLS = 2000  # with a cycle and no memory left: twice what Python allows who has not asked for more
+UNHEALTHY_FRAMES = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
 CLIMB_SHARE = 0.8  # of all growth of memory, where it is the stack that grows: what comes and goes beside it is the rest
 TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
 SWALLOWED_ERRORS = 16  # counted by the guard
@@ -71,7 +70,7 @@ class Case(Struct, frozen=True, dict=True):
         ended_by_memory = (
             facts.exit.killed_for == LimitName.MEMORY or bool(facts.exit.oom_kills) or self.is_out_of_memory or self.gave_up_at_the_line
         )
-        if not ended_by_memory or facts.depth_peak <= FILLS or facts.stack_share < CLIMB_SHARE or facts.soft_look is None:
+        if not ended_by_memory or facts.depth_peak <= FILLING_FRAMES or facts.stack_share < CLIMB_SHARE or facts.soft_look is None:
             return None
         seen = facts.soft_look.cycle or _cycle_in(facts.soft_look)
         return seen and replace(seen, depth=max(seen.depth, facts.depth_peak))
@@ -169,7 +168,7 @@ class Case(Struct, frozen=True, dict=True):
             line = self.limits.memory_bytes
             ended_by_memory = self.evidence.exit.killed_for == LimitName.MEMORY or bool(self.evidence.exit.oom_kills)
             return ended_by_memory or (line is not None and peak_bytes(self) >= TASKS_FILL * line)
-        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLS or self.climbed is not None
+        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLING_FRAMES or self.climbed is not None
 
     @property
     def _is_old_cycle(self) -> bool:

@@ -2,7 +2,7 @@
 
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_size, clean, counted
-from supervisor.core.verdict.case import DEEP, LOST_C_ERROR, Case, Finding, is_memory_error, is_success, peak_bytes
+from supervisor.core.verdict.case import LOST_C_ERROR, UNHEALTHY_FRAMES, Case, Finding, is_memory_error, is_success, peak_bytes
 from supervisor.core.verdict.phrases import depth_words, how_it_ended, lost_workers_words, runaway, thread_note, where_it_was
 
 AT_LIMIT = 0.25  # of the recursion limit: up to 3.11 calls through C count as well and leave no frame in a traceback
@@ -27,7 +27,7 @@ def recursion_error(case: Case) -> Finding | None:
         return runaway(case, ending, LimitName.MEMORY)
     if case.error is None:
         return None
-    lost = case.is_lost_error and (case.depth > DEEP or case.fills_the_stack)
+    lost = case.is_lost_error and (case.depth > UNHEALTHY_FRAMES or case.fills_the_stack)
     if case.error_type == "RecursionError" or lost:
         if lost:
             return runaway(case, f"{depth_words(case)}, ran out of memory (SystemError: the MemoryError itself was lost) {case.after}")

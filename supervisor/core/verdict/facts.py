@@ -1,9 +1,10 @@
 """What a verdict rests on, a line for each fact and in front of it who says so: we, the kernel, the guard, a look, the samples."""
 
 from supervisor.core import testimony
+from supervisor.core.limits import FILLING_FRAMES
 from supervisor.core.model import LimitName
 from supervisor.core.prose import about_duration, about_size, counted
-from supervisor.core.verdict.case import FILLS, Case, peak_bytes
+from supervisor.core.verdict.case import Case, peak_bytes
 from supervisor.core.verdict.phrases import how_it_ended
 from supervisor.core.verdict.signals import FATAL_SIGNALS
 
@@ -102,7 +103,7 @@ def _outside_facts(case: Case) -> list[str]:
     if facts.depth_peak:
         growth = (
             f"; {facts.stack_share:.0%} of the growth of memory came while it got deeper"
-            if facts.stack_share and facts.depth_peak > FILLS
+            if facts.stack_share and facts.depth_peak > FILLING_FRAMES
             else ""
         )
         found.append(f"samples: deepest stack {counted(facts.depth_peak, 'level')}{growth}")

@@ -7,7 +7,7 @@ from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.evidence import CycleKind, Frame
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_size, at, counted, signal_name
-from supervisor.core.verdict.case import DEEP, OUT_OF_MEMORY_SHARE, Case, Finding, peak_bytes
+from supervisor.core.verdict.case import OUT_OF_MEMORY_SHARE, UNHEALTHY_FRAMES, Case, Finding, peak_bytes
 from supervisor.core.verdict.kills import refined
 from supervisor.core.verdict.phrases import depth_words, limit_sentence, memory_line, runaway, sender_words, where_it_was
 
@@ -102,7 +102,7 @@ def _is_stack_overflow(case: Case, number: int) -> bool:
         return False
     # A crash in any thread leaves a dump, unless there was no stack left to write it on: only the main thread has a spare one.
     speechless = words.spoke and words.fatal_signal is None and not words.fatal_frames and not words.finalized
-    return case.evidence.depth_peak > DEEP or speechless
+    return case.evidence.depth_peak > UNHEALTHY_FRAMES or speechless
 
 
 def _repeats(frames: Sequence[Frame]) -> bool:
