@@ -17,6 +17,7 @@ from supervisor.keeper.say import say
 CLEAR_EVERY_S: Final = 0.002  # between the first two rounds of ending a tree; doubles while nothing new appears in it
 CLEAR_SLOWEST_S: Final = 0.1
 CLEAR_FOR_S: Final = 5.0  # then what still lives is called unkillable (uninterruptible sleep)
+EXEC_S: Final = 0.25  # an exec takes no longer; an orphan whose environment cannot be read until then has none, or is not ours to read
 
 
 class Ending(Holding):
@@ -27,6 +28,8 @@ class Ending(Holding):
         self._records = records
         self._brain = brain
         self._owner: dict[tuple[int, int], str] = {}  # (pid, start time) of an orphan → the attempt it belongs to, "" for nobody's
+        self._unread: dict[tuple[int, int], float] = {}  # the same → since when its owner cannot be told
+        self._is_unsure = False  # whether the present round met such a one
         self._stopping = False
 
     def _ask_attempt(self, attempt: Attempt, name: str) -> None:
@@ -76,10 +79,11 @@ class Ending(Holding):
         if attempt.clearing_since is None:
             attempt.clearing_since = now
             attempt.clear_pace_s = CLEAR_EVERY_S
+        self._is_unsure = False
         hit = self._kill_round(attempt)
         if attempt.status is not None and attempt.killed_for is None:
             attempt.leftovers += hit
-        if hit or attempt.status is None:
+        if hit or self._is_unsure or attempt.status is None:
             if now - attempt.clearing_since < CLEAR_FOR_S:
                 grows = hit > attempt.clear_hits
                 attempt.clear_hits = hit
@@ -117,18 +121,23 @@ class Ending(Holding):
         return roots + [pid for pid in strangers if self._owner_of(pid) == attempt.key]
 
     def _owner_of(self, pid: int) -> str:
+        """The attempt that it belongs to, "" for nobody's; also where that cannot be told yet, which the round is told of."""
         stat = procfs.read_stat(pid)
         if stat is None:
             return ""
         identity = (pid, stat.started)
         owner = self._owner.get(identity)
         if owner is None:
+            owner = self._find_owner(pid, stat.session, stat.started)
+            if owner is None and not stat.is_dead and time.monotonic() - self._unread.setdefault(identity, time.monotonic()) < EXEC_S:
+                self._is_unsure = True
+                return ""
+            self._unread.pop(identity, None)
             if len(self._owner) > 4096:
                 self._owner.clear()
-            owner = self._find_owner(pid, stat.session, stat.started)
-            if owner is not None:
-                self._owner[identity] = owner
-        return owner or ""
+                self._unread.clear()
+            owner = self._owner[identity] = owner or ""
+        return owner
 
     def _find_owner(self, pid: int, session: int, started: int) -> str | None:
         """By its session, else by what its environment says, unless it is older than the attempt that it names; None if that cannot be told now."""

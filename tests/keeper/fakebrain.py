@@ -139,6 +139,11 @@ class Keeper:
         """Its children with their states; zombies too."""
         return [stat for pid in procfs.children(self.process.pid) if (stat := procfs.read_stat(pid)) is not None]
 
+    def assert_only(self, pid: int) -> None:
+        """No other child lives; one that died last may be a zombie for a moment yet."""
+        assert [stat.pid for stat in self.children() if not stat.is_dead] == [pid]
+        wait_for(lambda: [stat.pid for stat in self.children()] == [pid], "that the dead are collected")
+
     def close(self) -> None:
         """End it and whatever it still has."""
         if self.process.poll() is None:
@@ -153,6 +158,14 @@ class Keeper:
             brain.close()
         self._listener.close()
         assert "Traceback" not in self.log(), self.log()
+
+
+def wait_for(question: Callable[[], object], what: str) -> None:
+    """Until it is true; fails with *what*."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not question():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 def plan(*argv: str, **more: Any) -> dict[str, Any]:

@@ -12,18 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakebrain import PATIENCE_S, FakeBrain, Keeper, plan, shell
+from fakebrain import PATIENCE_S, FakeBrain, Keeper, plan, shell, wait_for
 
 from supervisor import procfs, wire
 
 MakeKeeper = Callable[..., Keeper]
-
-
-def wait_for(question: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not question():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def records(keeper: Keeper) -> list[str]:
@@ -168,7 +161,7 @@ def test_a_plan_of_the_wrong_kind_is_a_failed_launch_and_leaves_no_process(keepe
         record = brain.ended(key)
         assert says in record["launch_error"]
         assert record.get("code") is None
-    assert [stat.pid for stat in keeper.children()] == [brain.pid]
+    keeper.assert_only(brain.pid)
     assert not [message for message in brain.unread if message["op"] == wire.STARTED]
     brain.send(wire.SPAWN, key="4.1", plan=plan("true"))
     assert brain.ended("4.1")["code"] == 0
@@ -291,35 +284,6 @@ def test_a_live_attempt_is_told_to_the_next_brain_as_it_was_to_the_first(keeper:
     assert not brain.hello["ended"]
 
 
-def test_kill_ends_the_whole_tree_and_the_record_says_why(keeper: Keeper) -> None:
-    brain = keeper.brain()
-    brain.send(
-        wire.SPAWN,
-        key="1.1",
-        plan=shell(
-            "setsid sh -c '(sleep 1000 & sleep 1000) & wait' & (setsid sleep 1000 &); sleep 1000",
-            environment={"PATH": os.environ["PATH"], "MAINSTAY_RUN": "1", "MAINSTAY_ATTEMPT": "1"},
-        ),
-    )
-    pid = brain.started("1.1")["pid"]
-    family = set()
-
-    def whole() -> bool:
-        family.update(procfs.descendants([keeper.process.pid]))
-        return len([one for one in family if (procfs.read_file(f"/proc/{one}/cmdline") or b"").startswith(b"sleep\0")]) == 4
-
-    wait_for(whole, "the family")
-    brain.send(wire.KILL, key="1.1", reason="memory")
-    record = brain.ended("1.1")
-    assert (record["killed_for"], record["signal"], record["pid"]) == ("memory", 9, pid)
-    others = family - {keeper.process.pid, brain.pid}
-    assert not [one for one in others if (stat := procfs.read_stat(one)) is not None and not stat.is_dead]
-    wait_for(
-        lambda: [stat.pid for stat in keeper.children()] == [brain.pid], "their collection"
-    )  # one that died last may still be a zombie
-    assert not [one for one in others if procfs.read_stat(one) is not None]
-
-
 def test_a_stop_reaches_a_job_that_stands_still(keeper: Keeper) -> None:
     brain = keeper.brain()
     brain.send(wire.SPAWN, key="1.1", plan=plan("sleep", "1000"))
@@ -328,34 +292,6 @@ def test_a_stop_reaches_a_job_that_stands_still(keeper: Keeper) -> None:
     brain.send(wire.SIGNAL, key="1.1", signal="TERM")
     record = brain.ended("1.1")
     assert (record["signal"], record["asked_to_stop"], record["killed_for"]) == (15, True, None)
-
-
-def test_what_a_job_leaves_behind_is_ended_counted_and_reaped(keeper: Keeper) -> None:
-    brain = keeper.brain()
-    brain.send(
-        wire.SPAWN,
-        key="1.1",
-        plan=shell(
-            "(setsid sleep 1000 &) ; (setsid sleep 1000 &); exit 0",
-            environment={"PATH": os.environ["PATH"], "MAINSTAY_RUN": "1", "MAINSTAY_ATTEMPT": "1"},
-        ),
-    )
-    record = brain.ended("1.1")
-    assert record["code"] == 0
-    assert record["leftovers"] >= 2
-    assert [stat.pid for stat in keeper.children()] == [brain.pid]
-
-
-def test_strangers_that_come_to_the_keeper_are_reaped(keeper: Keeper, tmp_path: Path) -> None:
-    brain = keeper.brain()
-    orphans = 50
-    script = f"import os\nfor _ in range({orphans}):\n    if os.fork() == 0:\n        os._exit(0) if os.fork() else os._exit(3)\nwhile True:\n    try: os.wait()\n    except ChildProcessError: break\nopen({str(tmp_path / 'done')!r}, 'w').close()\nimport time; time.sleep(1000)\n"
-    brain.send(wire.SPAWN, key="1.1", plan=plan(sys.executable, "-c", script))
-    brain.started("1.1")
-    wait_for((tmp_path / "done").exists, "the orphans")
-    wait_for(
-        lambda: {stat.state for stat in keeper.children()} <= {"S", "R", "D"} and len(keeper.children()) == 2, "that no zombie is left"
-    )
 
 
 # ---------------------------------------------------------------- output

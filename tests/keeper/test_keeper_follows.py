@@ -4,13 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakebrain import PATIENCE_S, FakeBrain, Keeper, plan, shell
+from fakebrain import PATIENCE_S, FakeBrain, Keeper, plan, shell, wait_for
 
 from supervisor import procfs, wire
 from supervisor.keeper import held, launch
@@ -18,13 +17,6 @@ from supervisor.keeper.records import Records
 
 MakeKeeper = Callable[..., Keeper]
 LASTING = shell("exec sleep 1000")
-
-
-def wait_for(question: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not question():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def waiting(keeper: Keeper) -> list[int]:
