@@ -19,15 +19,20 @@ from supervisor.keeper import launch
 
 CLEAR_S: Final = 10.0
 KEEPER_DIED: Final = 70
+NO_KEEPER: Final = 1  # of `mainstay run`: it could not start
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def guard(keeper: Callable[[], int]) -> int:
-    """Run *keeper* in a child; its exit code, or KEEPER_DIED after everything that it left behind was ended."""
+    """Run *keeper* in a child; its exit code, or KEEPER_DIED after everything that it left behind was ended. NO_KEEPER if there can be no child."""
     launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     guardian = os.getpid()
-    pid = os.fork()
+    try:
+        pid = launch.fork()
+    except OSError as err:
+        sys.stderr.write(f"mainstay: no process for the keeper: {err.strerror}\n")
+        return NO_KEEPER
     if pid == 0:
         _become_keeper(guardian, keeper)
     hang_up = signal.SIGTERM if _on_terminal() else signal.SIGHUP

@@ -132,6 +132,18 @@ def output_pipe() -> tuple[int, int]:
     return ours, theirs
 
 
+def fork() -> int:
+    """The syscall; its ``OSError`` says in words what there is too little of."""
+    try:
+        return os.fork()
+    except OSError as err:
+        lacking = {
+            errno.EAGAIN: "the host, this user or this unit has all the processes that it may have (pid_max, `ulimit -u`, TasksMax=)",
+            errno.ENOMEM: "the host has no memory left for another process",
+        }.get(err.errno or 0)
+        raise OSError(err.errno, f"{err.strerror}: {lacking}" if lacking else err.strerror) from err
+
+
 def fork_child(
     plan: Plan,
     cgroup_dir: str | None = None,
@@ -151,7 +163,7 @@ def fork_child(
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)  # or a signal to the child would speak through our own wake-up pipe
     try:
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             _become(plan, cgroup_dir, errors_write, stdio, parent, gate_read, held or (), own_session=own_session)
     except OSError:

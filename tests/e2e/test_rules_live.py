@@ -71,7 +71,7 @@ jobs:
   slow: {{shell: 'test -e well-slow || sleep 3', schedule: {{every: 1s}}}}
   liar: {{command: {python(LIE)}, schedule: manual}}
   alive: {{command: {python(ALIVE)}, limits: {{recursion: 400, memory: 200MiB, memory_soft: 150MiB, stall: 1m}}}}
-  good: {{shell: 'true', schedule: {{every: 2s}}, expect: {{success_every: 1h}}}}
+  good: {{shell: 'true', schedule: {{every: 5s}}, expect: {{success_every: 1h}}}}
 {more}
 receivers:
   dead: {{type: webhook, url: 'http://127.0.0.1:{dead_port}/'}}

@@ -150,3 +150,22 @@ def test_nohup_stays_nohup_for_a_command_in_our_session_and_no_job_sees_it(own_s
     status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
     ignored = int(status["SigIgn"], 16)
     assert {number for number in signal.valid_signals() if ignored >> (number - 1) & 1} == kept
+
+
+NO_PROCESS = """
+import errno, os, sys
+from supervisor.keeper.guardian import guard
+def fork():
+    raise OSError(getattr(errno, sys.argv[1]), os.strerror(getattr(errno, sys.argv[1])))
+os.fork = fork
+sys.exit(guard(lambda: 0))
+"""
+
+
+@pytest.mark.parametrize(("code", "mend"), [("EAGAIN", "TasksMax="), ("ENOMEM", "no memory left"), ("ENOSYS", "not implemented")])
+def test_a_host_without_room_for_the_keeper_is_told_in_one_line(code: str, mend: str) -> None:
+    done = subprocess.run([sys.executable, "-c", NO_PROCESS, code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mainstay: no process for the keeper: ")
+    assert mend in done.stderr
+    assert len(done.stderr.splitlines()) == 1
