@@ -67,11 +67,11 @@ def start(argv: Sequence[str], limits: Mapping[str, Any], *, use_guard: bool) ->
 def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_guard: bool) -> Started:
     environment = dict(os.environ) | {
         "MAINSTAY_JOB": os.path.basename(argv[0]),
-        "MAINSTAY_RUN": "1",
-        "MAINSTAY_ATTEMPT": "1",
         "MAINSTAY_PAGE": run_dir + "/page",
         "MAINSTAY_PROGRESS": run_dir + "/progress",
     }
+    if not environment.keys() >= set(procfs.ATTEMPT):  # else we are part of a job's attempt, and what we start is too
+        environment |= dict.fromkeys(procfs.ATTEMPT, "1")
     if use_guard:
         environment = arm(environment, run_dir, limits.get("recursion_frames"))
     plan = launch.Plan(list(argv), environment, os.getcwd(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))

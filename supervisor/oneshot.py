@@ -116,7 +116,9 @@ class OneShot:
                 self._reap_orphans()
                 return ended
             self._reap_orphans()
-            self._watch.find_strays(os.getpid(), ())
+            self._watch.find_strays(
+                os.getpid(), (child.pid,), at_once=True, owner=KEY
+            )  # whatever they say: all that we have are the command's
             self._watch.run()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill("stop")

@@ -5,11 +5,16 @@ Every reader answers None (or nothing) for a process that is gone: that is not a
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+LAST_ENTRY: Final = 256  # bytes; a piece of a list that leaves so much of its page was the last
+CHILDREN_BYTES: Final = 1 << 20
+ENVIRON_BYTES: Final = 1 << 20
+STAT_TRIES: Final = 3
+ATTEMPT: Final = ("MAINSTAY_RUN", "MAINSTAY_ATTEMPT")  # the variables that say of which attempt a process is part
 MAX_TREE: Final = 20_000  # a walk ends there, whatever a fork bomb does meanwhile
 
 
@@ -31,8 +36,16 @@ class Stat(NamedTuple):
 
     @property
     def is_dead(self) -> bool:
-        """Nothing of it runs any more. A leader that has exited is a zombie too while other threads of it go on."""
-        return self.state in "ZX" and self.threads <= 1
+        """Nothing of it runs any more. A leader that has exited is a zombie too while other threads of it go on.
+
+        So is, for an instant and then with no thread at all, one whose place another thread takes that executes a program.
+        """
+        return self.state in "ZX" and self.threads == 1
+
+    @property
+    def is_leaderless(self) -> bool:
+        """Its first thread has exited, others go on: then its memory and its environment are to be read by one of those."""
+        return self.state in "ZX" and self.threads > 1
 
 
 def parse_stat(text: bytes) -> Stat:
@@ -65,7 +78,11 @@ def read_file(path: str, limit: int = 65536) -> bytes | None:
     except OSError:
         return None
     try:
-        return os.read(fd, limit)
+        text = piece = os.read(fd, min(limit, PAGE_BYTES))
+        while len(piece) > PAGE_BYTES - LAST_ENTRY and len(text) < limit:  # the kernel gives a list by the page, whatever is asked for
+            piece = os.read(fd, min(limit - len(text), PAGE_BYTES))
+            text += piece
+        return text
     except OSError:
         return None
     finally:
@@ -74,12 +91,34 @@ def read_file(path: str, limit: int = 65536) -> bytes | None:
 
 def read_stat(pid: int) -> Stat | None:
     """/proc/PID/stat, None if there is no such process (a zombie has one)."""
-    text = read_file(f"/proc/{pid}/stat", 1024)
-    if not text:
-        return None
-    with contextlib.suppress(ValueError, IndexError):
-        return parse_stat(text)
-    return None
+    return told_stat(lambda: read_file(f"/proc/{pid}/stat", 1024) or b"")
+
+
+def told_stat(read: Callable[[], bytes]) -> Stat | None:
+    """What *read* gives of /proc/PID/stat. It is read again while it tells of no thread: that is half of an exec, or of an end."""
+    stat = None
+    for _ in range(STAT_TRIES):
+        try:
+            stat = parse_stat(read())
+        except (ValueError, IndexError):
+            return None
+        if stat.threads:
+            break
+    return stat
+
+
+def statm(pid: int, stat: Stat) -> bytes:
+    """/proc/PID/statm, b"" if the process is gone; *stat* says by which of its threads it can be read."""
+    for folder in _thread_folders(pid) if stat.is_leaderless else (f"/proc/{pid}",):
+        text = read_file(f"{folder}/statm", 128) or b""
+        if not text.startswith(b"0 "):  # all zero: this thread has no memory any more
+            return text
+    return b""
+
+
+def _thread_folders(pid: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        yield from (f"/proc/{pid}/task/{tid}" for tid in os.listdir(f"/proc/{pid}/task") if tid != str(pid))
 
 
 def resident_peak_bytes(pid: int) -> int | None:
@@ -116,13 +155,8 @@ def _children_of(folder: str, tid: object) -> list[int]:
 
 
 def _children_text(folder: str, tid: object) -> bytes:
-    """Of one thread. A large buffer costs more than the file, so it is for those that need it."""
-    text = b""
-    for size in (2048, 1 << 15, 1 << 20):
-        text = read_file(f"{folder}/{tid}/children", size) or b""
-        if len(text) < size:
-            break
-    return text
+    """Of one thread."""
+    return read_file(f"{folder}/{tid}/children", CHILDREN_BYTES) or b""
 
 
 def descendants(roots: Iterable[int]) -> Iterator[int]:
@@ -143,7 +177,9 @@ def environment_values(pid: int, *names: str) -> dict[str, str] | None:
 
     None if there is nothing to read: it has gone, is not ours to read, has an empty one, or is just about to execute another program.
     """
-    text = read_file(f"/proc/{pid}/environ", 1 << 20)
+    text = read_file(f"/proc/{pid}/environ", ENVIRON_BYTES)
+    if text is None:  # no such process, or a leader that has ended before its other threads
+        text = next((text for folder in _thread_folders(pid) if (text := read_file(f"{folder}/environ", ENVIRON_BYTES))), None)
     if not text:
         return None
     found: dict[str, str] = {}
@@ -156,10 +192,10 @@ def environment_values(pid: int, *names: str) -> dict[str, str] | None:
 
 def claimed_attempt(pid: int) -> str | None:
     """The key (RUN.ATTEMPT) of the attempt that the environment of *pid* names, "" if it names none, None if it cannot be told (now)."""
-    told = environment_values(pid, "MAINSTAY_RUN", "MAINSTAY_ATTEMPT")
+    told = environment_values(pid, *ATTEMPT)
     if told is None:
         return None
-    return f"{told['MAINSTAY_RUN']}.{told['MAINSTAY_ATTEMPT']}" if len(told) == 2 else ""
+    return ".".join(told[name] for name in ATTEMPT) if len(told) == len(ATTEMPT) else ""
 
 
 def oom_kills() -> int | None:

@@ -116,6 +116,7 @@ class Watch:
         subject = Subject(key, limits, sampler, started, page, can_arm, sampler.pid)
         self._subjects[key] = subject
         self._roll = None
+        self._foreign = {orphan: owner for orphan, owner in self._foreign.items() if owner}  # this one may be whose they are
         self._push(subject, Mono(self._clock.mono() + FIRST_LOOK_S))
 
     def remove(self, key: str) -> Subject | None:
@@ -163,8 +164,8 @@ class Watch:
             subject.untold, subject.breach = subject.breach, None
             self._push(subject, Mono(self._clock.mono() + AGAIN_S))
 
-    def find_strays(self, keeper_pid: int, known: Iterable[int], *, at_once: bool = False) -> None:
-        """Orphans that came to the keeper belong to the tree they were born in; asked for about once a second."""
+    def find_strays(self, keeper_pid: int, known: Iterable[int], *, at_once: bool = False, owner: str | None = None) -> None:
+        """Orphans that came to the keeper belong to the tree they were born in, or all to *owner*; asked for about once a second."""
         now = self._clock.mono()
         if not self._subjects or (now - self._strays_at < STRAYS_S and not at_once):
             return
@@ -176,11 +177,11 @@ class Watch:
         mains = {subject.session: subject for subject in self._subjects.values()}
         strays: dict[str, list[int]] = {}
         for pid in set(map(int, roll.split())) - mains.keys() - set(known):
-            owner = self._owner(pid, mains)
-            if owner is None:
+            whose = self._owner(pid, mains) if owner is None else owner
+            if whose is None:
                 self._roll = None  # ask again: it was about to execute another program
-            elif owner:
-                strays.setdefault(owner, []).append(pid)
+            elif whose:
+                strays.setdefault(whose, []).append(pid)
         for subject in self._subjects.values():
             found = tuple(strays.get(subject.key, ()))
             if found != subject.sampler.strays:

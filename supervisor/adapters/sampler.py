@@ -100,12 +100,9 @@ class Sampler:
         self._check()
 
     def _check(self) -> None:
-        stat = _pread(self._stat, 1024)
-        if self._started is None or not stat:
-            return
-        with contextlib.suppress(ValueError, IndexError):
-            if procfs.parse_stat(stat).started != self._started:
-                self.close()
+        stat = procfs.told_stat(lambda: _pread(self._stat, 1024))
+        if self._started is not None and stat is not None and stat.started != self._started:
+            self.close()
 
     def signature(self, *, rested: bool = False) -> bytes:
         """Bytes that differ when a process of the tree has used memory or CPU time, or has other children.
@@ -134,21 +131,15 @@ class Sampler:
             found = self._group.processes()
             self._members = (self.pid, *(pid for pid in found if pid != self.pid)) if found else (self.pid,)
         else:
-            self._members = tuple(procfs.descendants((self.pid, *self.strays)))
+            self._members = (self.pid, *(pid for pid in procfs.descendants((self.pid, *self.strays)) if pid != self.pid))
         return self._members
 
     def sample(self, at: Mono, output_bytes: int, progress_token: object) -> Sample | None:
         """One full sample, None when the main process is gone."""
         if SHORT in (self._stat, self._statm, self._children, self._pidfd, self._schedstat):
             self._open()
-        stat_text = _pread(self._stat, 1024)
-        if not stat_text:
-            return None
-        try:
-            stat = procfs.parse_stat(stat_text)
-        except (ValueError, IndexError):
-            return None
-        if stat.is_dead:
+        stat = procfs.told_stat(lambda: _pread(self._stat, 1024))
+        if stat is None or (stat.state in "ZX" and not self.is_alive()):
             return None
         self._looks += 1
         if self.strays or len(self._members) > 1 or self._looks % FULL_WALK_EVERY == 1 or _pread(self._children, 16):
@@ -186,15 +177,17 @@ class Sampler:
         return len(fields) > STATM_DATA and int(fields[STATM_DATA]) * procfs.PAGE_BYTES + WALL_ROOM_BYTES > self._armed_bytes
 
     def _walked(self, stat: procfs.Stat) -> tuple[int, int, float, int]:
-        memory, shared = _resident(_pread(self._statm, 128))
+        memory, shared = _resident(procfs.statm(self.pid, stat) if stat.is_leaderless else _pread(self._statm, 128))
         cpu = stat.cpu_s + stat.waited_cpu_s
         processes = stat.threads
         for pid in self._members[1:]:
             other = procfs.read_stat(pid)
-            if other is None or other.is_dead:
+            if other is None:
                 continue
-            resident, of_it_shared = _resident(procfs.read_file(f"/proc/{pid}/statm", 128) or b"")
-            memory, shared = memory + resident, shared + of_it_shared
+            # One that is dead and not waited for has no memory, but its pid and its CPU time are used up all the same.
+            if not other.is_dead:
+                resident, of_it_shared = _resident(procfs.statm(pid, other))
+                memory, shared = memory + resident, shared + of_it_shared
             cpu += other.cpu_s + other.waited_cpu_s
             processes += other.threads
         return memory, shared, cpu, processes

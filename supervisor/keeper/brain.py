@@ -116,6 +116,7 @@ class Brain:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+            self._asked_at = self._asked_at or time.monotonic()  # it will not answer any more: it may hang on its way out
 
     def ended(self) -> None:
         """The process was reaped."""

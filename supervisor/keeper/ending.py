@@ -102,6 +102,10 @@ class Ending(Holding):
         """One round; how many processes were hit. A round that fails counts as one that hit something: there has to be another."""
         try:
             if attempt.cgroup is None:
+                if attempt.status is None:
+                    proctree.freeze(
+                        lambda: [attempt.pid]
+                    )  # first: what makes orphans by the thousand makes more while each is asked whose it is
                 return proctree.kill_round(lambda: self._roots(attempt))
             members = cgroup.processes(attempt.cgroup)
             if members and not self._guarded("cgroup_kill", lambda: cgroup.kill(str(attempt.cgroup))):
@@ -123,13 +127,13 @@ class Ending(Holding):
     def _owner_of(self, pid: int) -> str:
         """The attempt that it belongs to, "" for nobody's; also where that cannot be told yet, which the round is told of."""
         stat = procfs.read_stat(pid)
-        if stat is None:
+        if stat is None or stat.is_dead:
             return ""
         identity = (pid, stat.started)
         owner = self._owner.get(identity)
         if owner is None:
             owner = self._find_owner(pid, stat.session, stat.started)
-            if owner is None and not stat.is_dead and time.monotonic() - self._unread.setdefault(identity, time.monotonic()) < EXEC_S:
+            if owner is None and time.monotonic() - self._unread.setdefault(identity, time.monotonic()) < EXEC_S:
                 self._is_unsure = True
                 return ""
             self._unread.pop(identity, None)

@@ -27,6 +27,7 @@ def guard(keeper: Callable[[], int]) -> int:
     """Run *keeper* in a child; its exit code, or KEEPER_DIED after everything that it left behind was ended. NO_KEEPER if there can be no child."""
     launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it (and may have started us so) can wait for nobody
     guardian = os.getpid()
     try:
         pid = launch.fork()
@@ -90,7 +91,7 @@ def _end_children() -> int:
     while time.monotonic() < deadline:
         ended += proctree.kill_round(proctree.own_children)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
+            while os.waitpid(-1, os.WNOHANG)[0] and time.monotonic() < deadline:
                 pass
         if not proctree.own_children():
             return ended

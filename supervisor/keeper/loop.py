@@ -23,6 +23,7 @@ from supervisor.keeper.records import Records
 from supervisor.keeper.say import say
 from supervisor.sdnotify import Notifier
 
+REAP_S: Final = 0.05  # at one go; then the brain, the timers and the output have their turn
 PING_S: Final = 2.0  # the systemd watchdog is fed at this rhythm, so WatchdogSec must be some times longer
 STOP_MARGIN_S: Final = 1.0  # beyond the longest grace, until we no longer wait for the brain to stop the jobs
 ASK_AFTER_S: Final = 0.5  # what the brain has not asked to stop by then, we ask
@@ -79,7 +80,9 @@ class Keeper(Ending):
         self._reap()  # whatever came: a SIGCHLD may hide behind a full pipe
 
     def _reap(self) -> None:
-        while True:
+        """Collect what has ended, for REAP_S at most: one who makes zombies faster than that must not have the loop to himself."""
+        until = time.monotonic() + REAP_S
+        while time.monotonic() < until:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
@@ -96,6 +99,7 @@ class Keeper(Ending):
                 self._drop_successor(self._held[found.si_pid])
             elif found.si_pid == self._brain.pid:
                 self._guarded("brain_exit", lambda: self._on_brain_exit(usage[0]))  # noqa: B023
+        self._after(0.0, self._reap)
 
     # ---------------------------------------------------------------- the brain
 
