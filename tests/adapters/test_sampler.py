@@ -253,3 +253,38 @@ def test_a_runaway_in_the_fortieth_worker_is_seen(started):
         assert sampler.deepest == workers[-1]
     finally:
         sampler.close()
+
+
+def test_an_orphan_counts_beside_the_main_process_and_not_in_its_place(started):
+    child = started("print('ready', flush=True); import time; time.sleep(60)")
+    assert child.stdout.readline() == b"ready\n"
+    orphan = started("block = bytearray(64 << 20); print('ready', flush=True); import time; time.sleep(60)")
+    assert orphan.stdout.readline() == b"ready\n"
+    sampler = Sampler(child.pid, None, lambda _pid: Blind())
+    try:
+        sampler.strays = (orphan.pid,)
+        sample = sampler.sample(Mono(1.0), 0, 0)
+        assert sampler.members() == (child.pid, orphan.pid)
+        assert sample is not None
+        assert sample.processes == 2
+        assert sample.memory_bytes > 64 << 20
+    finally:
+        sampler.close()
+
+
+def test_the_dead_that_nobody_waits_for_count_with_their_cpu_time_and_no_memory(started):
+    code = (
+        "import os, time\n"
+        "if (child := os.fork()) == 0:\n    while time.process_time() < 0.3: pass\n    os._exit(0)\n"
+        "os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT); print('ready', flush=True); time.sleep(60)\n"
+    )
+    child = started(code)
+    assert child.stdout.readline() == b"ready\n"
+    sampler = Sampler(child.pid, None, lambda _pid: Blind())
+    try:
+        sample = sampler.sample(Mono(1.0), 0, 0)
+        assert sample is not None
+        assert sample.processes == 2
+        assert sample.cpu_s >= 0.25
+    finally:
+        sampler.close()

@@ -93,6 +93,7 @@ def test_the_issues_own_example(run: Exec, tmp_path: Path) -> None:
     assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o600
 
 
+EVADE = str(CHILDREN / "limit_evade.py")
 BUSY = "t = 0\nwhile True: t += 1\n"
 LIMITS = {
     "time": (["--time", "1s", "--", "sleep", "60"], "time", "time"),
@@ -113,6 +114,18 @@ LIMITS = {
         "memory",
         "memory",
     ),
+    "memory-of-an-orphan": (
+        ["--memory", "60MiB", "--", "sh", "-c", f"'{sys.executable}' '{EVADE}' orphan; sleep 60; true"],
+        "memory",
+        "memory",
+    ),
+    "memory-of-an-orphan-that-hides": (
+        ["--memory", "60MiB", "--", "sh", "-c", f"env -i '{sys.executable}' '{EVADE}' orphan; sleep 60; true"],
+        "memory",
+        "memory",
+    ),
+    "processes-that-are-dead": (["--processes", "16", *python(EVADE, "unwaited")], "processes", "processes"),
+    "cpu-of-the-dead": (["--cpu", "1s", *python(EVADE, "burnt")], "cpu", "cpu"),
 }
 
 
@@ -130,6 +143,12 @@ def test_a_limit_that_strikes_is_124_and_explained(run: Exec, tmp_path: Path, na
     if outcome == "recursion":
         assert [frame["function"] for frame in report["cycle"]["frames"]] in (["visit", "follow"], ["follow", "visit"])
         assert set(report["cycle"]) >= {"frames", "depth", "kind"}
+
+
+@pytest.mark.parametrize(("ours", "told"), [({}, b"1.1\n"), ({"MAINSTAY_RUN": "7", "MAINSTAY_ATTEMPT": "2"}, b"7.2\n")])
+def test_what_exec_starts_within_a_job_is_part_of_that_jobs_attempt(start, mark: str, ours: dict[str, str], told: bytes) -> None:
+    with start("--", "sh", "-c", "echo $MAINSTAY_RUN.$MAINSTAY_ATTEMPT", env=environment(mark, ours)) as process:
+        assert process.communicate(timeout=BOUND_S)[0] == told
 
 
 def test_output_goes_through_up_to_its_limit(run: Exec) -> None:

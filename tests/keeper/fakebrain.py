@@ -53,6 +53,10 @@ class FakeBrain:
     def send(self, op: str, **facts: Any) -> None:
         self._sock.sendall(wire.encode({"op": op, **facts}))
 
+    def close_socket(self) -> None:
+        """Its process lives on, as one that hangs on its way out."""
+        self._sock.close()
+
     def send_raw(self, data: bytes) -> None:
         self._sock.sendall(data)
 

@@ -548,3 +548,10 @@ def test_the_keeper_needs_no_more_than_the_standard_library() -> None:
     script = "import sys, supervisor.keeper.loop, supervisor.keeper.guardian; print(sorted(name for name in sys.modules if name.split('.')[0] in ('yaml', 'msgspec', 'structlog', 'psutil', 'uvicorn', 'starlette', 'asyncio', 'sqlite3')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_brain_that_closes_its_socket_and_does_not_end_is_replaced(keeper: Keeper) -> None:
+    brain = keeper.brain()
+    brain.close_socket()
+    assert keeper.brain().pid != brain.pid
+    wait_for(lambda: procfs.read_stat(brain.pid) is None, "that the old one is gone")

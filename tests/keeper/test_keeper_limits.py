@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from supervisor import proctree
 from supervisor.keeper import ending, loop
 from supervisor.keeper.attempt import Attempt
+from supervisor.keeper.guardian import KEEPER_DIED
 from supervisor.keeper.launch import Child, Plan
 from supervisor.keeper.loop import Keeper
 from supervisor.keeper.records import Records
@@ -169,3 +171,50 @@ def test_a_host_without_room_for_the_keeper_is_told_in_one_line(code: str, mend:
     assert done.stderr.startswith("mainstay: no process for the keeper: ")
     assert mend in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_zombies_without_end_leave_the_loop_its_turn(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def another(*_: int) -> types.SimpleNamespace:
+        nonlocal calls
+        calls += 1
+        return types.SimpleNamespace(si_pid=UNKILLABLE)
+
+    monkeypatch.setattr(os, "waitid", another)
+    monkeypatch.setattr(proctree, "reap", lambda _pid: (0, 0.0, 0))
+    keeper._reap()
+    assert calls > 1
+    assert timers(keeper) == 1  # goes on after the others
+
+
+GUARDED = """
+import os, signal, subprocess, sys, time
+from supervisor.keeper import launch
+from supervisor.keeper.guardian import guard
+def keeper():
+    launch.prctl(launch.PR_SET_CHILD_SUBREAPER, 1)
+    subprocess.Popen(["setsid", "sleep", "1000"], stdout=subprocess.DEVNULL)
+    print(os.getpid(), flush=True)
+    time.sleep(1000)
+    return 0
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.execv(sys.executable, [sys.executable, "-c", os.environ["SCRIPT"], "as it is"])
+sys.exit(guard(keeper))
+"""
+
+
+@pytest.mark.parametrize("starter", ["as it is", "ignored"])
+def test_a_guardian_waits_whatever_its_starter_ignores(starter: str) -> None:
+    command = [sys.executable, "-c", GUARDED, starter]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"SCRIPT": GUARDED}
+    ) as guardian:
+        try:
+            os.kill(int(guardian.stdout.readline()), signal.SIGKILL)
+            said = guardian.stderr.read()  # until the last of them has gone
+            assert guardian.wait(60) == KEEPER_DIED
+            assert "1 processes of its jobs were ended with it" in said
+        finally:
+            guardian.kill()
