@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from msgspec import Struct
 from msgspec.structs import replace
 
+from supervisor.core import complaints
 from supervisor.core.evidence import Evidence, Frame
 from supervisor.core.jobs import Job
 
@@ -35,6 +36,7 @@ _NAMED: Final = re.compile(
     rf"""|(--?[\w-]{{0,40}}?(?:{_WORD})[\w-]{{0,40}}(?:["'],\s{{0,3}}["']|\s{{1,3}}["']?))(?!\[redacted)([^\s"'&;,-][^\s"'&;,]{{0,4096}})""",
     re.IGNORECASE,
 )
+_SAYS: Final = re.compile(r":[ \t]{1,3}")  # as people and programs write; a file of settings may have the value on the next line
 _USERINFO: Final = re.compile(r"(://)[^/\s@\"'<>]{1,500}@")
 _SHAPED: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)"
@@ -122,9 +124,22 @@ class _Walk:
 
 
 def _without_value(match: re.Match[str]) -> str:
+    if _is_prose(match):
+        return match[0]
     name, value = (match[1], match[2]) if match[1] is not None else (match[3], match[4])
     quote = value[0] if value[0] in "\"'" else ""
     return f"{name}{quote}{REDACTED}{quote if len(value) > 1 and value.endswith(quote) else ''}"
+
+
+def _is_prose(match: re.Match[str]) -> bool:
+    """True where a name stands before a sentence about it rather than its value: ``cat: /run/secrets/token: No such file or directory``."""
+    if match[1] is None:
+        return match[3][-1] in " \t" and complaints.is_said_of_an_option(match.string, match.start(4))
+    said = _SAYS.search(match[1])
+    return said is not None and (
+        complaints.is_complaint(match.string, match.start(1) + said.end())
+        or complaints.names_a_kind_of_token(match.string, match.start(1), match.start(2))
+    )
 
 
 def without_messages(evidence: Evidence) -> Evidence:

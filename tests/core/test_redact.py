@@ -1,11 +1,16 @@
 """Secrets by their form, by the name beside them and by being known; and what is no secret stays."""
 
+import errno
+import os
+import re
 import time
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.core import complaints, redact
 from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Frame, LastWords, Look, Stack
 from supervisor.core.jobs import Job, Launch
 from supervisor.core.redact import REDACTED, Redactor, is_secretive, looks_secret, secrets_in_arguments, secrets_in_settings, secrets_of
@@ -55,6 +60,66 @@ HARMLESS = [
     "Basic authentication failed",
     "asyncio.exceptions.CancelledError",
     "kernel: SIGKILL",
+    "cannot execute '/tmp/x/htpasswd': Permission denied.",
+    "cat: /run/secrets/token: No such file or directory",
+    "open /etc/app/secret: permission denied",
+    "bash: /usr/bin/htpasswd: No such file or directory",
+    "/srv/app/rotate-token: line 3: psql: command not found",
+    "htpasswd: command not found",
+    "passwd: user 'bob' does not exist",
+    "passwd: Authentication token manipulation error",
+    "api_key: not set",
+    "API_TOKEN: is not set",
+    "db_password: must be at least 12 characters",
+    "run.py: error: argument --token: expected one argument",
+    "run.py: error: --token is required",
+    "option --password requires an argument",
+    "could not read the token: FileNotFoundError: [Errno 2] No such file or directory: '/run/x'",
+    "token: [Errno 13] Permission denied: '/run/x'",
+    "GET /token: 401 Client Error: Unauthorized for url",
+    "SyntaxError: unexpected token: EOF",
+    "jwt.exceptions.ExpiredSignatureError: Signature has expired",
+    "botocore.exceptions.NoCredentialsError: Unable to locate credentials",
+    "gpg: signing failed: no secret: no such key",
+]
+# Words that stay where they stand before the sentence they begin, and nowhere else.
+SPOKEN = """
+    a is was are were has must should may can could will would cannot can't couldn't unable failed did does do not no missing unknown invalid
+    unexpected illegal bad wrong incorrect empty malformed unrecognized unsupported expected duplicate command module key file entry user value
+    secret object resource group line row column field argument parameter access authentication authorization permission connection the
+    signature token credential credentials password passwords requires needs takes expects error error: warning: fatal: usage: [errno eof end
+    newline indent dedent identifier punc operator keyword
+"""
+BEGINNINGS = {*SPOKEN.split()} | {text.lower().split()[0] for text in complaints.ERRNO_TEXTS}
+NOT_SENTENCES = [  # the value stands in « »
+    "password: «hunter2»",
+    "password: «not»",  # nothing follows
+    "password: «invalid»",
+    "token: «abc»",
+    "token: «abc» is not valid",  # the sentence is of its value
+    "secret: «expired»",
+    "passwd: «user»",
+    "password:«not» set",  # no blank: nobody writes so
+    "password:\n  «not» set",  # a file of settings may
+    "password:\n  «no» such file or directory",
+    "/run/secrets/db_password:«hunter2»",  # what grep prints
+    "/run/secrets/db_password: «hunter2»",
+    "unexpected token: «hunter2»",  # the file that was parsed may be the one with the passwords
+    "invalid token: «EOF»",
+    "API_KEY=«not» set",
+    "export TOKEN=«no» such file",
+    "token=«Permission» denied",
+    '"token": "«not set»"',
+    "Authorization: «error»",
+    "X-Auth-Token: «missing»",
+    "mysql --password «not»",
+    "curl --token «is»",
+    "curl --token «no» such file",
+    "['--token', '«is» not set']",
+    "password: «error:/x»",
+    "password: «ValueError»",
+    "password: «401»",
+    "password: «No» such-file",
 ]
 
 
@@ -73,6 +138,23 @@ def test_tokens_are_known_by_their_shape(token):
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_no_secret_stays_as_it_is(text):
     assert Redactor().text(text) == text
+
+
+@pytest.mark.parametrize("text", NOT_SENTENCES)
+def test_a_value_that_is_like_the_beginning_of_a_sentence_is_taken_out(text):
+    assert Redactor().text(text.replace("«", "").replace("»", "")) == re.sub("«.*»", REDACTED, text)
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+@pytest.mark.parametrize(
+    "place", ["cat: /run/secrets/token: {}", "open '/srv/app/htpasswd': {}.", "db_password: {}\nnext", "credentials: {} (os error 13)"]
+)
+def test_what_the_kernel_says_of_a_file_stays_whatever_the_file_is_called(number, place):
+    said = os.strerror(number)
+    if " " not in said:
+        pytest.skip("one word may always be the password")
+    for text in (place.format(said), place.format(said.lower())):
+        assert Redactor().text(text) == text
 
 
 def test_a_known_secret_is_found_wherever_it_stands():
@@ -156,3 +238,75 @@ def test_a_known_secret_survives_in_no_surroundings(text):
 def test_each_form_is_stable(text):
     once = Redactor().text(text)
     assert Redactor().text(once) == once
+
+
+names = st.sampled_from(["password", "DB_PASSWORD", "/run/secrets/token", "api_key", "htpasswd", "client_secret", "credentials", "Cookie"])
+values = st.from_regex(r"[A-Za-z][A-Za-z0-9!#%+._-]{0,20}", fullmatch=True)
+ends = st.sampled_from(["", "\n", ", x", "; x", " x", " is not valid", " not set", ": No such file or directory", " (os error 13)"])
+between = st.sampled_from([": ", ":", "=", " = ", ": \n", '": "', "': '"])
+
+
+@settings(deadline=None, max_examples=400)
+@given(names, between, values, ends)
+def test_a_value_that_begins_no_sentence_is_taken_out_whatever_follows(name, separator, value, end):
+    """The quote that the separator opens is closed, as in JSON and in a printed dict."""
+    quote = separator[0] if separator[0] in "\"'" else ""
+    text = f"{quote}{name}{separator}{value}{quote}{end}"
+    if value.lower() not in BEGINNINGS:
+        assert Redactor().text(text).startswith(f"{quote}{name}{separator}{REDACTED}"), text
+
+
+@settings(deadline=None)
+@given(
+    names,
+    st.sampled_from(sorted(BEGINNINGS)),
+    st.sampled_from(["", "\n", "\nset", ", not set", "; not found", '"', "hunter2", " hunter2", "=x"]),
+)
+def test_a_word_that_begins_sentences_is_taken_out_where_it_begins_none(name, word, end):
+    made = Redactor().text(f"{name}: {word}{end}")
+    assert re.match(rf"{name}: (token\s+)?\[redacted\]", made) or word.endswith(":"), (
+        made
+    )  # `Authorization: Token ...` names a scheme first
+
+
+words = (
+    st.sampled_from(
+        [
+            "password",
+            "/run/secrets/token",
+            "--api-key",
+            "unexpected token",
+            ": ",
+            ":",
+            "=",
+            " ",
+            "\n",
+            "'",
+            '"',
+            ", ",
+            "Bearer",
+            "token",
+            "hunter2",
+            "x1",
+        ]
+    )
+    | st.sampled_from(sorted(BEGINNINGS))
+    | st.sampled_from(
+        ["set", "found", "required", "is", "not", "such", "argument", "does not exist", "expired", "OSError: ", "401 Forbidden", "been"]
+    )
+    | st.sampled_from(complaints.ERRNO_TEXTS)
+)
+SPARED = BEGINNINGS | {"401", "oserror:"}
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.lists(words | st.just(" "), max_size=24).map("".join))
+def test_all_that_sentences_spare_is_the_first_word_of_one(text):
+    """Beside what was taken out before there were sentences: nothing else may stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redact, "_is_prose", lambda _match: False)
+        strict = Redactor().text(text)
+    made = Redactor().text(text)
+    more = Counter(made.replace(REDACTED, " ").split()) - Counter(strict.replace(REDACTED, " ").split())
+    assert {word.lower() for word in more} <= SPARED, (strict, made)
+    assert Redactor().text(made) == made or Redactor().text(strict) != strict

@@ -220,6 +220,18 @@ def test_what_cannot_be_found_is_127_and_what_cannot_be_executed_126(run: Exec, 
         assert json.loads((tmp_path / "r.json").read_text())["outcome"] == "launch_failed"
 
 
+def test_why_it_failed_is_told_although_the_file_has_the_name_of_a_secret(run: Exec, tmp_path: Path) -> None:
+    program = tmp_path / "htpasswd"
+    program.write_text("not a program")
+    assert f"cannot execute '{program}': Permission denied." in run("--", str(program)).err
+    done = run("--output", "1MiB", "--report", "r.json", "--", "cat", str(tmp_path / "token"))
+    assert done.code == 1
+    assert f"cat: {tmp_path}/token: No such file or directory" in json.loads((tmp_path / "r.json").read_text())["output_tail"]
+    leak = run("--output", "1MiB", "--report", "r.json", "--", "sh", "-c", f"echo '{tmp_path}/token: hunter2' >&2; exit 1")
+    assert leak.code == 1
+    assert f"{tmp_path}/token: [redacted]" in json.loads((tmp_path / "r.json").read_text())["output_tail"]
+
+
 @pytest.mark.parametrize("limits", [[], ["--output", "100MiB", "--stall", "1m"]], ids=["unwatched", "watched"])
 def test_standard_streams_pass_byte_for_byte(run: Exec, limits: list[str]) -> None:
     data = os.urandom(5_000_001)
