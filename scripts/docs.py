@@ -138,15 +138,22 @@ def _usage(action: argparse.Action) -> str:
     """How an argument stands in the usage line: optional ones in brackets."""
     if action.option_strings:
         return f"[{action.option_strings[0]}{_value(action)}]"
-    return f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar)
+    return f"[{_placeholder(action)}]" if action.nargs == "?" else _placeholder(action)
 
 
 def _spelled(action: argparse.Action) -> str:
-    return ", ".join(action.option_strings) + _value(action) if action.option_strings else str(action.metavar)
+    return ", ".join(action.option_strings) + _value(action) if action.option_strings else _placeholder(action)
 
 
 def _value(action: argparse.Action) -> str:
-    return "" if action.nargs == 0 else f" {action.metavar}"
+    return "" if action.nargs == 0 else f" {_placeholder(action)}"
+
+
+def _placeholder(action: argparse.Action) -> str:
+    """What stands for the argument's value, as in ``--help``: its metavar, else the words to choose from, else its own name."""
+    if isinstance(action.metavar, str):
+        return action.metavar
+    return "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper() if action.option_strings else action.dest
 
 
 def _cell(text: str) -> str:
