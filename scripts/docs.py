@@ -153,7 +153,9 @@ def _placeholder(action: argparse.Action) -> str:
     """What stands for the argument's value, as in ``--help``: its metavar, else the words to choose from, else its own name."""
     if isinstance(action.metavar, str):
         return action.metavar
-    return "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper() if action.option_strings else action.dest
+    if action.choices:
+        return "{" + ",".join(map(str, action.choices)) + "}"
+    return action.dest.upper() if action.option_strings else action.dest
 
 
 def _cell(text: str) -> str:
