@@ -9,7 +9,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from supervisor import procfs
@@ -34,6 +34,11 @@ def signal_process(pid: int, number: int) -> bool:
 
 def freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
     """SIGSTOP everything below ``roots()`` (asked again in each round); the pids that were stopped."""
+    with _first_in_line():
+        return _freeze(roots)
+
+
+def _freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
     stopped: set[int] = set()
     for _ in range(FREEZE_ROUNDS):
         fresh = [pid for pid in procfs.descendants(roots()) if pid not in stopped]
@@ -47,10 +52,42 @@ def freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
 
 def kill_round(roots: Callable[[], Iterable[int]]) -> int:
     """One round: freeze, then SIGKILL. How many processes were hit; 0 means that nothing alive is left below the roots."""
-    victims = {pid for pid in freeze(roots) if _is_alive(pid)}
-    for pid in victims:
-        signal_process(pid, signal.SIGKILL)
-    return len(victims)
+    with _first_in_line():
+        victims = {pid for pid in _freeze(roots) if _is_alive(pid)}
+        for pid in victims:
+            signal_process(pid, signal.SIGKILL)
+        return len(victims)
+
+
+_usual: list[tuple[int, os.sched_param]] = []  # how we ran before ``go_first``, while that holds
+
+
+def go_first() -> None:
+    """Run before all that is not of real time, until ``as_usual``: of the thousand processes of a fork bomb each has as much of the processor as we have
+    otherwise, and forks with it. Only where we may: as root, outside a unit that restricts it (which has a cgroup)."""
+    if _usual:
+        return
+    usual = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.sched_getparam(0)
+    if usual[0] in (os.SCHED_RR, os.SCHED_FIFO):
+        return
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        _usual.append(usual)
+
+
+def as_usual() -> None:
+    """Give up what ``go_first`` took. Nothing if it did not."""
+    if _usual:
+        os.sched_setscheduler(0, *_usual.pop())
+
+
+@contextlib.contextmanager
+def _first_in_line() -> Iterator[None]:
+    go_first()
+    try:
+        yield
+    finally:
+        as_usual()
 
 
 def _is_alive(pid: int) -> bool:

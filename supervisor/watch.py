@@ -153,9 +153,12 @@ class Watch:
     def run(self) -> None:
         """Take every look that is due."""
         now, dmax = self._clock.mono(), self._dmax()
-        while (due := self.next_due()) is not None and due <= now:
-            self._look(self._subjects[heapq.heappop(self._heap)[1]], dmax)
-            now = self._clock.mono()
+        try:
+            while (due := self.next_due()) is not None and due <= now:
+                self._look(self._subjects[heapq.heappop(self._heap)[1]], dmax)
+                now = self._clock.mono()
+        finally:
+            proctree.as_usual()  # a look at a crowd goes first
 
     def tell_again(self, key: str) -> None:
         """Whoever was told of this breach failed at it: the tree stays stopped, and they are told once more."""

@@ -108,3 +108,35 @@ def test_what_an_environment_claims_is_told_from_what_cannot_be_read():
             child.kill()
             child.wait()
     assert told == {"none": "", "half": "", "both": "3.2", "empty": None}
+
+
+def policy() -> int:
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+
+
+def test_who_ends_a_tree_goes_first_where_it_may_and_is_as_usual_afterwards():
+    before, seen = policy(), []
+    with subprocess.Popen([sys.executable, "-c", "import os, time\nfor _ in range(3): os.fork()\ntime.sleep(60)"]) as child:
+
+        def roots() -> list[int]:
+            seen.append(policy())
+            return [child.pid]
+
+        assert proctree.kill_round(roots) >= 1
+    assert set(seen) <= {os.SCHED_RR, before}
+    assert os.geteuid() != 0 or os.SCHED_RR in seen
+    assert policy() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose")
+def test_a_policy_that_somebody_chose_for_us_is_kept():
+    try:
+        for chosen, first in ((os.SCHED_BATCH, os.SCHED_RR), (os.SCHED_FIFO, os.SCHED_FIFO)):
+            os.sched_setscheduler(0, chosen, os.sched_param(1 if chosen == os.SCHED_FIFO else 0))
+            proctree.go_first()
+            proctree.go_first()
+            assert policy() == first
+            proctree.as_usual()
+            assert policy() == chosen
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from supervisor import procfs
+from supervisor import procfs, proctree
 from supervisor.core.evidence import Cycle
 from supervisor.core.limits import Sample
 from supervisor.core.model import Mono
@@ -21,6 +21,7 @@ from supervisor.ports import DepthReader, GuardReader
 
 MAX_EYES: Final = 8  # interpreters of one tree whose depth is watched
 MAX_EYES_KEPT: Final = 64
+CROWD: Final = 16  # processes of one tree that may be a fork bomb
 MAX_SIGNED: Final = 9  # processes whose own figures are part of the signature
 FULL_WALK_EVERY: Final = 16  # looks between two walks that also ask every thread for children
 STATM_SHARED: Final = 2
@@ -132,6 +133,8 @@ class Sampler:
             self._members = (self.pid, *(pid for pid in found if pid != self.pid)) if found else (self.pid,)
         else:
             self._members = (self.pid, *(pid for pid in procfs.descendants((self.pid, *self.strays)) if pid != self.pid))
+        if len(self._members) >= CROWD:
+            proctree.go_first()  # what is to be seen of them takes a while; whoever looks ends it
         return self._members
 
     def sample(self, at: Mono, output_bytes: int, progress_token: object) -> Sample | None:

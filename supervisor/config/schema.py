@@ -78,7 +78,9 @@ _MAIL = Text(form="a mail address, e.g. ops@example.org", pattern=r"[^\s@<>,;:\"
 _HOST = Text(form="a host name, e.g. localhost", pattern=r"[A-Za-z0-9:.-]{1,253}")
 _RECEIVER_NAME = Text(form="the name of a receiver", pattern=NAME)
 _TIMEOUT = Duration(0.1, 600.0)
-VARIABLES = TextMap(VARIABLE, "a name of letters, digits and _, e.g. BATCH_SIZE", is_secretive, r"MAINSTAY_", "{BATCH_SIZE: 1000}")
+VARIABLES = TextMap(
+    VARIABLE, "a name of letters, digits and _, e.g. BATCH_SIZE", is_secretive, r"MAINSTAY_(?!LINEAGE_MAX$)", "{BATCH_SIZE: 1000}"
+)
 _BAD_OUTCOMES = tuple(str(outcome) for outcome in Outcome if outcome.is_bad)
 
 _limits, _restart, _stop, _expect, _alerts, _logs = Limits(), RestartPolicy(), StopPolicy(), Expect(), AlertPolicy(), LogPolicy()

@@ -29,6 +29,8 @@ KEY_OF_LIMIT = {
     "output": ("output", "--output"),
 }
 
+LINEAGE_MOST = 16  # levels that the guard lets a script start itself (MOST in its lineage)
+
 # What a person may want to change, by outcome, where no limit struck.
 HINTS = {
     "recursion": "if the job is right: raise limits.recursion in the config (exec: --recursion)",
@@ -71,7 +73,13 @@ def override(report: Report) -> list[str]:
     job, limit, outcome = clean(_text(report, "job"), 60), report.get("limit"), _text(report, "outcome")
     if isinstance(limit, str) and limit in KEY_OF_LIMIT:
         key, option = KEY_OF_LIMIT[limit]
-        found.append(f"if the job is right and the line is wrong: raise limits.{key} in the config (exec: {option})")
+        started_itself = outcome == Outcome.RECURSION.value and limit == "processes"
+        knob = (
+            f"set MAINSTAY_LINEAGE_MAX in its environment ({LINEAGE_MOST})"
+            if started_itself
+            else f"raise limits.{key} in the config (exec: {option})"
+        )
+        found.append(f"if the job is right and the line is wrong: {knob}")
     elif outcome in HINTS:
         found.append(HINTS[outcome])
     will = _list(report, "will")

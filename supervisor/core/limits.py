@@ -144,8 +144,8 @@ class Judgement(Struct, frozen=True):
 # Which breach names the kill when several lines are crossed at once: causes before their consequences.
 GRAVEST_FIRST = (
     LimitName.RECURSION,
+    LimitName.PROCESSES,  # before memory: what many share is counted once for each of them, so too many are too large as well
     LimitName.MEMORY,
-    LimitName.PROCESSES,
     LimitName.OUTPUT,
     LimitName.CPU,
     LimitName.STALL,

@@ -1,4 +1,4 @@
-"""Uses memory, processes or CPU time where a careless count does not look: in an orphan, or in the dead that nobody waits for. Ends by itself."""
+"""Uses memory, processes or CPU time where a careless count does not look: in an orphan, in the dead that nobody waits for, in a crowd. Ends by itself."""
 
 import os
 import signal
@@ -29,6 +29,13 @@ def unwaited():
     time.sleep(60)
 
 
+def crowd():
+    for _ in range(60):
+        if os.fork() == 0:
+            break
+    time.sleep(60)
+
+
 def burnt():
     for _ in range(30):
         child = os.fork()
@@ -40,4 +47,4 @@ def burnt():
     time.sleep(60)
 
 
-{"orphan": orphan, "unwaited": unwaited, "burnt": burnt}[sys.argv[1]]()
+{"orphan": orphan, "unwaited": unwaited, "crowd": crowd, "burnt": burnt}[sys.argv[1]]()

@@ -218,6 +218,13 @@ def test_the_environment_is_the_file_and_over_it_the_map(write):
     assert job.launch.environment == {"A": "from map", "B": "quoted # not a comment", "C": "x=y", "EMPTY": ""}
 
 
+def test_how_often_a_script_may_start_itself_is_the_jobs_to_set(write):
+    job = load(write(JOB + '    environment: {MAINSTAY_LINEAGE_MAX: "40"}\n')).jobs
+    assert [each.launch.environment for each in job.values()] == [{"MAINSTAY_LINEAGE_MAX": "40"}]
+    for name in ("MAINSTAY_LINEAGE_MAXIMUM", "MAINSTAY_LINEAGE", "MAINSTAY_PAGE"):
+        assert "is set by Mainstay itself" in problems(write(JOB + f'    environment: {{{name}: "40"}}\n'))[0]
+
+
 def test_a_wrong_environment_file_is_named_with_its_line_and_without_its_text(write, folder):
     (folder / "bad.env").write_text("A=1\nhunter2\nB-C=1\n")
     path = write(JOB + "    environment_file: bad.env\n")

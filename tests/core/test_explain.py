@@ -1,14 +1,16 @@
 """The dossier's keys, and the screen that is read at night."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import supervisor
 from supervisor.core.dossier import Occasion, make_report
 from supervisor.core.dossierform import FIELDS
 from supervisor.core.evidence import Breach, Cycle, Evidence, ExceptionFacts, Exit, Frame, Look, Stack, Verdict
-from supervisor.core.explain import LINES_MAX, WIDTH, one_line, override, screen
+from supervisor.core.explain import LINEAGE_MOST, LINES_MAX, WIDTH, one_line, override, screen
 from supervisor.core.jobs import Expect, Limits
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.outcome import judge
@@ -40,6 +42,13 @@ def test_a_report_in_one_line():
         "user-metrics run 812: recursion: Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), "
         "52,560 levels deep, over the limit of 400; it was killed after 3.2s."
     )
+
+
+def test_a_script_that_started_itself_is_let_go_deeper_by_the_guard_and_not_by_a_limit():
+    report = report_of(Verdict(Outcome.RECURSION, "again.py started itself.", LimitName.PROCESSES), Evidence(Exit(code=79)))
+    assert override(report)[0] == "if the job is right and the line is wrong: set MAINSTAY_LINEAGE_MAX in its environment (16)"
+    source = (Path(supervisor.__file__).parent / "guard/site/_mainstay_guard/lineage.py").read_text()
+    assert f"\nMOST = {LINEAGE_MOST} " in source
 
 
 def test_a_success_needs_no_override():

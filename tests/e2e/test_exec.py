@@ -125,6 +125,11 @@ LIMITS = {
         "memory",
     ),
     "processes-that-are-dead": (["--processes", "16", *python(EVADE, "unwaited")], "processes", "processes"),
+    "processes-of-a-crowd-that-shares-its-memory": (
+        ["--processes", "15", "--memory", "100MiB", *python(EVADE, "crowd")],
+        "processes",
+        "processes",
+    ),
     "cpu-of-the-dead": (["--cpu", "1s", *python(EVADE, "burnt")], "cpu", "cpu"),
 }
 

@@ -1,14 +1,14 @@
-"""A script that starts itself is stopped eight levels deep; process trees that mean no harm are left alone."""
+"""A script that starts itself is stopped sixteen levels deep; process trees that mean no harm are left alone."""
 
 import pytest
 
 
-def test_a_script_that_starts_itself_is_stopped_eight_levels_deep(any_active, run, children):
+def test_a_script_that_starts_itself_is_stopped_sixteen_levels_deep(any_active, run, children):
     ended = run(any_active, "guard_relaunch.py", "0")
-    assert ended.out.split() == [str(level) for level in range(8)]
+    assert ended.out.split() == [str(level) for level in range(16)]
     assert (ended.code, ended.err) == (79, "")
     assert ended.words.spoke
-    assert ended.words.lineage == (str(children / "guard_relaunch.py"), 8)
+    assert ended.words.lineage == (str(children / "guard_relaunch.py"), 16)
 
 
 def test_the_number_of_levels_can_be_set(python, run):
@@ -19,13 +19,13 @@ def test_the_number_of_levels_can_be_set(python, run):
 
 def test_a_module_and_a_command_that_start_themselves_are_stopped(python, run, children):
     ended = run(python, "-m", "guard_relaunch_as_module", environment={"PYTHONPATH": str(children)}, cwd=children)
-    assert ended.words.lineage == ("-m guard_relaunch_as_module", 8)
+    assert ended.words.lineage == ("-m guard_relaunch_as_module", 16)
     program = (
         "import os, subprocess, sys; print('x', flush=True); sys.exit(subprocess.run([sys.executable, '-c', os.environ['P']]).returncode)"
     )
     ended = run(python, "-c", program, environment={"P": program})
-    assert ended.out == "x\n" * 8
-    assert ended.words.lineage == ("-c " + program, 8)
+    assert ended.out == "x\n" * 16
+    assert ended.words.lineage == ("-c " + program, 16)
 
 
 def test_brothers_are_no_descent(python, run):
@@ -35,7 +35,7 @@ def test_brothers_are_no_descent(python, run):
 
 def test_a_service_that_starts_afresh_by_exec_is_no_descent(python, run):
     ended = run(python, "guard_relaunch.py", "0", "exec")
-    assert ended.out.split() == [str(level) for level in range(13)]
+    assert ended.out.split() == [str(level) for level in range(25)]
     assert (ended.code, ended.words.lineage) == (0, None)
 
 
@@ -48,9 +48,9 @@ def test_pools_of_processes_work_as_without_us(python, both, method):
 
 
 def test_a_chain_of_different_scripts_is_left_alone(python, run, tmp_path):
-    for level in range(12):
+    for level in range(20):
         following = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, 's{level + 1}.py']).returncode)\n"
-        (tmp_path / f"s{level}.py").write_text(following if level < 11 else "print('the end')\n")
+        (tmp_path / f"s{level}.py").write_text(following if level < 19 else "print('the end')\n")
     ended = run(python, "s0.py")
     assert (ended.code, ended.out, ended.words.lineage) == (0, "the end\n", None)
 

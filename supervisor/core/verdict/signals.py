@@ -12,6 +12,7 @@ from supervisor.core.verdict.kills import refined
 from supervisor.core.verdict.phrases import depth_words, limit_sentence, memory_line, runaway, sender_words, where_it_was
 
 DUMP_FRAMES = 95  # faulthandler writes 100 at most; a few may be foreign
+CPU_TICK_S = 0.1  # the kernel and getrusage count CPU time in ticks of their own
 CPU_HARD_S = 2.0  # RLIMIT_CPU: the kernel kills this much after SIGXCPU
 STACK_SIGNALS = frozenset({SIGSEGV, SIGBUS})
 FATAL_SIGNALS = frozenset({SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP})
@@ -24,11 +25,12 @@ def by_signal(case: Case) -> Finding | None:
         return None
     if number == SIGKILL:
         return _sigkill(case)
-    if number == SIGXCPU:
+    if number == SIGXCPU and case.limits.cpu_s is not None and case.evidence.exit.cpu_s >= case.limits.cpu_s - CPU_TICK_S:
         return refined(case, LimitName.CPU) or Finding(Outcome.CPU, limit_sentence(case, LimitName.CPU), LimitName.CPU)
     if number in FATAL_SIGNALS:
         return _fatal_signal(case, number)
-    who = sender_words(case) or "Mainstay did not send it"
+    own = "; the kernel sends it at an RLIMIT_CPU, which was not of Mainstay's making" if number == SIGXCPU else ""
+    who = sender_words(case) or f"Mainstay did not send it{own}"
     return _at_its_traceback(case, number) or Finding(Outcome.SIGNALLED, f"{signal_name(number)} ended it {case.after}; {who}.")
 
 
