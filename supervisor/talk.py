@@ -20,16 +20,26 @@ Json = dict[str, Any]
 
 
 def _client(explicit: str | None) -> Client:
-    """The daemon of that config. A config that has become unreadable must not keep anybody from asking the daemon that runs."""
-    from supervisor.config.load import find_config, load
+    """The daemon of that config. A config that has become unreadable, or is gone, must not keep anybody from asking the daemon that runs."""
+    from supervisor.config.load import PLACES, find_config, load
 
-    path = find_config(explicit)
+    try:
+        path = find_config(explicit)
+    except ConfigError as err:
+        earlier = [place for place in PLACES if client.is_run(place)]
+        if not earlier:
+            raise
+        return _earlier(earlier[0], err)
     try:
         state_dir = load(path).settings.state_dir
     except ConfigError as err:
-        sys.stderr.write(f"mainstay: {path} has problems ({err.problems[0]}); asking the daemon that runs with an earlier one\n")
-        return client.find(path, _guessed_state_dir(path))
+        return _earlier(path, err)
     return client.find(path, state_dir)
+
+
+def _earlier(path: str, err: ConfigError) -> Client:
+    sys.stderr.write(f"mainstay: {path} has problems ({err.problems[0]}); asking the daemon that runs with an earlier one\n")
+    return client.find(path, _guessed_state_dir(path))
 
 
 def _guessed_state_dir(path: str) -> str | None:
@@ -153,7 +163,13 @@ def drill(config: str | None, job: str, body: Mapping[str, object], *, as_json: 
         if found["done"]:
             break
         time.sleep(WAIT_S)
-        found = daemon.get(f"/drills/{found['drill']}")
+        try:
+            found = daemon.get(f"/drills/{found['drill']}")
+        except RefusedError as err:
+            if err.status != GONE:
+                raise
+            sys.stderr.write("mainstay: the drill was cut short: the supervising process was replaced meanwhile; begin it again\n")
+            return 1
     if as_json:
         _print(found)
     else:
