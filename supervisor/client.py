@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import select
 import socket
 import sys
@@ -165,17 +166,24 @@ def _denied(path: str) -> str:
     return f"the daemon's socket {path} belongs to {owner}, and uid {os.geteuid()} may not open it; ask as that user, or with sudo"
 
 
+_PAGES: Final = (
+    (re.compile(r"GET /api/v1/(status|runs|incidents)(?!\S)"), r"`mainstay \1`"),
+    (re.compile(r"GET /api/v1/jobs/([^/\s]+)/quarantine(?!\S)"), r"`mainstay quarantine \1`"),
+    (re.compile(r"GET /api/v1/jobs/([^/\s]+)/drills(?!\S)"), r"`mainstay drill \1 --last`"),
+)
+
+
 def _as_command(mend: str) -> str:
     """A hint of the API, which speaks of its routes, for who sits at the command line."""
-    if mend.startswith("write for example "):  # of a parameter in the address, which no person wrote
-        return ""
-    for page in ("status", "runs", "incidents"):
-        mend = mend.replace(f"GET /api/v1/{page} ", f"`mainstay {page}` ")
-    return mend
+    for page, command in _PAGES:
+        mend = page.sub(command, mend)
+    return "" if mend.startswith("write for example ") or "GET /api/" in mend else mend  # of a parameter or address, which no person wrote
 
 
 def job_route(job: str, verb: str = "") -> str:
-    """The route of a job, or of what is asked of it."""
+    """The route of a job, or of what is asked of it. ``RefusedError`` for what could not even stand in one."""
+    if job in ("", ".", "..") or "/" in job:
+        raise RefusedError(404, "that is not the name of a job", "`mainstay status` lists the jobs")
     return f"/jobs/{quote(job, safe='')}" + (f"/{verb}" if verb else "")
 
 

@@ -56,7 +56,7 @@ class Daemon:
         return {"name": name} if name == "nightly" else None
 
     def runs(self, job: str | None, limit: int) -> list[dict[str, Any]]:
-        return [{**FullBackend().runs(None, 1)[0], "job": job, "limit": limit}]
+        return [] if job in ("ghost", "once") else [{**FullBackend().runs(None, 1)[0], "job": job, "limit": limit}]
 
     def run(self, number: int) -> dict[str, Any] | None:
         return None
@@ -71,7 +71,13 @@ class Daemon:
         return {}
 
     def slots(self, job: str | None, limit: int) -> list[dict[str, Any]]:
-        return [{"job": job, "limit": limit}]
+        return [] if job == "ghost" else [{"job": job, "limit": limit}]
+
+    def drills(self, job: str) -> list[dict[str, Any]]:
+        return []
+
+    def quarantine(self, job: str, key: str | None) -> dict[str, Any] | None:
+        return None
 
     def why(self, job: str | None, run: int | None) -> dict[str, Any] | None:
         return {"job": job, "run": run} if job != "fine" else None
@@ -83,6 +89,8 @@ class Daemon:
         return {"id": number} if number == 7 else None
 
     def logs(self, job: str, run: int | None, lines: int | None, offset: int | None, attempt: int | None = None) -> dict[str, Any] | None:
+        if job in ("ghost", "once"):
+            return None
         return {"text": "odd \udcff \x1b[2J é", "offset": (offset or 0) + 5, "asked": [job, run, lines, attempt]}
 
     def ask(self, verb: str, target: str, arguments: Mapping[str, Any], timeout_s: float) -> tuple[int, dict[str, Any]]:
@@ -230,6 +238,12 @@ def test_a_failure_of_ours_shows_no_traceback(served, daemon):
         ("GET", "/nowhere", 404, "there is no such page"),
         ("GET", "/metrics/", 404, "there is no such page"),
         ("GET", "/api/v1/jobs/ghost", 404, "there is no job ghost"),
+        *(
+            ("GET", f"/api/v1/{page}", 404, "there is no job ghost")
+            for page in ("runs?job=ghost", "slots?job=ghost", "jobs/ghost/logs", "jobs/ghost/drills", "jobs/ghost/quarantine?key=x")
+        ),
+        ("GET", "/api/v1/jobs/once/logs", 404, "there is no output of once like that"),
+        ("GET", "/api/v1/jobs/nightly/quarantine?key=x", 404, "nightly has no such record in quarantine"),
         ("GET", "/api/v1/incidents/8", 404, "there is no incident 8"),
         ("GET", "/api/v1/incidents/x", 404, "that is not the number of an incident"),
         ("GET", "/api/v1/why?job=fine", 404, "there is no job fine"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ jobs:
   hostile: {shell: "printf 'a\\033[2J\\007b\\342\\200\\256c\\377d\\n'", schedule: manual}
   ticks: {shell: 'n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done', schedule: manual}
 """
+UNKNOWN = ("nobody", "", "../x")
 OFF = "  off: {command: ['true'], enabled: false}\n"
 
 
@@ -81,7 +83,9 @@ def test_status_shows_daemon_and_jobs(mainstay: Mainstay) -> None:
 def test_a_job_that_is_not_there_is_1_and_said(mainstay: Mainstay) -> None:
     for words in (
         ["status", "nobody"],
-        *([verb, "nobody"] for verb in ("start", "stop", "restart", "trigger", "pause", "resume", "logs", "why")),
+        *([verb, name] for verb in ("start", "stop", "restart", "trigger", "pause", "resume", "logs", "why", "runs") for name in UNKNOWN),
+        *(["drill", name, "--last"] for name in UNKNOWN),
+        *(["quarantine", name, "--replay", "x"] for name in UNKNOWN),
         ["why", "99999999"],
         ["incident", "99999999"],
         ["incident", "99999999", "--ack"],
@@ -91,6 +95,9 @@ def test_a_job_that_is_not_there_is_1_and_said(mainstay: Mainstay) -> None:
         assert (done.returncode, done.stdout) == (1, ""), (words, done)
         assert done.stderr.startswith("mainstay: "), (words, done)
         assert len(done.stderr.splitlines()) <= 2, (words, done)
+        assert "GET" not in done.stderr, (words, done)
+        if set(words) & set(UNKNOWN):
+            assert re.match(r"mainstay: (there is no job |that is not the name of a job)", done.stderr), (words, done)
 
 
 def test_hints_are_commands_and_why_says_what_there_is_not(mainstay: Mainstay) -> None:
@@ -101,11 +108,29 @@ def test_hints_are_commands_and_why_says_what_there_is_not(mainstay: Mainstay) -
         (["why", "svc"], "svc has not ended yet: run "),
         (["logs", "no job"], "that is not the name of a job"),
         (["incident", "99999999"], "there is no incident 99999999"),
+        (["quarantine", "svc", "--show", "zz"], "svc has no such record in quarantine\n`mainstay quarantine svc` lists its records"),
+        (["quarantine", "svc", "--replay", "zz"], "svc has no such record in quarantine\n`mainstay quarantine svc` lists its records"),
+        (["runs", "nobody"], "there is no job nobody"),
+        (["logs", "nobody"], "there is no job nobody"),
+        (["drill", "nobody", "--last"], "there is no job nobody"),
+        (["trigger", ""], "that is not the name of a job"),
+        (["trigger", "../x"], "that is not the name of a job"),
     ):
         done = mainstay.cli(*words)
         assert done.stderr.startswith(f"mainstay: {error}"), done
         assert "`mainstay " in done.stderr, done
         assert "GET" not in done.stderr, done
+
+
+def test_the_past_of_a_job_that_left_the_config_can_still_be_asked_for(mainstay: Mainstay) -> None:
+    run = mainstay.run_job("good")["run"]
+    mainstay.write_config(JOBS.replace("  good:", "  better:"))
+    assert mainstay.post("/reload")["ok"]
+    assert mainstay.cli("trigger", "good").returncode == 1
+    assert data(mainstay, "runs", "good")["runs"][0]["run"] == run
+    assert good(mainstay, "runs", "good").splitlines()[1].split()[:2] == [str(run), "good"]
+    assert good(mainstay, "logs", "good", "--run", str(run)) == "all is well\n"
+    assert good(mainstay, "runs", "better").splitlines()[1:] == [], "one that has no runs yet is no mistake"
 
 
 def test_the_words_of_a_job_that_ran_well(mainstay: Mainstay) -> None:

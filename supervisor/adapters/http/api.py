@@ -83,14 +83,25 @@ class Api:
         return _found(await self._read(self._backend.job, name), no_job(name))
 
     async def runs(self, _request: Request, query: Query) -> Response:
-        return json_answer({"runs": await self._read(self._backend.runs, job_of(query), limit_of(query))})
+        rows = await self._read(self._backend.runs, job_of(query), limit_of(query))
+        await self._expect(job_of(query), rows)
+        return json_answer({"runs": rows})
 
     async def run(self, request: Request, _query: Query) -> Response:
         run = number(request.path_params["run"], "a run", "/api/v1/runs")
         return _found(await self._read(self._backend.run, run), no_run(run))
 
     async def slots(self, _request: Request, query: Query) -> Response:
-        return json_answer({"slots": await self._read(self._backend.slots, job_of(query), limit_of(query))})
+        rows = await self._read(self._backend.slots, job_of(query), limit_of(query))
+        await self._expect(job_of(query), rows)
+        return json_answer({"slots": rows})
+
+    async def _expect(self, job: str | None, found: object) -> None:
+        """404 where nothing was *found* because there is no such *job*: neither in the config nor, as one that was there once, in the history."""
+        if job is None or found or await self._read(self._backend.job, job) is not None:
+            return
+        if not (await self._read(self._backend.runs, job, 1) or await self._read(self._backend.slots, job, 1)):
+            raise no_job(job)
 
     async def dossier(self, request: Request, _query: Query) -> Response:
         return await self._why(None, number(request.path_params["run"], "a run", "/api/v1/runs"))
@@ -119,23 +130,26 @@ class Api:
         return _found(await self._read(self._backend.drill, drill), missing)
 
     async def drills(self, request: Request, _query: Query) -> Response:
-        return json_answer({"drills": await self._read(self._backend.drills, job_name(request.path_params["name"]))})
+        name = job_name(request.path_params["name"])
+        rows = await self._read(self._backend.drills, name)
+        await self._expect(name, rows)
+        return json_answer({"drills": rows})
 
     async def quarantine(self, request: Request, query: Query) -> Response:
         name, key = job_name(request.path_params["name"]), query.get("key")
         answer = await self._read(self._backend.quarantine, name, key)
-        missing = "there is no such record in quarantine" if key is not None else f"there is no job {name}"
+        if answer is None and (key is None or await self._read(self._backend.job, name) is None):
+            raise no_job(name)
         return _found(
-            answer,
-            Refusal(
-                404, missing, "GET /api/v1/jobs/NAME/quarantine lists them" if key is not None else "GET /api/v1/status lists the jobs"
-            ),
+            answer, Refusal(404, f"{name} has no such record in quarantine", f"GET /api/v1/jobs/{name}/quarantine lists its records")
         )
 
     async def logs(self, request: Request, query: Query) -> Response:
         name = job_name(request.path_params["name"])
         lines, offset = whole(query, "n", most=MOST_LINES), whole(query, "offset")
         answer = await self._read(self._backend.logs, name, whole(query, "run"), lines, offset, whole(query, "attempt"))
+        if answer is None:
+            await self._expect(name, None)
         return _found(answer, Refusal(404, f"there is no output of {name} like that", "GET /api/v1/runs lists the runs"))
 
     # ------------------------------------------------ streams
