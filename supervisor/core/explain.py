@@ -96,10 +96,11 @@ def override(report: Report) -> list[str]:
 
 
 class _Part(Struct, frozen=True):
-    """A heading and its lines, already fitted."""
+    """A heading and its lines, already fitted. Of *ends_best* the last lines stay where it is shortened: the error stands at the end of an output."""
 
     title: str
     lines: list[str]
+    ends_best: bool = False
 
 
 def _parts(report: Report) -> list[_Part]:
@@ -111,7 +112,7 @@ def _parts(report: Report) -> list[_Part]:
         _part("Evidence", _list(report, "evidence")),
         _memory_part(report),
         _progress_part(report),
-        _Part("Last output", [_fit(f"  | {line}") for line in _tail(report)]),
+        _Part("Last output", [_fit(f"  | {line}") for line in _tail(report)], ends_best=True),
     ]
 
 
@@ -132,14 +133,18 @@ def _filled(parts: Sequence[_Part], room: int) -> list[str]:
     for part, count in zip(kept, shown, strict=True):
         if count == len(part.lines) - 1:
             count += 1  # noqa: PLW2901 - the line that would count it takes as much room as itself
-        more = len(part.lines) - count
-        lines += [
-            "",
-            _fit(part.title),
-            *part.lines[:count],
-            *([f"  … {counted(more, 'more line')} in the report (--json)"] if more else []),
-        ]
+        lines += ["", _fit(part.title), *_shortened(part, count)]
     return lines
+
+
+def _shortened(part: _Part, count: int) -> list[str]:
+    """*count* lines of it, and how many more there are."""
+    more = len(part.lines) - count
+    if not more:
+        return part.lines
+    if part.ends_best:
+        return [f"  … {counted(more, 'line')} before, in the report (--json)", *part.lines[more:]]
+    return [*part.lines[:count], f"  … {counted(more, 'more line')} in the report (--json)"]
 
 
 def _part(title: str, lines: Sequence[str], *, most: int = 12) -> _Part:

@@ -67,6 +67,17 @@ def test_what_the_job_wrote_cannot_move_the_cursor_or_forge_a_line():
     assert "  | \\x1b[2J\\x1b]8;;http://x\\x07click\n  | Evidence\n  | \\u202etxt.exe\\x00\\x9b31m\n" in text
 
 
+def test_of_an_output_that_is_too_long_for_the_screen_the_end_stays_where_the_error_is():
+    report = runaway("\n".join(f"line {n}" for n in range(1, 20)) + "\nRecursionError: maximum recursion depth exceeded\n")
+    deeds = [f"deed {n}" for n in range(4)]
+    text = screen({**report, "evidence": [f"fact {n}" for n in range(12)], "did": deeds, "changed": {"note": "nothing"}})
+    assert len(text.splitlines()) <= LINES_MAX
+    shown = text.partition("Last output\n")[2].partition("\n\n")[0].splitlines()
+    assert shown[0].startswith("  … ")
+    assert shown[0].endswith(" lines before, in the report (--json)")
+    assert shown[-2:] == ["  | line 19", "  | RecursionError: maximum recursion depth exceeded"]
+
+
 texts = st.text(max_size=300)
 any_frames = st.lists(st.builds(Frame, texts, texts, st.integers(0, 10**6)), max_size=12).map(tuple)
 verdicts = st.builds(
