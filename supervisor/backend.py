@@ -357,7 +357,7 @@ class Backend:
         except TimeoutError:
             return 503, {"error": "the supervising loop did not answer in time", "mend": "look at the log and at /healthz"}
         if answer.ok:
-            return 200, {"ok": True, "text": answer.text}
+            return 200, {"ok": True, "text": answer.text, **({} if answer.run is None else {"run": answer.run})}
         return missing, {"error": answer.text, "mend": ""}
 
     def _reload(self, *, plan_only: bool, timeout_s: float) -> tuple[int, Json]:

@@ -216,6 +216,8 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         made.add_argument("--json", action="store_true", help="print the answer as JSON")
         if name == "pause":
             made.add_argument("--for", dest="duration", metavar="D", help="end the pause by itself after so long, e.g. 2h")
+        if name == "trigger":
+            made.add_argument("--wait", action="store_true", help="wait until the run has ended: exit code 0 if it succeeded, else 1")
         if name in ("stop", "restart"):
             made.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
     silence = _add(
@@ -398,6 +400,8 @@ def _count(text: str) -> int:
 def _wish(options: argparse.Namespace) -> int:
     from supervisor import talk
 
+    if getattr(options, "wait", False):
+        return talk.trigger(options.config, options.job, as_json=options.json)
     body = {"for": options.duration} if getattr(options, "duration", None) else {}
     return talk.wish(options.config, options.verb, options.job, body, wait=not getattr(options, "no_wait", True), as_json=options.json)
 

@@ -1,6 +1,7 @@
 """The commands that ask a running daemon, and what they print."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from supervisor.errors import ConfigError
 
 WAIT_S: Final = 0.1
 GONE: Final = 404
+ENDED: Final = ("run", "outcome", "summary", "ended_at", "duration_seconds", "memory_peak_bytes")  # as a job's `last`
 OVERDUE_S: Final = 10.0  # beyond a job's grace, for the kill and its record
 _STATE_DIR: Final = re.compile(r"""\bstate_dir:\s*["']?([^"'\s,}#]+)""")
 Json = dict[str, Any]
@@ -87,6 +89,36 @@ def wish(config: str | None, verb: str, job: str, body: Mapping[str, object], *,
         process = f"; its process {run['pid']} does not go away" if run["pid"] is not None else ""
         sys.stderr.write(f"mainstay: run {run['run']} has not ended within {patience_s:g} s: it is {run['phase']}{process}\n")
     return 1 if left else 0
+
+
+def trigger(config: str | None, job: str, *, as_json: bool) -> int:
+    """Run the job once and wait for the end of that run, all of its attempts: 0 when it succeeded, else 1."""
+    daemon = _client(config)
+    answer = daemon.post(job_route(job, "trigger"))
+    if not as_json:
+        sys.stdout.write(answer["text"] + "\n")
+        sys.stdout.flush()
+    ended = _end_of(daemon, job, answer["run"])
+    if as_json:
+        _print({**answer, "ended": ended})
+    elif ended is None:
+        sys.stderr.write(f"mainstay: how run {answer['run']} ended is not known: the history does not have it\n")
+    else:
+        sys.stdout.write(tables.printable(f"run {ended['run']} ended: {ended['outcome']}: {ended['summary']}") + "\n")
+    return 0 if ended is not None and ended["outcome"] == "succeeded" else 1
+
+
+def _end_of(daemon: Client, job: str, run: int) -> Json | None:
+    """How *run* ended, once it did: its row, so that what asks next finds it; a history that cannot be written has none, then what the daemon remembers."""
+    last, _ = _wait_for_end(daemon, job, [run], math.inf)
+    deadline = time.monotonic() + OVERDUE_S  # noqa: TID251 - a command waits by its own clock
+    while True:
+        row = next((one for one in daemon.get("/runs", job=job)["runs"] if one["run"] == run), None)
+        if row is not None and row["outcome"] is not None:
+            return {name: row[name] for name in ENDED}
+        if time.monotonic() >= deadline:  # noqa: TID251
+            return last if last is not None and last["run"] == run else None
+        time.sleep(WAIT_S)
 
 
 def silence(config: str | None, job: str, body: Mapping[str, object], *, as_json: bool) -> int:

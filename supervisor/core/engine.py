@@ -41,10 +41,11 @@ from supervisor.core.units import format_duration
 
 
 class Answer(Struct, frozen=True):
-    """What an operator hears: done or not, in one line."""
+    """What an operator hears: done or not, in one line; and the run that was begun by it."""
 
     ok: bool
     text: str
+    run: int | None = None
 
 
 class Step(Struct, frozen=True):
@@ -222,7 +223,7 @@ def _begin(turn: Turn, *, stays_paused: bool = False) -> Answer:
     turn.state = turn.state.remember(paused=paused, paused_until=until)
     run = lifecycle.start_run(turn, Trigger.REQUEST)
     once = f"; it runs once and stays paused until `mainstay start {turn.state.name}`" if paused else ""
-    return Answer(ok=True, text=f"{turn.state.name}: run {run.id} started{once}")
+    return Answer(ok=True, text=f"{turn.state.name}: run {run.id} started{once}", run=run.id)
 
 
 def _wish_start(turn: Turn, wish: Wish) -> Answer:

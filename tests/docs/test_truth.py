@@ -6,6 +6,9 @@ from collections import Counter
 import pytest
 from test_pages import FENCE, PAGES, read
 
+from supervisor.adapters import statedir
+from supervisor.adapters.statedir import StateDir
+
 OPENING = 45  # characters; an old and a new version of one paragraph begin alike
 
 
@@ -37,3 +40,28 @@ def test_every_argument_of_a_command_has_a_word_for_it(script, page):
     words = re.findall(r"^(?:## `mainstay (.*)`|\| `(.*?)` \|)", page("commands.md"), re.MULTILINE)
     assert len(words) > 60
     assert [line for pair in words for line in pair if re.search(r"\bNone\b", line)] == []
+
+
+def test_everything_below_the_state_directory_is_explained(page, tmp_path):
+    StateDir(str(tmp_path / "state")).create()
+    made = {path.name for path in (tmp_path / "state").iterdir()}
+    named = {path.split("/")[0] for path in re.findall(r"^ {6}(\S+)", statedir.__doc__, re.MULTILINE)}
+    assert made <= named
+    section = page("operations.md").partition("## The state directory")[2].partition("\n## ")[0]
+    rows = " ".join(line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `"))
+    assert [name for name in sorted(named) if f"`{name}" not in rows] == []
+
+
+def test_how_much_output_is_kept_is_said_alike(page):
+    assert "The output of this many attempts is kept" in page("configuration.md")
+    assert re.search(r"`logs\.keep` \(20\) attempts", page("operations.md"))
+
+
+def test_every_command_is_named_where_people_look_for_what_to_do(script, page):
+    """`run` and what belongs before it are in the README; what asks a daemon is explained in the operations."""
+    operations = page("operations.md")
+    assert [
+        name
+        for name in script.listed_commands()
+        if name not in ("exec", "import") and not re.search(rf"`(mainstay )?{name}\b|mainstay {name}\b", operations)
+    ] == []

@@ -321,6 +321,43 @@ def test_trigger_refuses_a_second_run_beside_the_first(mainstay: Mainstay) -> No
     good(mainstay, "stop", "long")
 
 
+def test_trigger_can_wait_for_the_end_of_its_run_and_says_by_its_code_how_that_was(mainstay: Mainstay) -> None:
+    text = good(mainstay, "trigger", "good", "--wait").splitlines()
+    assert text[0].startswith("good: run ")
+    assert " ended: succeeded: It succeeded after " in text[1], text
+    for job, attempts, code in (("bad", 1, 3), ("again", 3, 4)):
+        done = mainstay.cli("trigger", job, "--wait")
+        assert (done.returncode, done.stderr) == (1, ""), done
+        run = mainstay.runs(job)[0]
+        assert done.stdout == f"{job}: run {run['run']} started\nrun {run['run']} ended: failed: {run['summary']}\n"
+        assert run["attempts"] == attempts, "it waits for the run, not for an attempt"
+        assert f"{job} run {run['run']}, attempt {attempts}: FAILED\n  It ended with exit code {code} " in good(mainstay, "why", job)
+        good(mainstay, "start", job)  # one of them is parked
+    done = mainstay.cli("trigger", "bad", "--wait", "--json")
+    answer, row = json.loads(done.stdout), mainstay.runs("bad")[0]
+    assert done.returncode == 1
+    assert answer["run"] == answer["ended"]["run"] == row["run"]
+    assert answer["ended"] == {name: row[name] for name in talk.ENDED}
+    assert tuple(mainstay.job("bad")["last"]) == talk.ENDED
+    assert data(mainstay, "trigger", "good")["run"] == row["run"] + 1
+    mainstay.wait_for_state("good", "idle")
+
+
+def test_a_wait_for_a_run_that_is_stopped_is_1(mainstay: Mainstay) -> None:
+    waits = subprocess.Popen(
+        [*PROGRAM, "-c", str(mainstay.config), "trigger", "long", "--wait"], stdout=subprocess.PIPE, text=True, env=environment("waits")
+    )
+    try:
+        mainstay.wait_for_state("long", "running")
+        good(mainstay, "stop", "long")
+        out, _ = waits.communicate(timeout=30)
+    finally:
+        waits.kill()
+    assert waits.returncode == 1
+    assert " ended: stopped: " in out
+    good(mainstay, "resume", "long")
+
+
 def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) -> None:
     fire = mainstay.job("nightly")["next_run"]
     assert fire is not None

@@ -256,7 +256,9 @@ SHAPES: Final[dict[str, Json]] = {
     ),
     "Incidents": _object({"incidents": _list(_object(_INCIDENT))}),
     "Incident": _object({**_INCIDENT, "report": {"anyOf": [of("Report"), {"type": "null"}]}}),
-    "Done": _object({"ok": {"const": True}, "text": _TEXT, "changes": _list({"type": "object"})}, optional=("text", "changes")),
+    "Done": _object(
+        {"ok": {"const": True}, "text": _TEXT, "run": _WHOLE, "changes": _list({"type": "object"})}, optional=("text", "run", "changes")
+    ),
     "Quarantine": _object({"job": _TEXT, "records": _list(_object(_QUARANTINED, optional=("report",)))}),
     "Drill": {"type": "object"},
     "Drills": _object({"drills": _list({"type": "object"})}),
