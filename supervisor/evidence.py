@@ -152,6 +152,7 @@ class Gatherer:
             soft_look=subject.soft_look if subject is not None else None,
             stack_share=seen.stack_share if seen else 0.0,
             armed=subject.armed if subject is not None else False,
+            steady_s=max(0.0, float(record["ended_mono"]) - seen.deepened_at) if seen and seen.deepened_at is not None else 0.0,
         )
 
     def _victims(

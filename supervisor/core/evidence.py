@@ -257,7 +257,7 @@ class Evidence(Struct, frozen=True):
     """Everything that bears on the verdict over one attempt. ``frames_per_s`` is how fast its deepest stack grew when it was last seen to.
 
     ``look`` was taken at the kill, or else at the soft line, whose own is ``soft_look``. ``stack_share`` of all growth of its memory came while its
-    deepest stack got deeper. ``armed``: an rlimit let its allocations fail at the memory line.
+    deepest stack got deeper, which it did not do any more in its last ``steady_s`` seconds. ``armed``: an rlimit let its allocations fail at the memory line.
 
     ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
     job said it processed (None: it does not say). ``memory_curve`` has (seconds since the start, bytes), at most some 60 points. ``oom_victims`` are the
@@ -284,6 +284,7 @@ class Evidence(Struct, frozen=True):
     soft_look: Look | None = None
     stack_share: float = 0.0
     armed: bool = False
+    steady_s: float = 0.0
 
 
 class Verdict(Struct, frozen=True):

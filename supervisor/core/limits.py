@@ -107,7 +107,8 @@ class Watched(Struct, frozen=True):
     """What is remembered of one attempt from sample to sample. ``Watched()`` before the first.
 
     ``progress_at`` None means "since it started". The peaks and ``swallowed_seen`` (spaced hits over its whole life) are for the evidence, and so is how
-    much of its growth came while the deepest stack got deeper: ``climbed_bytes`` of ``grown_bytes``, in so many ``climbs``.
+    much of its growth came while the deepest stack got deeper: ``climbed_bytes`` of ``grown_bytes``, in so many ``climbs``. ``deepened_at`` is when the
+    deepest stack was last found deeper than ever.
     """
 
     last: Sample | None = None
@@ -125,6 +126,7 @@ class Watched(Struct, frozen=True):
     grown_bytes: int = 0
     climbed_bytes: int = 0
     climbs: int = 0
+    deepened_at: Mono | None = None
 
     @property
     def stack_share(self) -> float:
@@ -228,6 +230,7 @@ def _remember(limits: Limits, watched: Watched, sample: Sample, started: Mono) -
         grown_bytes=watched.grown_bytes + grown,
         climbed_bytes=watched.climbed_bytes + grown * is_climb,
         climbs=watched.climbs + is_climb,
+        deepened_at=sample.at if sample.depth > watched.depth_peak else watched.deepened_at,
     )
 
 

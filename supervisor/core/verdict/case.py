@@ -16,6 +16,8 @@ from supervisor.core.limits import FILLING_FRAMES, SOFT_SHARE, SWALLOWED, WALL_S
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, base, is_own
 
+STEADY_S = 1.0
+STEADY_LEVELS = 16
 UNHEALTHY_FRAMES = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
 CLIMB_SHARE = 0.8  # of all growth of memory, where it is the stack that grows: what comes and goes beside it is the rest
 TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
@@ -168,7 +170,31 @@ class Case(Struct, frozen=True, dict=True):
             line = self.limits.memory_bytes
             ended_by_memory = self.evidence.exit.killed_for == LimitName.MEMORY or bool(self.evidence.exit.oom_kills)
             return ended_by_memory or (line is not None and peak_bytes(self) >= TASKS_FILL * line)
-        return self.cycle.kind is not CycleKind.FRAMES or self._depth_at_end > FILLING_FRAMES or self.climbed is not None
+        if self.cycle.kind is not CycleKind.FRAMES or self.climbed is not None:
+            return True
+        return self._depth_at_end > FILLING_FRAMES and not self._stands_deep
+
+    @property
+    def _stands_deep(self) -> bool:
+        """As deep as it is, it got no deeper while it ran into another line: in the last second before time or CPU time ran out, or while memory filled from
+        the soft line on by what stands below its cycle. Deep is not endless."""
+        look, soft, limit = self.evidence.look, self.evidence.soft_look, self.evidence.exit.killed_for
+        if limit in (LimitName.TIME, LimitName.CPU, LimitName.STALL):
+            return self.evidence.steady_s >= STEADY_S
+        if soft is None or not (limit == LimitName.MEMORY or self.is_out_of_memory):
+            return False
+        # Twice at the same depth may be one moment of a process that had no turn in between: so what fills memory has to stand outside of the cycle.
+        at_end = max(
+            look.depth if look is not None and look is not soft else 0, self.error.depth if self.error and self.is_out_of_memory else 0
+        )
+        return abs(at_end - soft.depth) <= STEADY_LEVELS and self._is_below_its_cycle(soft)
+
+    def _is_below_its_cycle(self, look: Look) -> bool:
+        """Whether the application's innermost function is none of those that call each other."""
+        deepest = max(look.stacks, key=lambda stack: stack.depth, default=None)
+        inner = next((frame for frame in deepest.frames if is_own(frame)), None) if deepest is not None else None
+        turning = {(frame.file, frame.function) for frame in self.cycle.frames} if self.cycle is not None else set()
+        return inner is not None and (inner.file, inner.function) not in turning
 
     @property
     def _is_old_cycle(self) -> bool:
