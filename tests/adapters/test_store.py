@@ -293,6 +293,23 @@ def test_readers_never_block_the_writer_and_see_whole_transactions(store):
     assert looks
 
 
+def test_a_closed_history_is_whole_in_its_one_file_although_a_reader_of_another_thread_is_open(store, tmp_path):
+    store.apply([a_run(n) for n in range(1, 200)])
+    reader = store.reader()  # opened here and never closed, as the threads of the HTTP server leave theirs
+    assert len(reader.runs(None, 1000)) == 199
+    closing = threading.Thread(target=store.close)
+    closing.start()
+    closing.join(30)
+    assert not os.path.exists(f"{store.path}-wal") or os.path.getsize(f"{store.path}-wal") == 0
+    os.mkdir(tmp_path / "copy")
+    shutil.copy(store.path, tmp_path / "copy")  # the file alone
+    again = Store.open(str(tmp_path / "copy"), now=T0)
+    assert len(again.runs(None, 1000)) == 199
+    assert again.quarantined is None
+    again.close()
+    reader.close()
+
+
 # ---------------------------------------------------------------- files
 
 

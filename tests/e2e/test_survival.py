@@ -5,8 +5,10 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -196,6 +198,53 @@ def test_the_keepers_death_leaves_nothing_behind_and_the_next_start_says_lost(ma
     assert row["outcome"] == "lost"
     assert "cannot be known" in row["summary"]
     assert mainstay.metrics()['mainstay_job_runs_total{job_name="wild",outcome="lost"}'] == 1
+
+
+def restore(mainstay: Mainstay, backup: Path) -> None:
+    """What docs/operations.md says under "Restore", word for word."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    block = text.split("**Restore**")[1].split("\n\n")[1]
+    assert "history.db" in block, block
+    script = "set -eu\n" + block.replace(" var", f" {mainstay.state}").replace("/backup/", f"{backup}/")
+    subprocess.run(["sh", "-c", script], check=True, capture_output=True, timeout=60)
+
+
+def back_up(mainstay: Mainstay, backup: Path) -> None:
+    """As sqlite3's ``.backup``, and the jobs' own files."""
+    backup.mkdir()
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{mainstay.state}/history.db?mode=ro", uri=True)) as live,
+        contextlib.closing(sqlite3.connect(backup / "history.db")) as copy,
+    ):
+        live.backup(copy)
+    subprocess.run(["tar", "-C", str(mainstay.state), "-czf", str(backup / "mainstay-jobs.tgz"), "jobs"], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_backup_that_was_made_while_it_ran_is_restored_as_the_docs_tell(make, tmp_path: Path, end: str) -> None:
+    mainstay = make("jobs:\n  talker: {schedule: manual, restart: {when: never}, shell: 'seq 500; exit 3'}\n").start()
+    before = [mainstay.run_job("talker")["run"] for _ in range(5)]
+    back_up(mainstay, tmp_path / "backup")
+    for _ in range(25):  # enough that pages of the file move
+        mainstay.run_job("talker")
+    mainstay.cli("runs")  # opens readers that nobody closes
+    if end == "stopped":
+        assert mainstay.stop() == 0
+        alone = tmp_path / "alone.db"
+        shutil.copy(mainstay.state / "history.db", alone)  # the file without its journal
+        with contextlib.closing(sqlite3.connect(alone)) as copy:
+            assert copy.execute("select count(*) from runs").fetchone() == (30,)
+    else:
+        for pid in (mainstay.keeper_pid, mainstay.brain_pid, mainstay.guardian_pid):
+            os.kill(pid, signal.SIGKILL)
+        mainstay.process.wait(30)
+        mainstay.wait_for(lambda: not mainstay.tree(), "the end of all")
+    restore(mainstay, tmp_path / "backup")
+    mainstay.start()
+    assert sorted(row["run"] for row in mainstay.runs("talker")) == before
+    assert mainstay.run_job("talker")["run"] == before[-1] + 1
+    assert not mainstay.log_events("history_quarantined")
+    assert mainstay.cli("logs", "talker", "-n", "1000").stdout.splitlines() == [str(n) for n in range(1, 501)]
 
 
 def test_the_guardians_death_is_an_orderly_stop(make) -> None:

@@ -1,5 +1,6 @@
 """The one writer of the history. Rows come from the core as they are; which ones, and when, is decided there."""
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -92,8 +93,11 @@ class Store(Reads):
         return cls(os.path.join(os.path.abspath(state_dir), opening.FILE_NAME), now)
 
     def close(self) -> None:
-        """Writes the journal back and lets go of the file."""
+        """Writes the journal back and lets go of the file: afterwards the file alone is the whole history, whoever still has it open for reading."""
         with self._lock:
+            with contextlib.suppress(sqlite3.Error):  # a full disk: the journal stays beside the file, and nothing is lost
+                # SQLite does it by itself only where nobody else has the file open; our readers' threads may outlast us by a moment.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
     def apply(self, rows: Sequence[Row], *, durable: bool = False) -> None:
