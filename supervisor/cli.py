@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
-from supervisor import __version__
+from supervisor import __version__, streams
 from supervisor.errors import ConfigError, SupervisorError
 
 EXIT_DONE: Final = 0
@@ -49,26 +49,25 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    if argv is None:
+        streams.settle()
     given = sys.argv[1:] if argv is None else list(argv)
-    options = _parser(only_exec=given[:1] == ["exec"]).parse_args(given)
     try:
+        options = _parse(given)
         code = int(options.command(options))
         if argv is None and options.command is _exec:
             _leave(code)
+        sys.stdout.flush()
         return code
     except ConfigError as err:
         _say(*err.problems)
         return EXIT_CONFIG
     except SupervisorError as err:
-        from supervisor.client import NoDaemonError
-
-        _say(f"mainstay: {err}")
-        return EXIT_NO_DAEMON if isinstance(err, NoDaemonError) else EXIT_FAILED
+        return _refused(err)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `mainstay logs | head`
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        streams.abandon_stdout()
         return EXIT_DONE
     except Exception as err:
         if os.environ.get("MAINSTAY_DEBUG"):
@@ -77,10 +76,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OUR_BUG
 
 
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    try:
+        return _parser(only_exec=given[:1] == ["exec"]).parse_args(given)
+    except SystemExit:  # of --help: what it printed must be out before the interpreter goes
+        sys.stdout.flush()
+        raise
+
+
+def _refused(err: SupervisorError) -> int:
+    from supervisor.client import NoDaemonError
+
+    if isinstance(err, streams.OutputError):
+        streams.abandon_stdout()
+    _say(f"mainstay: {err}")
+    return EXIT_NO_DAEMON if isinstance(err, NoDaemonError) else EXIT_FAILED
+
+
 def _leave(code: int) -> NoReturn:
     """End at once: taking the interpreter apart takes as long as the rest of a short ``exec``."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, streams.OutputError):
             stream.flush()
     os._exit(code)
 
@@ -306,6 +322,7 @@ def _run(options: argparse.Namespace) -> int:
     from supervisor.config.load import find_config, load
     from supervisor.start import start
 
+    streams.hand_on()
     return start(load(os.path.abspath(find_config(options.config))))
 
 
@@ -319,6 +336,7 @@ def _brain(options: argparse.Namespace) -> int:
     _without_multiproc()
     from supervisor.wake import main as brain
 
+    sys.stderr = sys.__stderr__ or sys.stderr  # its log counts the lines that are lost
     return brain(options.config)
 
 
@@ -369,7 +387,8 @@ def _exec(options: argparse.Namespace) -> int:
     try:
         started = command.start(argv, limits, use_guard=not options.no_guard)
     except OSError as err:
-        _say(f"mainstay exec: {err}")
+        place = f"{err.filename}: " if err.filename else ""
+        _say(f"mainstay exec: {place}{err.strerror}")
         return command.OURS_FAILED
     with hidden("typing_extensions"):  # 9 ms, most of it for inspect; msgspec uses it where it is and does as well without
         from supervisor import oneshot  # while the command starts

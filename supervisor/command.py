@@ -74,9 +74,17 @@ def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_
         environment |= dict.fromkeys(procfs.ATTEMPT, "1")
     if use_guard:
         environment = arm(environment, run_dir, limits.get("recursion_frames"))
-    plan = launch.Plan(list(argv), environment, os.getcwd(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))
+    plan = launch.Plan(list(argv), environment, _directory(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))
     counts = limits.get("output_bytes") is not None or limits.get("stall_s") is not None
     return start_plan(plan, run_dir, (1, 2) if counts else ())
+
+
+def _directory() -> str:
+    """Where we are, and the command with us; a folder that was removed under us has no name any more."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "."
 
 
 def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Started:
@@ -89,7 +97,7 @@ def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Sta
     pipes = [launch.output_pipe() for _ in targets]
     oom_kills = procfs.oom_kills()
     try:
-        create_page(run_dir + "/page", uid=-1 if plan.uid is None else plan.uid, gid=-1 if plan.gid is None else plan.gid)
+        _make_page(plan, run_dir)
         if plan.uid is not None or plan.gid is not None:
             os.chown(run_dir, -1 if plan.uid is None else plan.uid, -1 if plan.gid is None else plan.gid)
         child = launch.fork_child(plan, stdio=(None, pipes[0][1], pipes[1][1]) if pipes else (None, None, None), own_session=False)
@@ -102,6 +110,19 @@ def start_plan(plan: launch.Plan, run_dir: str, targets: tuple[int, ...]) -> Sta
     return started
 
 
+def _make_page(plan: launch.Plan, run_dir: str) -> None:
+    try:
+        create_page(run_dir + "/page", uid=-1 if plan.uid is None else plan.uid, gid=-1 if plan.gid is None else plan.gid)
+    except OSError as err:
+        raise _no_room(run_dir, err) from err
+
+
+def _no_room(folder: str, err: OSError) -> OSError:
+    return OSError(
+        err.errno, f"cannot write in {os.path.dirname(folder)}: {err.strerror}; set TMPDIR to a folder with room that we may write"
+    )
+
+
 def wait_for_exec(started: Started) -> None:
     """Until the command has begun or is known not to; then ``failure`` is known."""
     select.select([started.child.errors], [], [])
@@ -109,10 +130,13 @@ def wait_for_exec(started: Started) -> None:
 
 
 def make_run_dir() -> str:
-    """A folder of our own for page and reports; ``tempfile`` would take 5 ms to import."""
+    """A folder of our own for page and reports; ``tempfile`` would take 5 ms to import. ``OSError`` in words."""
     base = next((folder for name in ("TMPDIR", "TEMP", "TMP") if (folder := os.environ.get(name)) and os.path.isdir(folder)), "/tmp")  # noqa: S108 - 0700, made anew
     folder = os.path.join(os.path.abspath(base), f"mainstay-exec-{os.getpid()}-{os.urandom(8).hex()}")
-    os.mkdir(folder, 0o700)
+    try:
+        os.mkdir(folder, 0o700)
+    except OSError as err:
+        raise _no_room(folder, err) from err
     return folder
 
 

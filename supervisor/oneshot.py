@@ -25,6 +25,7 @@ from supervisor.core.model import Mono, Outcome
 from supervisor.evidence import Gatherer
 from supervisor.keeper import launch
 from supervisor.ports import DepthReader
+from supervisor.streams import OutputError
 from supervisor.watch import Watch
 
 LIMIT_STRUCK: Final = 124
@@ -334,7 +335,8 @@ def main(started: Started, limits: Mapping[str, Any], report_path: str | None) -
     try:
         code, verdict, evidence = shot.run()
     except OSError as err:
-        sys.stderr.write(f"mainstay exec: {err}\n")
+        place = f"{err.filename}: " if err.filename else ""
+        sys.stderr.write(f"mainstay exec: {place}{err.strerror}\n")
         return OURS_FAILED
     if report_path is None and not verdict.outcome.is_bad:
         return code
@@ -348,8 +350,9 @@ def _tell(code: int, report: Mapping[str, object], path: str | None) -> int:
     if path is not None:
         try:
             _write_report(path, report)
-        except OSError as err:
-            sys.stderr.write(f"mainstay exec: the report could not be written to {path}: {err.strerror}\n")
+        except (OSError, OutputError) as err:
+            why = err.strerror if isinstance(err, OSError) else err
+            sys.stderr.write(f"mainstay exec: the report could not be written to {path}: {why}\n")
             code = code or OURS_FAILED
     if Outcome(str(report["outcome"])).is_bad:
         sys.stderr.write(explain.screen(report) if code == LIMIT_STRUCK else f"mainstay exec: {explain.one_line(report)}\n")
@@ -362,6 +365,7 @@ def _write_report(path: str, report: Mapping[str, object]) -> None:
     text = json.dumps(report, ensure_ascii=path == "-" and sys.stdout.isatty(), indent=2) + "\n"
     if path == "-":
         sys.stdout.write(text)
+        sys.stdout.flush()
         return
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:

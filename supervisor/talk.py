@@ -65,8 +65,9 @@ def print_json(value: object) -> int:
 
 
 def _print(value: object) -> int:
-    """As JSON; on a terminal in ASCII, lest what a job wrote drives it."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=sys.stdout.isatty(), indent=2) + "\n")
+    """As JSON; in ASCII on a terminal, lest what a job wrote drives it, and in an encoding that lacks characters."""
+    ascii_only = sys.stdout.isatty() or sys.stdout.encoding.lower() != "utf-8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only, indent=2) + "\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -332,6 +333,85 @@ def test_a_report_that_cannot_be_written_is_said(run: Exec) -> None:
     done = run("--report", "no/such/folder/r.json", "--", "true")
     assert done.code == 125
     assert done.err.startswith("mainstay exec: the report could not be written to no/such/folder/r.json: No such file or directory")
+
+
+# ---------------------------------------------------------------- when we cannot speak, or not begin
+
+
+def in_shell(mark: str, line: str, **more: str) -> Done:
+    """*line* in a shell whose $M is `mainstay`, with its own redirections."""
+    where = environment(mark) | {"M": shlex.join(PROGRAM)} | more
+    done = subprocess.run(
+        ["sh", "-c", line.replace("$M", where["M"])], capture_output=True, stdin=subprocess.DEVNULL, timeout=BOUND_S, env=where, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "out"),
+    [
+        ("$M exec -- true 2>&-", 0, b""),
+        ("$M exec -- true >&-", 0, b""),
+        ("$M exec -- true <&- >&- 2>&-", 0, b""),
+        ("$M exec -- sh -c 'exit 3' 2>&-", 3, b""),
+        ("$M exec -- sh -c 'exit 3' >&-", 3, b""),
+        ("$M exec -- sh -c 'exit 3' 2>/dev/full", 3, b""),
+        ("$M exec --time 300ms -- sleep 5 2>/dev/full", 124, b""),
+        ("$M exec --report no/such/r.json -- sh -c 'exit 3' 2>/dev/full", 3, b""),
+        ("$M exec -- no-such-program-anywhere 2>/dev/full", 127, b""),
+        ("$M exec --output 1MiB -- sh -c 'echo out; echo err >&2; exit 4' 2>&-", 4, b"out\n"),
+        ("$M exec --output 1MiB -- sh -c 'sleep 0.2; exit 4' >&-", 4, b""),  # the pipe between us would stand at descriptor 1
+        ("$M exec --nonsense 2>/dev/full", 2, b""),
+    ],
+)
+def test_the_exit_code_is_told_although_nothing_else_can_be(mark: str, line: str, code: int, out: bytes) -> None:
+    done = in_shell(mark, line)
+    assert (done.code, done.out) == (code, out), done
+    assert "bug" not in done.err
+
+
+def test_a_stream_that_is_closed_is_closed_for_the_command_too(mark: str) -> None:
+    done = in_shell(mark, "$M exec -- sh -c 'ls -l /proc/$$/fd/0 >&2' <&-")
+    assert "No such file or directory" in done.err, done
+    done = in_shell(mark, "$M exec -- echo lost >&-")
+    assert (done.code, done.out) == (1, b"")
+    assert "Bad file descriptor" in done.err
+
+
+def test_a_report_that_does_not_fit_on_stdout_is_125(mark: str) -> None:
+    done = in_shell(mark, "$M exec --report - -- true >/dev/full")
+    assert done.code == 125
+    assert done.err == "mainstay exec: the report could not be written to -: cannot write the output: No space left on device\n"
+
+
+def test_a_temporary_folder_that_cannot_be_written_is_named_with_the_mend(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=10", "none", tmp_path / "full"], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        (tmp_path / "full" / "it").write_bytes(b"x" * 4096)
+        done = in_shell(mark, "$M exec -- true", TMPDIR=str(tmp_path / "full"))
+        left = sorted(path.name for path in (tmp_path / "full").iterdir())
+    finally:
+        subprocess.run(["umount", tmp_path / "full"], check=True)
+    assert (done.code, left) == (125, ["it"])
+    assert (
+        done.err
+        == f"mainstay exec: cannot write in {tmp_path}/full: No space left on device; set TMPDIR to a folder with room that we may write\n"
+    )
+
+
+def test_a_working_directory_that_was_removed_is_no_obstacle(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    for options in ("", "--report /dev/null "):
+        done = in_shell(
+            mark,
+            f"cd {tmp_path}/gone && mkdir -p ../gone && rmdir ../gone; $M exec {options}-- sh -c 'echo ran; exit 3'; code=$?; mkdir {tmp_path}/gone; exit $code",
+        )
+        assert (done.code, done.out) == (3, b"ran\n"), done
 
 
 # ---------------------------------------------------------------- mistakes
