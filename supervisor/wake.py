@@ -15,6 +15,7 @@ from supervisor.errors import ConfigError, SupervisorError, WireError
 
 HELLO_S: Final = 30.0
 SWITCH_S: Final = 0.001  # the loop must not wait 5 ms for a thread that renders a page
+_NO_THREAD: Final = "can't start new thread"  # all that Python says of the kernel's EAGAIN
 _OPENSSL: Final = ("ssl", "_ssl", "_hashlib")
 _DIGESTS: Final = ("_md5", "_sha1", "_sha3", "_blake2")  # what hashlib has without OpenSSL; some distributions leave it out
 
@@ -56,6 +57,13 @@ def _live(config: Config, config_path: str, link: KeeperLink, hello: wire.Messag
         return 70
     except SupervisorError as err:
         log.error("cannot_start", error=str(err))  # noqa: TRY400 - the text names the mend
+        return 1
+    except RuntimeError as err:
+        if _NO_THREAD not in str(err):
+            raise
+        from supervisor.keeper import launch  # late: ctypes, which a brain does without
+
+        log.error("cannot_start", error=f"{err}: {launch.NO_PROCESS_LEFT}")  # noqa: TRY400 - the text names the mend
         return 1
 
 

@@ -25,6 +25,8 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
 PIPE_BYTES: Final = 256 * 1024  # fewer wake-ups for a job that floods; the default of 64 KiB stays where the kernel refuses
 
+NO_PROCESS_LEFT: Final = "the host, this user or this unit has all the processes that it may have (pid_max, `ulimit -u`, TasksMax=)"
+
 _CAUGHT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PYTHONS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python itself, whatever it inherited
 # What exec would hand on: those two, and whoever started us may have had us ignore more. Looking takes 0.3 ms: once.
@@ -138,7 +140,7 @@ def fork() -> int:
         return os.fork()
     except OSError as err:
         lacking = {
-            errno.EAGAIN: "the host, this user or this unit has all the processes that it may have (pid_max, `ulimit -u`, TasksMax=)",
+            errno.EAGAIN: NO_PROCESS_LEFT,
             errno.ENOMEM: "the host has no memory left for another process",
         }.get(err.errno or 0)
         raise OSError(err.errno, f"{err.strerror}: {lacking}" if lacking else err.strerror) from err

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT, Mainstay, environment, free_port, wait_for
+from harness import PROGRAM, ROOT, Mainstay, environment, free_port, wait_for
 
 HERE = Path(__file__).resolve().parent
 JOB = "jobs:\n  one: {command: ['true'], schedule: manual}\n"
@@ -185,6 +185,36 @@ def test_a_state_directory_that_may_not_be_made_or_entered(open_folder: Path) ->
     assert (done.returncode, done.stdout) == (1, ""), done
     assert "state_dir" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+PIDS = Path("/sys/fs/cgroup/pids")
+
+
+@pytest.fixture
+def few_processes() -> Iterator[Path]:
+    """A pids cgroup of our own, as TasksMax= makes one."""
+    group = PIDS / f"mainstay-test-{os.getpid()}-{free_port()}"
+    try:
+        group.mkdir()
+    except OSError as err:
+        pytest.skip(f"no pids cgroup (v1) can be made here: {err}")
+    yield group
+    wait_for(lambda: not (group / "cgroup.procs").read_text(), "an empty cgroup")
+    group.rmdir()
+
+
+@root_only
+def test_a_host_without_room_for_our_threads_is_told_in_one_line(unstarted: Mainstay, few_processes: Path) -> None:
+    (few_processes / "pids.max").write_text("3")  # guardian, keeper and brain, and no thread
+    enter = f"echo $$ > {few_processes}/cgroup.procs; exec {' '.join(PROGRAM)} -c {unstarted.config} run"
+    done = subprocess.run(
+        ["sh", "-c", enter], capture_output=True, text=True, cwd=unstarted.folder, env=environment("pids"), timeout=60, check=False
+    )
+    assert done.returncode == 1, done
+    assert "bug of Mainstay" not in done.stderr, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "cannot_start" in line]
+    assert "can't start new thread: the host, this user or this unit has all the processes that it may have" in line
+    assert "TasksMax=" in line
 
 
 # ---------------------------------------------------------------- the history

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -567,6 +568,59 @@ def test_a_reader_that_stops_reading_is_no_error(mainstay: Mainstay) -> None:
     command = f"{' '.join(PROGRAM)} -c {mainstay.config} status --json | head -c 1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=30, check=False, env=environment("head"))
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+def in_shell(mainstay: Mainstay, line: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    """*line* in a shell whose $M is `mainstay -c CONFIG`, without -I, so that Python's own variables hold."""
+    program = f"{sys.executable} -m supervisor -c {mainstay.config}"
+    where = environment("shell") | more
+    return subprocess.run(
+        ["sh", "-c", line.replace("$M", program)], capture_output=True, text=True, encoding="latin-1", timeout=60, check=False, env=where
+    )
+
+
+ASKING = [
+    "status",
+    "status --json",
+    "status --watch",
+    "runs",
+    "why",
+    "incidents",
+    "logs bad",
+    "check",
+    "check --show",
+    "check --schema",
+    "trigger good",
+]
+
+
+@pytest.mark.parametrize(("where", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")])
+@pytest.mark.parametrize("words", ["--help", *ASKING])
+def test_output_that_cannot_be_written_is_1_and_one_line(mainstay: Mainstay, words: str, where: str, why: str) -> None:
+    mainstay.run_job("bad")
+    done = in_shell(mainstay, f"$M {words} {where}")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"mainstay: cannot write the output: {why}\n")
+
+
+def test_complaints_that_cannot_be_written_leave_the_answer_as_it_is(mainstay: Mainstay) -> None:
+    for where in ("2>/dev/full", "2>&-"):
+        assert in_shell(mainstay, f"$M status good --json {where}").stdout.startswith("{")
+        assert in_shell(mainstay, f"$M status nosuch {where}").returncode == 1
+        assert in_shell(mainstay, f"$M status --nonsense {where}").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "ascii"])
+def test_characters_that_the_terminal_lacks_are_written_as_escapes(mainstay: Mainstay, encoding: str) -> None:
+    mainstay.write_config(JOBS + "  wid: {shell: 'echo 日本 😀 é; exit 3', schedule: manual, restart: {when: never}}\n")
+    assert mainstay.post("/reload")["ok"]
+    mainstay.run_job("wid")
+    wide = "\\u65e5\\u672c \\U0001f600 " + ("é" if encoding == "latin1" else "\\xe9")
+    for words in ("logs wid", "why wid", "check --show"):
+        done = in_shell(mainstay, f"$M {words}", PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert wide in done.stdout, done.stdout
+    done = in_shell(mainstay, "$M logs wid --json", PYTHONIOENCODING=encoding)
+    assert json.loads(done.stdout)["text"] == "日本 😀 é\n"
 
 
 def test_status_watch_goes_on_until_interrupted(mainstay: Mainstay) -> None:
