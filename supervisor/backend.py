@@ -82,8 +82,10 @@ class Backend:
         return self._metrics.render(self._job_metrics.lines())
 
     def healthy(self) -> tuple[bool, str]:
-        age = self._clock.mono() - self._daemon.last_tick.mono
-        return age <= HEALTHY_S, f"the loop came round {max(age, 0.0):.1f} s ago"
+        """A history that takes nothing is told but makes nobody unwell: a restart would lose the rows that wait in memory."""
+        age, behind = self._clock.mono() - self._daemon.last_tick.mono, self._daemon.ledger.behind
+        history = f"; the history is not written: {behind.error}; {behind.rows} rows wait in memory" if behind is not None else ""
+        return age <= HEALTHY_S, f"the loop came round {max(age, 0.0):.1f} s ago{history}"
 
     def ready(self) -> tuple[bool, str]:
         return (
@@ -107,9 +109,15 @@ class Backend:
                 "started_at": _stamp(self._started_at),
                 "closing": self._daemon.state.closing,
                 "now": _stamp(self._clock.now().wall),
+                "history_behind": self._history_behind(),
             },
             "jobs": [self._job(state) for state in tuple(self._daemon.state.jobs.values())],
         }
+
+    def _history_behind(self) -> Json | None:
+        """Null while the history is written as it should be."""
+        behind = self._daemon.ledger.behind
+        return None if behind is None else {"since": _stamp(behind.since), "error": behind.error, "rows": behind.rows}
 
     def pulse(self) -> Mapping[str, object]:
         """The state of each job, which is replaced whenever anything about the job changes."""
@@ -217,10 +225,11 @@ class Backend:
         return reader
 
     def runs(self, job: str | None, limit: int) -> list[Json]:
-        return [_run(row) for row in self._reader().runs(job, limit)]
+        rows = {row.id: row for row in self._reader().runs(job, limit)} | self._daemon.ledger.unwritten_runs(job)
+        return [_run(rows[number]) for number in sorted(rows, reverse=True)[:limit]]
 
     def run(self, number: int) -> Json | None:
-        row = self._reader().run(number)
+        row = self._daemon.ledger.unwritten_runs().get(number) or self._reader().run(number)
         return None if row is None else _run(row)
 
     def slots(self, job: str | None, limit: int) -> list[Json]:
@@ -228,11 +237,11 @@ class Backend:
 
     def why(self, job: str | None, run: int | None) -> Json | None:
         """The dossier of that run, or of the job's last bad end (its last end if it never ended badly), with where the job is now."""
-        reader = self._reader()
+        reader, unwritten = self._reader(), self._daemon.ledger.unwritten_report
         if run is not None:
-            report = reader.report(run)
+            report = unwritten(job, run) or reader.report(run)
         else:
-            report = reader.last_report(job, bad_only=True) or reader.last_report(job, bad_only=False)
+            report = unwritten(job, bad_only=True) or reader.last_report(job, bad_only=True) or unwritten(job) or reader.last_report(job)
         if report is None:
             return None
         state = self._daemon.state.jobs.get(str(report.get("job")))

@@ -123,7 +123,7 @@ class Daemon:
         self._drills_due = drills_due
         self._mistakes = Mistakes()
         self._guarded = self._mistakes.guarded
-        self._ledger = Ledger(store, metrics, clock, posted=wake_outbox, caught_up=self._let_records_go)
+        self.ledger = Ledger(store, metrics, clock, posted=wake_outbox, caught_up=self._let_records_go)
         self._judging = Judging(places, gatherer, hider or Hider({}), surveyor, containment, self._guarded)
         self._counting = Counting(metrics, job_metrics, tally, store, places, clock, counters or {})
         self._hourly_at = 0.0
@@ -322,7 +322,7 @@ class Daemon:
     def _apply(self, action: Action) -> None:
         match action:
             case Record():
-                self._ledger.write(action.rows, durable=action.durable)
+                self.ledger.write(action.rows, durable=action.durable)
             case StartAttempt():
                 self._start(action)
             case Arm():
@@ -486,7 +486,7 @@ class Daemon:
 
     def _let_records_go(self) -> None:
         """Exit records that the history holds now; until it does they stay with the keeper."""
-        if self._ledger.is_behind:
+        if self.ledger.is_behind:
             return
         owed, self._owed = self._owed, []
         for key in owed:
@@ -677,16 +677,16 @@ class Daemon:
             self._shown and self._counting.is_saved
         ):  # what Prometheus has seen must not fall: it would count it all again
             self._save_at, self._shown = now.mono, False
-            self._ledger.offer_again()
+            self.ledger.offer_again()
             for key, live in self._live.items():
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:
                     self._counting.cpu(live, subject.watched.last.cpu_s)
                     self._counting.records(live, subject.records)
             self._counting.save(self._live)
-        if now.mono - self._hourly_at >= HOUR_S or self._ledger.dossier_bytes >= PRUNE_BYTES:
+        if now.mono - self._hourly_at >= HOUR_S or self.ledger.dossier_bytes >= PRUNE_BYTES:
             self._hourly_at = now.mono
-            self._ledger.dossier_bytes = 0
+            self.ledger.dossier_bytes = 0
             with self._guarded("pruning"):
                 self._hourly()
                 old = now.wall.timestamp() - self.config.settings.history_days * 86400

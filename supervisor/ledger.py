@@ -1,12 +1,14 @@
 """The loop's hand on the history: what it does not take now is kept and offered again, and supervision goes on either way."""
 
+import json
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from supervisor.adapters.metrics import Metrics
-from supervisor.core.records import AttemptRow, Notification, Row
+from supervisor.core.model import RunId, Wall
+from supervisor.core.records import AttemptRow, Notification, Row, RunRow
 from supervisor.errors import StoreError
 from supervisor.ports import Clock, Store
 
@@ -14,6 +16,14 @@ KEPT_MAX: Final = 10_000  # rows kept in memory while the history cannot be writ
 AGAIN_S: Final = 5.0  # a history that is locked or full must not cost the loop half a second for each event
 
 log = structlog.get_logger()
+
+
+class Behind(NamedTuple):
+    """Since when the history takes nothing, why, and how many rows wait in memory."""
+
+    since: Wall
+    error: str
+    rows: int
 
 
 class Ledger:
@@ -25,7 +35,8 @@ class Ledger:
         self._clock = clock
         self._posted = posted
         self._caught_up = caught_up
-        self._kept: list[Row] = []
+        self._kept: list[Row] = []  # replaced as a whole: other threads look at it
+        self._refused: tuple[Wall, str] | None = None
         self._again_at = 0.0
         self.dossier_bytes = 0
         """Written since somebody set it to 0."""
@@ -34,6 +45,26 @@ class Ledger:
     def is_behind(self) -> bool:
         """Whether rows wait that the history has not taken."""
         return bool(self._kept)
+
+    @property
+    def behind(self) -> Behind | None:
+        """What an operator should know while rows wait. For any thread, as all that only looks."""
+        refused, kept = self._refused, self._kept
+        return None if refused is None or not kept else Behind(*refused, len(kept))
+
+    def unwritten_runs(self, job: str | None = None) -> dict[RunId, RunRow]:
+        """The runs among the rows that wait, of one job or of all, each as it is now."""
+        return {row.id: row for row in self._kept if isinstance(row, RunRow) and job in (None, row.job)}
+
+    def unwritten_report(self, job: str | None = None, run: RunId | None = None, *, bad_only: bool = False) -> dict[str, Any] | None:
+        """The newest dossier among the rows that wait: newer than any that the history has."""
+        for row in reversed(self._kept):
+            if isinstance(row, AttemptRow) and row.report is not None and job in (None, row.job) and run in (None, row.run):
+                if bad_only and (row.outcome is None or not row.outcome.is_bad):
+                    continue
+                report = json.loads(row.report)
+                return report if isinstance(report, dict) else None
+        return None
 
     def write(self, rows: Iterable[Row], *, durable: bool = False) -> None:
         """These rows, after those that wait."""
@@ -44,6 +75,7 @@ class Ledger:
         try:
             self._store.apply(all_rows, durable=durable)
         except StoreError as err:
+            self._refused = (self._refused[0] if self._refused is not None else self._clock.now().wall, str(err))
             if not self._kept:
                 log.error("history_not_written", error=str(err), consequence="jobs go on; rows are kept in memory and written later")  # noqa: TRY400 - the text says it all
             self._metrics.inc("mainstay_store_errors_total", operation="write")
@@ -52,7 +84,7 @@ class Ledger:
             return
         if self._kept:
             log.info("history_written_again", rows=len(all_rows))
-            self._kept = []
+            self._kept, self._refused = [], None
             self._caught_up()
         self.dossier_bytes += sum(len(row.report) for row in all_rows if isinstance(row, AttemptRow) and row.report is not None)
         if any(isinstance(row, Notification) for row in all_rows):

@@ -75,7 +75,8 @@ def status(found: Json) -> str:
     daemon = found["daemon"]
     held = "/".join(dict.fromkeys(daemon["containment"].values()))
     where = f", metrics on {daemon['listen']}" if daemon.get("listen") else ""
-    head = f"mainstay {daemon['version']}, up {_ago(daemon['started_at']).removesuffix(' ago')}, limits held by {held}{where}\n\n"
+    head = f"mainstay {daemon['version']}, up {_ago(daemon['started_at']).removesuffix(' ago')}, limits held by {held}{where}\n"
+    head += _history(daemon.get("history_behind")) + "\n"
     rows = []
     for job in found["jobs"]:
         last = job["last"]
@@ -95,6 +96,13 @@ def status(found: Json) -> str:
             ]
         )
     return head + table(["JOB", "STATE", "LAST RUN", "NEXT RUN", "FAILED", "MEMORY", "SCHEDULE"], rows, colour=1)
+
+
+def _history(behind: Json | None) -> str:
+    if behind is None:
+        return ""
+    told = f"the history is not written since {_time(behind['since'])}: {behind['error']}; {behind['rows']} rows wait in memory"
+    return _coloured(printable(told).replace("\n", " "), "parked") + "\n"
 
 
 def ledger(runs: Sequence[Json], slots: Sequence[Json], limit: int) -> str:

@@ -72,6 +72,7 @@ class FullBackend:
             "started_at": STAMP,
             "closing": False,
             "now": LATER,
+            "history_behind": {"since": STAMP, "error": self.text, "rows": 3},
         }
         return {"daemon": daemon, "jobs": [self.job("nightly"), self.job("web")]}
 

@@ -1,5 +1,7 @@
 """What Mainstay makes of wrong files, taken places and missing permissions: one line that names the place and the mend, never a traceback."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -289,7 +291,54 @@ def test_a_history_that_somebody_else_has_locked_does_not_stop_the_jobs(make) ->
     wait_for(lambda: mainstay.job("one")["failures_in_row"] == 2, "the second end")
     mainstay.run_job("one")
     assert [row["outcome"] for row in mainstay.runs("one")] == ["failed"] * 3
-    assert mainstay.log_events("history_written_again")
+    mainstay.wait_for(lambda: mainstay.log_events("history_written_again"), "that it goes on")
+    assert [row["outcome"] for row in mainstay.runs("one")] == ["failed"] * 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A state directory that is a file system of 3 MiB."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    options = "size=3m,mode=711"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "mainstay-test", str(folder)], capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_by_status_and_healthz_and_why_knows_the_cause(small_disk: Path) -> None:
+    never = "restart: {when: on-failure, backoff: {first: 1h, factor: 1, max: 1h, jitter: 0%}}"
+    mainstay = Mainstay(small_disk.parent, f"jobs:\n  nightly: {{command: ['true'], schedule: manual, {never}}}\n")
+    try:
+        mainstay.start()
+        assert mainstay.status()["daemon"]["history_behind"] is None
+        assert "history" not in mainstay.cli("status").stdout
+        with contextlib.suppress(OSError), open(small_disk / "filling", "wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        mainstay.post("/jobs/nightly/trigger")
+        mainstay.wait_for_state("nightly", "backing_off")
+        behind = mainstay.status()["daemon"]["history_behind"]
+        assert behind["rows"] > 0
+        assert "disk is full" in behind["error"]
+        status, words = mainstay.http("/healthz")
+        assert (status, json.loads(words)["ok"]) == (200, True), "a restart would lose what waits in memory"
+        assert "the history is not written: " in words
+        assert "disk is full" in words
+        assert "the history is not written since " in mainstay.cli("status").stdout.splitlines()[1]
+        for words in (["why"], ["why", "nightly"], ["why", "1"]):
+            done = mainstay.cli(*words)
+            assert done.stdout.startswith("nightly run 1, attempt 1: LAUNCH_FAILED\n"), done
+            assert "No space left on device" in " ".join(done.stdout.split())
+        assert mainstay.cli("runs", "nightly").stdout.splitlines()[1].split()[:2] == ["1", "nightly"]
+        (small_disk / "filling").unlink()
+        mainstay.wait_for(lambda: mainstay.status()["daemon"]["history_behind"] is None, "room is found")
+        assert mainstay.log_events("history_written_again")
+        assert mainstay.cli("why", "nightly").stdout.startswith("nightly run 1, attempt 1: LAUNCH_FAILED\n")
+    finally:
+        (small_disk / "filling").unlink(missing_ok=True)
+        mainstay.close()
 
 
 # ---------------------------------------------------------------- jobs

@@ -155,6 +155,7 @@ SHAPES: Final[dict[str, Json]] = {
                     "started_at": _STAMP,
                     "closing": _YES,
                     "now": _STAMP,
+                    "history_behind": {"anyOf": [_object({"since": _STAMP, "error": _TEXT, "rows": _WHOLE}), {"type": "null"}]},
                 }
             ),
             "jobs": _list(of("Job")),

@@ -56,6 +56,9 @@ def headline(view: View) -> Html:
     facts = [counted(len(view.jobs), "job"), f"{running} running"]
     due = min((job["next_run"] for job in view.jobs if job["next_run"]), default=None)
     following = html(", next run {ago}", ago=ago(due, view.now)) if due else NOTHING
+    behind = view.daemon.get("history_behind")
+    if behind is not None:
+        facts.append(f"the history is not written: {behind['error']}")
     return html(
         '<h1 class="{kind}"><i aria-hidden="true"></i>{words}</h1><p class="muted">{facts}{due}</p>',
         kind=kind,
