@@ -23,7 +23,7 @@ from supervisor.core.drill import CAP_S
 from supervisor.core.events import IncidentWish, ReleaseWish, SilenceWish, Verb, Wish
 from supervisor.core.jobs import Cron, Every, Fault, Job, Limits, Manual
 from supervisor.core.model import Incident
-from supervisor.core.plan import PlanKind, PlannedChange, plan
+from supervisor.core.plan import PlanKind, PlannedChange, plan, settings_at_once, settings_that_wait
 from supervisor.core.prose import clean
 from supervisor.core.records import QuarantinedRecord, RunRow, SlotRow
 from supervisor.core.settings import Config
@@ -105,7 +105,7 @@ class Backend:
                 "containment": dict(self._daemon.containment),
                 "config": config.path,
                 "state_dir": self._places.path,
-                "listen": None if config.settings.listen is None else "{}:{}".format(*config.settings.listen),
+                "listen": self._listen(),
                 "started_at": _stamp(self._started_at),
                 "closing": self._daemon.state.closing,
                 "now": _stamp(self._clock.now().wall),
@@ -113,6 +113,11 @@ class Backend:
             },
             "jobs": [self._job(state) for state in tuple(self._daemon.state.jobs.values())],
         }
+
+    def _listen(self) -> str | None:
+        """Where we listen, whatever a reload says of the next start."""
+        listen = self._daemon.running.listen
+        return None if listen is None else "{}:{}".format(*listen)
 
     def _history_behind(self) -> Json | None:
         """Null while the history is written as it should be."""
@@ -132,7 +137,7 @@ class Backend:
         return {
             "path": config.path,
             "state_dir": self._places.path,
-            "listen": None if config.settings.listen is None else "{}:{}".format(*config.settings.listen),
+            "listen": self._listen(),
             "history_seconds": config.settings.history_days * 86400,
             "warnings": list(config.warnings),
             "jobs": [_configured(job) for job in config.jobs.values()],
@@ -376,7 +381,16 @@ class Backend:
             except ConfigError as err:
                 return 422, {"error": "the config has problems", "problems": err.problems, "mend": "see each line"}
             changes = plan(self._daemon.config, new)
-            return 200, {"ok": True, "changes": [_change(one) for one in changes], "text": _plan_text(changes)}
+            at_once = settings_at_once(self._daemon.config.settings, new.settings)
+            waiting = settings_that_wait(self._daemon.running, new.settings)
+            words = [f"at once: {', '.join(at_once)}"] if at_once else []
+            words += [f"at the next start: {', '.join(waiting)}"] if waiting else []
+            return 200, {
+                "ok": True,
+                "changes": [_change(one) for one in changes],
+                "settings": {"at_once": at_once, "at_next_start": waiting},
+                "text": "\n".join([_plan_text(changes), *words]),
+            }
         answer = self._daemon.ask(self._daemon.reload, timeout_s)
         if answer.ok:
             return 200, {"ok": True, "text": answer.text}

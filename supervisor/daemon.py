@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
-from msgspec.structs import replace
 
 from supervisor import procfs, wire
 from supervisor.adapters.jobmetrics import JobMetrics
@@ -41,6 +40,7 @@ from supervisor.core.events import (
 from supervisor.core.evidence import Breach, Evidence, Exit, Look
 from supervisor.core.jobs import Job
 from supervisor.core.model import Mono, RunId, Wall
+from supervisor.core.plan import settings_that_wait
 from supervisor.core.settings import Config
 from supervisor.core.state import EngineState
 from supervisor.counting import Counting, Live
@@ -103,6 +103,8 @@ class Daemon:
         drills_due: Callable[[Mapping[str, Job], Wall], None] = lambda _jobs, _now: None,
     ) -> None:
         self.config = config
+        self.running = config.settings
+        """What this life of the brain was started with; of ``config.settings`` some hold from the next start on."""
         self.state = state
         self.watch = Watch(clock, self._on_breach)
         self.containment = containment
@@ -595,7 +597,6 @@ class Daemon:
             for problem in err.problems:
                 log.error("config_refused", problem=problem)  # noqa: TRY400 - the problem names the place
             return Answer(ok=False, text="the config was refused, the one in force stays:\n" + "\n".join(err.problems))
-        old = self.config
         self.config = config
         self._configured(config)
         self.mark_config_taken()
@@ -605,12 +606,8 @@ class Daemon:
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
             self._after(job_state.name)
         log.info("config_reloaded", path=config.path, jobs=len(config.jobs))
-        at_once = replace(old.settings, heartbeat=config.settings.heartbeat, external_url=config.settings.external_url)
-        notes = (
-            []
-            if at_once == config.settings
-            else ["supervisor: settings (state_dir, listen, hosts, web_config, actions, log) take effect at the next start"]
-        )
+        waiting = settings_that_wait(self.running, config.settings)
+        notes = [f"at the next start: {', '.join(waiting)}"] if waiting else []
         return Answer(ok=True, text="\n".join([f"{config.path} is in force: {len(config.jobs)} jobs", *notes]))
 
     # ---------------------------------------------------------------- drills

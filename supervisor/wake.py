@@ -1,10 +1,13 @@
 """The first steps of a brain: the keeper's hello, then the config, then everything else, for it is the config that says what has to be loaded."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import sys
 from typing import Final
+
+from msgspec.structs import replace
 
 from supervisor import wire
 from supervisor.absent import hidden
@@ -85,10 +88,21 @@ def _log_format(config: Config) -> LogFormat:
 
 def _config(path: str, hello: wire.Message) -> tuple[Config, list[str]]:
     """The config of a first brain is the file; a later one of the same keeper goes on with what was in force."""
-    if hello["restarts"] == 0:
-        return load_in_brief(path), []
     copy = os.environ.get("MAINSTAY_LOADED_CONFIG", "")
-    try:
-        return load_in_brief(path, copy=copy), []
-    except ConfigError as err:
-        return load_in_brief(path), err.problems
+    trouble: list[str] = []
+    if hello["restarts"] == 0:
+        config = load_in_brief(path)
+    else:
+        try:
+            config = load_in_brief(path, copy=copy)
+        except ConfigError as err:
+            trouble = err.problems
+            config = load_in_brief(path)
+    return _beside(config, copy), trouble
+
+
+def _beside(config: Config, copy: str) -> Config:
+    """*config* with the state directory that the keeper has locked, and in which it keeps its *copy*: a reload may have named another for the next start."""
+    if not copy:
+        return config
+    return dataclasses.replace(config, settings=replace(config.settings, state_dir=os.path.dirname(copy)))

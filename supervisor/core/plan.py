@@ -6,15 +6,29 @@ with, over all of its attempts: its limits, its restart and stop policy, its ale
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from supervisor.core.jobs import Job
-from supervisor.core.settings import Config
+from supervisor.core.settings import Config, Settings
 
 # What a service is restarted for: where a person would wonder that the process is still the old one. Anything else waits for its next run.
 _NEEDS_NEW_PROCESS = ("launch.", "limits.files", "limits.recursion_frames")
+
+
+# The settings of the daemon itself, by the names that they have below `supervisor:`.
+AT_ONCE: Final = {"history_days": "history", "external_url": "external_url", "heartbeat": "heartbeat"}
+AT_NEXT_START: Final = {
+    "state_dir": "state_dir",
+    "listen": "listen",
+    "log_level": "log.level",
+    "log_format": "log.format",
+    "hosts": "hosts",
+    "web_config": "web_config",
+    "actions": "actions",
+    "trace_signals": "trace_signals",
+}
 
 
 class PlanKind(StrEnum):
@@ -43,6 +57,16 @@ def plan(old: Config, new: Config) -> list[PlannedChange]:
     added = [PlannedChange(name, PlanKind.ADDED) for name in sorted(new.jobs.keys() - old.jobs.keys())]
     both = sorted(old.jobs.keys() & new.jobs.keys())
     return removed + [_changed(old.jobs[name], new.jobs[name]) for name in both if old.jobs[name] != new.jobs[name]] + added
+
+
+def settings_that_wait(running: Settings, new: Settings) -> list[str]:
+    """The keys of ``supervisor:`` in which *new* differs from what this life runs with, and which hold from the next start on."""
+    return [f"supervisor.{key}" for field, key in AT_NEXT_START.items() if getattr(running, field) != getattr(new, field)]
+
+
+def settings_at_once(old: Settings, new: Settings) -> list[str]:
+    """Those in which *new* differs from the config in force, and which a reload changes."""
+    return [f"supervisor.{key}" for field, key in AT_ONCE.items() if getattr(old, field) != getattr(new, field)]
 
 
 def _changed(old: Job, new: Job) -> PlannedChange:

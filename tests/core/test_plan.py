@@ -9,8 +9,8 @@ from supervisor.core.actions import AskToStop
 from supervisor.core.events import AttemptStarted, Reconfigured
 from supervisor.core.jobs import Every, Job, Launch, Limits, Schedule
 from supervisor.core.model import Mono, Now
-from supervisor.core.plan import PlanKind, PlannedChange, plan
-from supervisor.core.settings import Config, Settings
+from supervisor.core.plan import AT_NEXT_START, AT_ONCE, PlanKind, PlannedChange, plan, settings_at_once, settings_that_wait
+from supervisor.core.settings import Config, Heartbeat, LogLevel, Settings
 
 
 def job(name, **changes):
@@ -101,3 +101,15 @@ def test_the_engine_does_as_planned_with_a_service_that_restarts():
     assert only(old, new).restarts
     state, now = running(old)
     assert AskToStop("a", 1, 1, "TERM") in engine.step(state, Reconfigured({"a": new}), now).actions
+
+
+def test_every_setting_is_known_to_hold_at_once_or_from_the_next_start_on():
+    assert sorted([*AT_ONCE, *AT_NEXT_START]) == sorted(Settings.__struct_fields__)
+
+
+def test_settings_are_compared_with_what_runs_and_named_as_in_the_file():
+    runs = Settings("/var", listen=None)
+    new = replace(runs, listen=("127.0.0.1", 1), log_level=LogLevel.DEBUG, history_days=1.0, heartbeat=Heartbeat("http://127.0.0.1/"))
+    assert settings_that_wait(runs, new) == ["supervisor.listen", "supervisor.log.level"]
+    assert settings_at_once(runs, new) == ["supervisor.history", "supervisor.heartbeat"]
+    assert settings_that_wait(runs, runs) == settings_at_once(runs, runs) == []

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from harness import wait_for
+from harness import free_port, wait_for
 
 CONFIG = """
 jobs:
@@ -46,3 +46,34 @@ def test_a_file_changed_meanwhile_is_taken_by_a_reload_only(make):
     assert mainstay.cli("reload").returncode == 0
     replaced(mainstay, mainstay.brain_pid)
     mainstay.wait_for_state("added", "idle")
+
+
+def test_another_state_dir_is_for_the_next_start_and_not_for_the_next_brain(make):
+    mainstay = make(CONFIG).start()
+    pid = mainstay.wait_for_state("steady", "running")["runs"][0]["pid"]
+    text = mainstay.config.read_text()
+    mainstay.config.write_text(text.replace("state_dir: state", "state_dir: elsewhere"))
+    assert mainstay.cli("reload").stdout.splitlines()[1:] == ["at the next start: supervisor.state_dir"]
+    replaced(mainstay, mainstay.brain_pid)
+    assert mainstay.wait_for_state("steady", "running")["runs"][0]["pid"] == pid, "its history knows the job, which goes on"
+    assert mainstay.status()["daemon"]["state_dir"] == str(mainstay.state)
+    assert not (mainstay.folder / "elsewhere").exists()
+    assert mainstay.cli("status").returncode == 0
+
+
+def test_a_setting_that_was_changed_back_waits_for_nothing(make):
+    mainstay = make(CONFIG).start()
+    text, here = mainstay.config.read_text(), f"127.0.0.1:{mainstay.port}"
+    there = f"127.0.0.1:{free_port()}"
+    mainstay.config.write_text(text.replace(here, there))
+    planned = mainstay.cli("reload", "--plan").stdout
+    assert planned == "no job would change\nat the next start: supervisor.listen\n"
+    assert mainstay.post("/reload?plan=1")["settings"] == {"at_once": [], "at_next_start": ["supervisor.listen"]}
+    for _ in range(2):
+        assert mainstay.cli("reload").stdout.splitlines()[1:] == ["at the next start: supervisor.listen"]
+    assert mainstay.status()["daemon"]["listen"] == here, "where it listens, not where it will"
+    mainstay.config.write_text(text.replace("{state_dir", "{history: 30d, state_dir"))
+    assert mainstay.cli("reload", "--plan").stdout == "no job would change\nat once: supervisor.history\n"
+    mainstay.config.write_text(text)
+    assert mainstay.cli("reload").stdout == f"{mainstay.config} is in force: 1 jobs\n"
+    assert mainstay.cli("reload", "--plan").stdout == "no job would change\n"

@@ -137,7 +137,7 @@ def test_an_edited_state_dir_and_a_file_that_is_gone_hide_nobody(mainstay: Mains
         mainstay.config.write_text(text.replace("state_dir: state", "state_dir: elsewhere"))
         done = mainstay.cli("reload")
         assert done.returncode == 0, done
-        assert "take effect at the next start" in done.stdout
+        assert "at the next start: supervisor.state_dir" in done.stdout
         assert mainstay.cli("status", "svc").returncode == 0
         mainstay.config.unlink()
         done = mainstay.cli("status")

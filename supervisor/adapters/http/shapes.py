@@ -258,7 +258,14 @@ SHAPES: Final[dict[str, Json]] = {
     "Incidents": _object({"incidents": _list(_object(_INCIDENT))}),
     "Incident": _object({**_INCIDENT, "report": {"anyOf": [of("Report"), {"type": "null"}]}}),
     "Done": _object(
-        {"ok": {"const": True}, "text": _TEXT, "run": _WHOLE, "changes": _list({"type": "object"})}, optional=("text", "run", "changes")
+        {
+            "ok": {"const": True},
+            "text": _TEXT,
+            "run": _WHOLE,
+            "changes": _list({"type": "object"}),
+            "settings": _object({"at_once": _list(_TEXT), "at_next_start": _list(_TEXT)}),
+        },
+        optional=("text", "run", "changes", "settings"),
     ),
     "Quarantine": _object({"job": _TEXT, "records": _list(_object(_QUARANTINED, optional=("report",)))}),
     "Drill": {"type": "object"},
