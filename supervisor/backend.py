@@ -250,7 +250,12 @@ class Backend:
         if report is None:
             return None
         state = self._daemon.state.jobs.get(str(report.get("job")))
-        return {**report, "now": _now_lines(state)}
+        return {**self._shown(report), "now": _now_lines(state)}
+
+    def _shown(self, report: Json) -> Json:
+        """The dossier with whether its incident is open now, which it cannot know: there is nothing to acknowledge in one that is over."""
+        number, state = report.get("incident"), self._daemon.state.jobs.get(str(report.get("job")))
+        return {**report, "incident_open": state is not None and any(one.id == number for one in state.incidents)}
 
     def incidents(self, open_only: bool, limit: int) -> list[Json]:
         return [self._incident(one) for one in self._reader().incidents(open_only=open_only, limit=limit)]
@@ -271,7 +276,8 @@ class Backend:
         found = self._reader().incident(number)
         if found is None:
             return None
-        return {**self._incident(found), "report": self._reader().report(found.last_run)}
+        report = self._daemon.ledger.unwritten_report(run=found.last_run) or self._reader().report(found.last_run)
+        return {**self._incident(found), "report": None if report is None else self._shown(report)}
 
     def quarantine(self, job: str, key: str | None) -> Json | None:
         state = self._daemon.state.jobs.get(job)

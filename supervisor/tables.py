@@ -1,5 +1,6 @@
 """Tables for people: plain text in columns, colour only on a terminal and never with NO_COLOR."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any, Final
 from supervisor.core.units import format_duration, format_size
 
 Json = Mapping[str, Any]
+GAP: Final = "  "
+NARROWEST: Final = 20  # a column that is folded narrower cannot be read
 _RED, _GREEN, _YELLOW, _DIM = "31", "32", "33", "2"
 _COLOURS: Final = {
     "succeeded": _GREEN,
@@ -40,17 +43,60 @@ def _coloured(text: str, word: str) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
+def _columns() -> int | None:
+    """How wide a line may be: $COLUMNS, else the terminal's width; None where nobody says and a program may read it, for which a row is a line."""
+    text = os.environ.get("COLUMNS", "")
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    with contextlib.suppress(OSError, ValueError):
+        return (os.get_terminal_size(sys.stdout.fileno()).columns or None) if sys.stdout.isatty() else None
+    return None
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, colour: int | None = None) -> str:
-    """Columns, aligned; the word in column *colour* gets its colour."""
+    """Columns, aligned; the word in column *colour* gets its colour. Too wide for the terminal, the last column is folded; where that does not
+    help, each row becomes a list of its cells."""
     cleaned = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cleaned]) for i in range(len(header))]
-    lines = ["  ".join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip()]
+    columns = _columns()
+    before = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
+    if columns is not None and cleaned and before + widths[-1] > columns:
+        if before + NARROWEST > columns:
+            return _lists(header, cleaned, columns, colour)
+        widths[-1] = columns - before
+    lines = [GAP.join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip()]
     for row in cleaned:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         if colour is not None:
             cells[colour] = _coloured(cells[colour], row[colour].split(" ")[0])
-        lines.append("  ".join(cells).rstrip())
+        first, *more = _folded(row[-1], widths[-1])
+        lines.append(GAP.join([*cells[:-1], first if len(row[-1]) > widths[-1] else cells[-1]]).rstrip())
+        lines += [" " * before + part for part in more]
     return "\n".join(lines) + "\n"
+
+
+def _lists(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int, colour: int | None) -> str:
+    """A row after the other, a line for each cell."""
+    label = max(map(len, header))
+    room = max(columns - label - len(GAP), 8)
+    lists = []
+    for row in rows:
+        lines = []
+        for i, (name, cell) in enumerate(zip(header, row, strict=True)):
+            first, *more = _folded(cell, room)
+            lines.append(name.ljust(label) + GAP + (_coloured(first, cell.split(" ")[0]) if i == colour else first))
+            lines += [" " * (label + len(GAP)) + part for part in more]
+        lists.append("\n".join(lines) + "\n")
+    return "\n".join(lists)
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """In lines of that width, at least one."""
+    if len(text) <= width:
+        return [text]
+    import textwrap
+
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def _ago(stamp: str | None) -> str:
@@ -140,7 +186,7 @@ def ledger(runs: Sequence[Json], slots: Sequence[Json], limit: int) -> str:
 
 def quarantine(found: Sequence[Json]) -> str:
     """Records that are set aside, in a table, oldest first."""
-    rows = [[one["key"], one["outcome"], _ago(one["at"]), f"{one['run']}.{one['attempt']}", one["summary"][:90]] for one in found]
+    rows = [[one["key"], one["outcome"], _ago(one["at"]), f"{one['run']}.{one['attempt']}", one["summary"]] for one in found]
     return table(["RECORD", "OUTCOME", "SET ASIDE", "RUN.ATTEMPT", "SUMMARY"], rows)
 
 
@@ -183,6 +229,6 @@ def incidents(found: Sequence[Json]) -> str:
     for one in found:
         job = "(many)" if one["job"] == "*" else one["job"]
         rows.append(
-            [str(one["incident"]), _state(one), job, one["outcome"], str(one["occurrences"]), _ago(one["opened_at"]), one["summary"][:90]]
+            [str(one["incident"]), _state(one), job, one["outcome"], str(one["occurrences"]), _ago(one["opened_at"]), one["summary"]]
         )
     return table(["ID", "STATE", "JOB", "OUTCOME", "SEEN", "OPENED", "SUMMARY"], rows)

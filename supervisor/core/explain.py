@@ -86,7 +86,7 @@ def override(report: Report) -> list[str]:
     if will and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
         is_parked = any("parked" in line for line in will)
         found.append(f"start it although it is parked: mainstay start {job}" if is_parked else f"run it again now: mainstay trigger {job}")
-    if will and report.get("incident") is not None and outcome != Outcome.SUCCEEDED.value:
+    if will and report.get("incident") is not None and report.get("incident_open", True) and outcome != Outcome.SUCCEEDED.value:
         number = clean(str(report["incident"]), 20)
         found.append(f"somebody is on it: mainstay incident {number} --ack; mended: mainstay incident {number} --resolve --fix TEXT")
     return found

@@ -167,7 +167,14 @@ def test_the_story_of_a_bad_end(mainstay: Mainstay) -> None:
     assert {"schema", "job", "run", "attempt", "outcome", "summary", "limit", "evidence", "output_tail", "fingerprint"} <= report.keys()
     assert "acknowledged" in good(mainstay, "incident", str(number), "--ack")
     assert "acknowledged" in good(mainstay, "incident", str(number))
+    for words in (["why", "bad"], ["incident", str(number)]):
+        assert f"mainstay incident {number} --resolve" in " ".join(good(mainstay, *words).split())
     assert "closed" in good(mainstay, "incident", str(number), "--resolve")
+    for words in (["why", "bad"], ["incident", str(number)]):
+        shown = good(mainstay, *words)
+        assert "--ack" not in shown, "there is nothing to acknowledge any more"
+        assert "--resolve" not in shown
+        assert "mainstay trigger bad" in shown
     assert mainstay.job("bad")["incidents"] == []
     assert not [one for one in data(mainstay, "incidents", "--open") if one["incident"] == number]
     assert mainstay.cli("incident", str(number), "--resolve").returncode == 1
@@ -542,6 +549,16 @@ def test_colour_is_for_terminals_and_not_with_no_color(mainstay: Mainstay) -> No
     mainstay.wait_for_state("svc", "running")
     assert "\x1b[32mrunning" in on_a_terminal(mainstay, "status", TERM="xterm")
     assert "\x1b" not in on_a_terminal(mainstay, "status", TERM="xterm", NO_COLOR="1")
+
+
+def test_tables_take_the_width_of_the_terminal(mainstay: Mainstay) -> None:
+    mainstay.run_job("bad")
+    for words in (["status"], ["runs"], ["incidents"]):
+        narrow = mainstay.cli(*words, COLUMNS="40")
+        assert (narrow.returncode, narrow.stderr) == (0, ""), narrow
+        table = narrow.stdout.split("\n\n", 1)[1] if words == ["status"] else narrow.stdout
+        assert max(map(len, table.splitlines())) <= 40, table
+        assert " bad\n" in table
 
 
 def test_json_on_a_terminal_is_ascii(mainstay: Mainstay) -> None:
