@@ -227,6 +227,14 @@ class FullBackend:
             "acknowledged": False,
             "closed_at": None,
             "closed_because": None,
+            "closed_by": "",
+            "fix": "",
+            "acknowledged_at": None,
+            "acknowledged_by": "",
+            "acknowledged_note": "",
+            "regression_of": None,
+            "regression_note": "",
+            "gathered": ["ops"],
             "duration_seconds": None,
             "held": True,
             "told": ["ops"],
@@ -237,7 +245,21 @@ class FullBackend:
         return ([self._incident()] + ([] if open_only else [self._closed()]))[:limit]
 
     def _closed(self) -> Json:
-        return {**self._incident(), "incident": 6, "closed_at": STAMP, "closed_because": self.text, "duration_seconds": 60.0}
+        return {
+            **self._incident(),
+            "incident": 6,
+            "closed_at": STAMP,
+            "closed_because": self.text,
+            "closed_by": self.text,
+            "fix": self.text,
+            "acknowledged": True,
+            "acknowledged_at": STAMP,
+            "acknowledged_by": self.text,
+            "acknowledged_note": self.text,
+            "regression_of": 5,
+            "regression_note": self.text,
+            "duration_seconds": 60.0,
+        }
 
     def incident(self, number: int) -> Json | None:
         if number == 6:
@@ -254,7 +276,21 @@ class FullBackend:
         return {"job": job, "run": 2, "attempt": 1, "text": text, "offset": whole, "turned_over": False, "live": job == "web"}
 
     def drill(self, number: int) -> Json | None:
-        return {"drill": 5, "job": "nightly", "fault": "memory", "done": True} if number == 5 else None
+        return self._drill("nightly") if number == 5 else None
+
+    def _drill(self, job: str) -> Json:
+        return {
+            "schema": 1,
+            "drill": 5,
+            "job": job,
+            "fault": "memory",
+            "done": True,
+            "passed": False,
+            "refused": None,
+            "broken": "delivered",
+            "notes": [self.text],
+            "links": [{"link": "delivered", "receiver": "ops", "holds": False, "seconds": 60.1234, "detail": self.text}],
+        }
 
     def quarantine(self, job: str, key: str | None) -> Json | None:
         record = {
@@ -271,7 +307,7 @@ class FullBackend:
         return {"job": job, "records": [record if key is None else record | {"report": None}]}
 
     def drills(self, job: str) -> list[Json]:
-        return [{"job": job, "fault": "memory", "ok": True}]
+        return [{**self._drill(job), "at": 1772366400.0}]
 
     def write(self, text: str) -> None:
         """What the job writes next."""

@@ -7,6 +7,7 @@ import pytest
 from test_pages import FENCE, PAGES, read
 
 from supervisor.adapters import statedir
+from supervisor.adapters.http.shapes import SHAPES
 from supervisor.adapters.statedir import StateDir
 
 OPENING = 45  # characters; an old and a new version of one paragraph begin alike
@@ -65,3 +66,38 @@ def test_every_command_is_named_where_people_look_for_what_to_do(script, page):
         for name in script.listed_commands()
         if name not in ("exec", "import") and not re.search(rf"`(mainstay )?{name}\b|mainstay {name}\b", operations)
     ] == []
+
+
+JOB, DRILL = SHAPES["Job"]["properties"], SHAPES["Drill"]["properties"]
+LISTED = {  # the rows of the table of shapes, and where the same shape stands in the API's document, which tests/e2e/test_shapes.py holds the program to
+    "`daemon`": SHAPES["Status"]["properties"]["daemon"],
+    "a job": SHAPES["Job"],
+    "its `limits`": JOB["limits"],
+    "one of its `runs`": JOB["runs"]["items"],
+    "its `last`": JOB["last"]["anyOf"][0],
+    "its `quiet`": JOB["quiet"]["anyOf"][0],
+    "one of its `silences`": JOB["silences"]["items"],
+    "a run": SHAPES["Run"],
+    "a slot": SHAPES["Slots"]["properties"]["slots"]["items"],
+    "an incident": SHAPES["Incidents"]["properties"]["incidents"]["items"],
+    "output": SHAPES["Log"],
+    "a record": SHAPES["Quarantine"]["properties"]["records"]["items"],
+    "a drill": SHAPES["Drill"],
+    "one of its `links`": DRILL["links"]["items"],
+    "an answer": SHAPES["Done"],
+    "one of its `changes`": SHAPES["Done"]["properties"]["changes"]["items"],
+}
+APART = {
+    "a record": {"report"},
+    "a drill": {"ok"},
+    "an answer": {"ended"},
+}  # in the row of what prints it; of the API alone; of the command alone
+
+
+def test_the_shapes_of_json_have_the_fields_of_the_api(page):
+    table = page("commands.md").partition("| shape | fields |\n|---|---|\n")[2]
+    rows = dict(line.strip("| ").split(" | ", 1) for line in table.splitlines() if line.startswith("| "))
+    assert rows.keys() == LISTED.keys()
+    for name, cell in rows.items():
+        fields = set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", cell.partition(". ")[0])))
+        assert fields ^ set(LISTED[name]["properties"]) == APART.get(name, set()), name

@@ -109,6 +109,25 @@ _QUARANTINED: Final = {
     "summary": _TEXT,
     "report": {"type": ["object", "null"]},
 }
+_CHANGE: Final = _object({"job": _TEXT, "kind": _TEXT, "keys": _list(_TEXT), "restarts": _YES, "stops": _YES})
+_DRILL: Final = {
+    "ok": {"const": True},  # of what begins one
+    "schema": _WHOLE,
+    "drill": _WHOLE,
+    "job": _TEXT,
+    "fault": _TEXT,
+    "done": _YES,
+    "passed": _YES,
+    "refused": {"anyOf": [_object({"error": _TEXT, "mend": _TEXT}), {"type": "null"}]},
+    "broken": _TEXT_OR_NULL,
+    "notes": _list(_TEXT),
+    "links": _list(
+        _object(
+            {"link": _TEXT, "receiver": _TEXT_OR_NULL, "holds": _YES, "seconds": _NUMBER_OR_NULL, "detail": _TEXT}
+        )
+    ),
+    "at": _NUMBER,  # Unix time, of a result that was kept
+}
 
 SHAPES: Final[dict[str, Json]] = {
     "Refused": _object({"error": _TEXT, "mend": _TEXT, "problems": _list(_TEXT)}, optional=("problems",)),
@@ -263,12 +282,12 @@ SHAPES: Final[dict[str, Json]] = {
             "ok": {"const": True},
             "text": _TEXT,
             "run": _WHOLE,
-            "changes": _list({"type": "object"}),
+            "changes": _list(_CHANGE),
             "settings": _object({"at_once": _list(_TEXT), "at_next_start": _list(_TEXT)}),
         },
         optional=("text", "run", "changes", "settings"),
     ),
     "Quarantine": _object({"job": _TEXT, "records": _list(_object(_QUARANTINED, optional=("report",)))}),
-    "Drill": {"type": "object"},
-    "Drills": _object({"drills": _list({"type": "object"})}),
+    "Drill": _object(_DRILL, optional=("ok", "at")),
+    "Drills": _object({"drills": _list(_object(_DRILL, optional=("ok",)))}),
 }
