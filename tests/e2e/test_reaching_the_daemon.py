@@ -21,6 +21,7 @@ jobs:
   svc: {command: [sleep, '1000'], limits: {time: 30d}}
   slow: {shell: "trap '' TERM; echo deaf; while :; do sleep 0.1; done", schedule: manual, stop: {grace: 6s}}
   ticks: {shell: 'n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.05; done', schedule: manual}
+  gated: {shell: 'echo waits; until [ -e gate ]; do sleep 0.1; done; exit 3', schedule: manual, restart: {when: never}}
   calm: {command: [sleep, '1000'], schedule: manual, limits: {time: 30s}, alerts: {to: [ops]}}
 receivers:
   ops: {type: command, command: ['true']}
@@ -195,6 +196,17 @@ def test_a_stop_that_waits_goes_on_with_the_next_brain(mainstay: Mainstay, begin
     out, err = waiting.communicate(timeout=40)
     assert waiting.returncode == 0, (out, err)
     assert "ended: stopped" in out
+
+
+def test_a_trigger_that_waits_goes_on_with_the_next_brain(mainstay: Mainstay, begin: Begin) -> None:
+    waiting = begin(mainstay, "trigger", "gated", "--wait")
+    mainstay.wait_for(lambda: "waits" in mainstay.ask("/jobs/gated/logs")["text"], "its start")
+    brain = kill_brain(mainstay)
+    mainstay.wait_for(lambda: mainstay.brain_pid != brain, "the next brain")
+    (mainstay.folder / "gate").touch()
+    out, err = waiting.communicate(timeout=40)
+    assert waiting.returncode == 1, (out, err)
+    assert " ended: failed: It ended with exit code 3 after " in out
 
 
 def test_a_drill_whose_brain_is_replaced_is_said_to_be_cut_short(mainstay: Mainstay, begin: Begin) -> None:

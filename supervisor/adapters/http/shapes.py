@@ -121,11 +121,7 @@ _DRILL: Final = {
     "refused": {"anyOf": [_object({"error": _TEXT, "mend": _TEXT}), {"type": "null"}]},
     "broken": _TEXT_OR_NULL,
     "notes": _list(_TEXT),
-    "links": _list(
-        _object(
-            {"link": _TEXT, "receiver": _TEXT_OR_NULL, "holds": _YES, "seconds": _NUMBER_OR_NULL, "detail": _TEXT}
-        )
-    ),
+    "links": _list(_object({"link": _TEXT, "receiver": _TEXT_OR_NULL, "holds": _YES, "seconds": _NUMBER_OR_NULL, "detail": _TEXT})),
     "at": _NUMBER,  # Unix time, of a result that was kept
 }
 
