@@ -214,7 +214,7 @@ class Brain:
             places=self.places,
             planner=launcher,
             sampler_for=lambda pid, group, run_dir: Sampler(pid, group, eye_for, guard.Guards(run_dir)),
-            gatherer=Gatherer(guard.read_last_words, kernellog.oom_victims, self.trace),
+            gatherer=Gatherer(guard.read_last_words, kernellog.oom_victims, self.trace, kernellog.fault_of),
             metrics=self.metrics,
             job_metrics=self.job_metrics,
             containment=containment,

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import signal
 import stat
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,11 +12,11 @@ from msgspec.structs import replace
 
 from supervisor import procfs
 from supervisor.core import redact
-from supervisor.core.evidence import Evidence, Exit, LastWords, OomVictim, Progress, Sender
+from supervisor.core.evidence import Evidence, Exit, Fault, LastWords, OomVictim, Progress, Sender
 from supervisor.core.jobs import Job, Launch
 from supervisor.core.redact import Redactor
 from supervisor.page import Page
-from supervisor.ports import OomReader, SenderReader, WordsReader
+from supervisor.ports import FaultReader, OomReader, SenderReader, WordsReader
 from supervisor.progressfile import read_signs
 from supervisor.watch import Subject
 
@@ -113,10 +114,17 @@ def _guarded(run_dir: str) -> set[int]:
 class Gatherer:
     """Puts the pieces together. Reads only; what cannot be read is absent."""
 
-    def __init__(self, words: WordsReader, oom_victims: OomReader | None = None, senders: SenderReader | None = None) -> None:
+    def __init__(
+        self,
+        words: WordsReader,
+        oom_victims: OomReader | None = None,
+        senders: SenderReader | None = None,
+        faults: FaultReader | None = None,
+    ) -> None:
         self._words = words
         self._oom_victims = oom_victims
         self._senders = senders
+        self._faults = faults
 
     def gather(
         self, record: Mapping[str, Any], subject: Subject | None, host_oom_at_start: int | None, run_dir: str, checkpoint: str | None = None
@@ -153,7 +161,15 @@ class Gatherer:
             stack_share=seen.stack_share if seen else 0.0,
             armed=subject.armed if subject is not None else False,
             steady_s=max(0.0, float(record["ended_mono"]) - seen.deepened_at) if seen and seen.deepened_at is not None else 0.0,
+            fault=self._fault(record, facts),
+            struck_mono=seen.last.at if seen is not None and seen.last is not None and facts.killed_for else float(record["ended_mono"]),
         )
+
+    def _fault(self, record: Mapping[str, Any], facts: Exit) -> Fault | None:
+        pid = record.get("pid")
+        if self._faults is None or not pid or facts.signal != signal.SIGSEGV or facts.killed_for is not None:
+            return None
+        return self._faults(pid, float(record["started_mono"]))
 
     def _victims(
         self, record: Mapping[str, Any], subject: Subject | None, host_oom: int | None, run_dir: str

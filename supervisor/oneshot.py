@@ -19,7 +19,7 @@ from supervisor.adapters.clock import Clock
 from supervisor.adapters.sampler import Sampler
 from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
 from supervisor.core import outcome
-from supervisor.core.evidence import Breach, Evidence, Look, OomVictim, Verdict
+from supervisor.core.evidence import Breach, Evidence, Fault, Look, OomVictim, Verdict
 from supervisor.core.jobs import Expect, Job, Launch, Limits, OutputAction
 from supervisor.core.model import Mono, Outcome
 from supervisor.evidence import Gatherer
@@ -72,7 +72,7 @@ class OneShot:
 
     def _run(self) -> tuple[int, Verdict, Evidence]:
         started_mono = self._started.started_mono
-        gatherer = Gatherer(guard.read_last_words, _oom_victims)
+        gatherer = Gatherer(guard.read_last_words, _oom_victims, faults=_fault_of)
         wait_for_exec(self._started)
         stage = self._started.failure
         status, cpu_s, max_rss = self._supervise(self._started.wake, Mono(started_mono)) if stage is None else _reap_now(self._child)
@@ -296,6 +296,13 @@ def _oom_victims(main: int, others: Collection[int], since_mono_s: float) -> tup
     from supervisor.adapters.kernellog import oom_victims
 
     return oom_victims(main, others, since_mono_s)
+
+
+def _fault_of(pid: int, since_mono_s: float) -> Fault | None:
+    """See ``kernellog``, which only a crash has a use for."""
+    from supervisor.adapters.kernellog import fault_of
+
+    return fault_of(pid, since_mono_s)
 
 
 def _eye(pid: int) -> DepthReader:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from supervisor.core.evidence import Cycle, LastWords, Look, OomVictim, Sender, Waiting
+from supervisor.core.evidence import Cycle, Fault, LastWords, Look, OomVictim, Sender, Waiting
 from supervisor.core.jobs import Job
 from supervisor.core.limits import Sample
 from supervisor.core.model import Mono, Now, Wall
@@ -131,6 +131,12 @@ class OomReader(Protocol):
     """Whom of a tree the kernel's OOM killer ended since then; None where that cannot be known."""
 
     def __call__(self, main: int, others: Collection[int], since_mono_s: float, /) -> tuple[OomVictim, ...] | None: ...
+
+
+class FaultReader(Protocol):
+    """The crash of that process since then by the kernel's log; None where there is none, or nobody may read it."""
+
+    def __call__(self, pid: int, since_mono_s: float, /) -> Fault | None: ...
 
 
 class SenderReader(Protocol):

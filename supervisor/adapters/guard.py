@@ -28,7 +28,10 @@ _HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10
 _HELLO_BYTES = 128
 _HEX = re.compile(r"[0-9a-f]{1,16}")
 _CELL_BYTES = 16
-_SWALLOWED_RECURSION, _SWALLOWED_MEMORY, _ASKED, _FINALIZED = 128, 144, 160, 176
+_SWALLOWED_RECURSION, _CELLS = (
+    128,
+    10,
+)  # RecursionErrors, MemoryErrors, limit asked for, finalized, limit, elsewhere, and two pairs of stamps
 _FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
 _FULL = {"main": 65536, "thread": 131072}
 _SWALLOWS = (196608, 262144)
@@ -218,8 +221,10 @@ def _process(directory: int, pid: int) -> _Process | None:
 
 
 def _words(fd: int, python: str) -> LastWords:
-    cells = os.pread(fd, 4 * _CELL_BYTES, _SWALLOWED_RECURSION)
-    recursion, memory, asked, finalized = (_number(cells[i : i + _CELL_BYTES]) for i in range(0, 4 * _CELL_BYTES, _CELL_BYTES))
+    cells = os.pread(fd, _CELLS * _CELL_BYTES, _SWALLOWED_RECURSION)
+    recursion, memory, asked, finalized, limit, elsewhere, *stamps = (
+        _number(cells[i : i + _CELL_BYTES]) for i in range(0, _CELLS * _CELL_BYTES, _CELL_BYTES)
+    )
     exception = next((facts for where in ("main", "thread", "unraisable") if (facts := _exception(fd, where)) is not None), None)
     return LastWords(
         spoke=True,
@@ -233,7 +238,15 @@ def _words(fd: int, python: str) -> LastWords:
         lineage=_lineage(_record(fd, _FACTS["lineage"])),
         memory_types=_types(_record(fd, _CENSUS)),
         tasks=_task_cycle(_record(fd, _TASKS)),
+        recursion_limit=limit or None,
+        dumps_elsewhere=elsewhere == 1,
+        swallowed_recursion_at=_stamps(*stamps[:2]),
+        swallowed_memory_at=_stamps(*stamps[2:]),
     )
+
+
+def _stamps(sixteenth_ms: int, latest_ms: int) -> tuple[float, float] | None:
+    return (sixteenth_ms / 1e3, latest_ms / 1e3) if latest_ms else None
 
 
 def _types(record: dict[str, object] | None) -> tuple[MemoryType, ...]:

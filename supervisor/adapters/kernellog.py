@@ -1,4 +1,4 @@
-"""Whom the kernel's OOM killer ended, by /dev/kmsg (format in Documentation/ABI/testing/dev-kmsg). Read after a death, never followed.
+"""Whom the kernel's OOM killer ended and where a program crashed, by /dev/kmsg (format in Documentation/ABI/testing/dev-kmsg). Read after a death, never followed.
 
 Who may not read it (CAP_SYSLOG, where dmesg is restricted), or comes after the ring has turned over, learns nothing: that is None, not "nobody".
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-from supervisor.core.evidence import OomVictim
+from supervisor.core.evidence import Fault, OomVictim
 
 PATH: Final = "/dev/kmsg"
 MAX_RECORDS: Final = 20_000  # a ring of 1 MiB holds about ten thousand
@@ -21,6 +21,8 @@ _KILLED = re.compile(
     r"(Out of memory|Out of memory \(oom_kill_allocating_task\)|Memory cgroup out of memory): Killed process (\d+) \((.{0,80}?)\)(?= total-vm:|,|$)"
     r"(?:.*? anon-rss:(\d+)kB)?(?:.*? file-rss:(\d+)kB)?(?:.*? shmem-rss:(\d+)kB)?"
 )
+
+_FAULT = re.compile(r"\[(\d{1,10})\]: segfault at ([0-9a-f]{1,16}) ip [0-9a-f]{1,16} sp ([0-9a-f]{1,16}) error ")
 
 
 def oom_victims(main: int, others: Collection[int], since_mono_s: float, *, path: str = PATH) -> tuple[OomVictim, ...] | None:
@@ -43,6 +45,20 @@ def parse_killed(text: str, main: int = 0) -> OomVictim | None:
         return None
     resident = sum(int(size) for size in found.groups()[3:] if size) * 1024
     return OomVictim(int(found[2]), found[3], resident, in_cgroup=found[1].startswith("Memory cgroup"), is_main=int(found[2]) == main)
+
+
+def fault_of(pid: int, since_mono_s: float, *, path: str = PATH) -> Fault | None:
+    """The SIGSEGV of that process, if it had no handler for it: the kernel tells of no other."""
+    for record in reversed(_read(path)):
+        at = _stamp(record)
+        if at is None:
+            continue
+        if at < since_mono_s - SLACK_S:
+            break
+        found = _FAULT.search(record)
+        if found is not None and int(found[1]) == pid:
+            return Fault(int(found[2], 16), int(found[3], 16))
+    return None
 
 
 def _victim(record: str, main: int) -> OomVictim | None:

@@ -128,6 +128,18 @@ class OomVictim(Struct, frozen=True):
     is_main: bool = False
 
 
+class Fault(Struct, frozen=True):
+    """A SIGSEGV that nobody handled, by the kernel's log: the address that was asked for, and the stack pointer at the time."""
+
+    address: int
+    stack_pointer: int
+
+    @property
+    def is_beside_stack(self) -> bool:
+        """Whether the address is where a call or a local variable would be: a page and a large frame around the stack pointer."""
+        return -(2**20) <= self.address - self.stack_pointer <= 2**16
+
+
 class Sender(Struct, frozen=True):
     """Who sent a signal, by the kernel's own trace: the process as it was called then. ``is_self``: it sent it to itself."""
 
@@ -142,7 +154,9 @@ class LastWords(Struct, frozen=True):
 
     ``finalized``: the interpreter reached its orderly end. ``fatal_signal``/``fatal_frames``: what faulthandler wrote about a
     native crash (innermost first). ``asked_limit``: the highest recursion limit the job asked for and did not get.
-    ``swallowed_recursion``/``swallowed_memory``: RecursionErrors/MemoryErrors that the job's own code caught.
+    ``recursion_limit``: the highest that was in force by Python's own function; ``dumps_elsewhere``: the job took faulthandler into its own hands.
+    ``swallowed_recursion``/``swallowed_memory``: RecursionErrors/MemoryErrors that the job's own code caught; ``…_at``: when the sixteenth latest of them
+    was, and the latest (seconds of CLOCK_MONOTONIC, 0 for want of sixteen), None where nobody noted it.
     ``lineage``: the script that started itself and how many levels deep, when the guard refused to go on. ``memory_types``: the largest types
     of objects when memory passed its soft line. ``asked_frames``: the main thread's stack (innermost first) when the guard was last asked for it.
     ``tasks``: asyncio tasks that were seen to start each other, a great many of them, while memory grew.
@@ -163,6 +177,10 @@ class LastWords(Struct, frozen=True):
     memory_types: tuple[MemoryType, ...] = ()
     asked_frames: tuple[Frame, ...] = ()
     tasks: Cycle | None = None
+    recursion_limit: int | None = None
+    dumps_elsewhere: bool = False
+    swallowed_recursion_at: tuple[float, float] | None = None
+    swallowed_memory_at: tuple[float, float] | None = None
 
 
 class Look(Struct, frozen=True):
@@ -262,6 +280,8 @@ class Evidence(Struct, frozen=True):
     ``host_oom_kills`` is the rise of the host's own OOM-kill count during the attempt (None: not readable). ``records`` is how many records the
     job said it processed (None: it does not say). ``memory_curve`` has (seconds since the start, bytes), at most some 60 points. ``oom_victims`` are the
     processes of its tree that the kernel's log names (None: the log does not tell). ``progress`` is None for a job that never used its page.
+    ``fault`` is None where it did not crash, handled its signal, or the log does not tell. ``struck_mono``: when a line was crossed, or else when it ended
+    (CLOCK_MONOTONIC, as the stamps of the guard are); 0 where that is not known.
     """
 
     exit: Exit
@@ -285,6 +305,8 @@ class Evidence(Struct, frozen=True):
     stack_share: float = 0.0
     armed: bool = False
     steady_s: float = 0.0
+    fault: Fault | None = None
+    struck_mono: float = 0.0
 
 
 class Verdict(Struct, frozen=True):

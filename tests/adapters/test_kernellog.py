@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.adapters.kernellog import oom_victims, parse_killed
+from supervisor.adapters.kernellog import fault_of, oom_victims, parse_killed
 from supervisor.core.evidence import OomVictim
 
 HOST = "Out of memory: Killed process 812 (python) total-vm:64156kB, anon-rss:52612kB, file-rss:4040kB, shmem-rss:8kB, UID:0 pgtables:168kB oom_score_adj:0"
@@ -46,6 +46,22 @@ def test_what_a_program_wrote_into_the_log_is_no_evidence(tmp_path: Path) -> Non
     path = log(tmp_path, (500.0, HOST))
     Path(path).write_text(Path(path).read_text().replace("6,0,", "14,0,"))
     assert oom_victims(812, (), 400.0, path=path) == ()
+
+
+CRASH = "tool[812]: segfault at 0 ip 000055714ac35139 sp 00007ffc9c87e1d0 error 4 in tool[1139,55714ac35000+1000] likely on CPU 0 (core 0, socket 0)"
+OVERFLOW = "tool[812]: segfault at 7fff7fa12e9c ip 0000563022eff134 sp 00007fff7fa12e90 error 6 in tool[1134,563022eff000+1000]"
+
+
+@pytest.mark.parametrize(("text", "beside"), [(CRASH, False), (OVERFLOW, True)])
+def test_a_crash_that_nobody_handled_is_told_with_its_address(tmp_path: Path, text: str, beside: bool) -> None:
+    path = log(tmp_path, (500.0, text))
+    fault = fault_of(812, 400.0, path=path)
+    assert fault is not None
+    assert fault.is_beside_stack is beside
+    assert fault_of(813, 400.0, path=path) is None
+    assert fault_of(812, 600.0, path=path) is None
+    Path(path).write_text(Path(path).read_text().replace("6,0,", "14,0,"))  # a program's own words
+    assert fault_of(812, 400.0, path=path) is None
 
 
 def test_a_log_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from supervisor.core.evidence import (
     Evidence,
     ExceptionFacts,
     Exit,
+    Fault,
     Frame,
     LastWords,
     Look,
@@ -40,6 +41,7 @@ SLOW_STACK = Stack(1, (Frame("recv", "/usr/lib/python3.11/socket.py", 5), LOAD, 
 HEALTHY_DUMP = (LOAD, MAIN)
 OVERFLOW_DUMP = (A, B) * 50
 SPOKE = LastWords(spoke=True)
+END = 5_000.0  # of CLOCK_MONOTONIC
 
 
 def error(type_, message="", frames=(MAIN, LOAD), depth=None, where="main"):
@@ -50,7 +52,20 @@ RECURSION_ERROR = error("RecursionError", "maximum recursion depth exceeded", (M
 
 
 def died(exit_, words=SPOKE, **facts):
-    return Evidence(exit=exit_, words=words, duration_s=3.2, **facts)
+    return Evidence(exit=exit_, words=words, duration_s=3.2, struck_mono=END, **facts)
+
+
+def swallowed(errors=0, memory=0, *, ago=0.01, span=0.02, **words):
+    """A guard that counted so many, the latest *ago* seconds before the end and the sixteenth latest *span* before it."""
+    at = (END - ago - span, END - ago)
+    return LastWords(
+        spoke=True,
+        swallowed_recursion=errors,
+        swallowed_memory=memory,
+        swallowed_recursion_at=at if errors else None,
+        swallowed_memory_at=at if memory else None,
+        **words,
+    )
 
 
 def killed(limit, measured, line, *, detail="", words=SPOKE, **facts):
@@ -71,6 +86,8 @@ LOST = "<class 'list'> returned a result with an exception set: error return wit
 AT_ITS_TRACEBACK = Look(
     stacks=(Stack(1, (Frame("format", "/usr/lib/python3.13/traceback.py", 749),) * 9, 9),), depth=9, recursion_limit=10**8
 )
+BUSY_IN_ITS_CYCLE = Study(Pace.BUSY, 12, 2.2, 0.9, busy=(BusyLine(MAIN, 8, 12), BusyLine(replace(A, line=15), 3, 12)))
+BUSY_ELSEWHERE = Study(Pace.BUSY, 12, 2.2, 0.9, busy=(BusyLine(MAIN, 10, 12), BusyLine(replace(A, line=15), 2, 12)))
 CLIMBED = {"soft_look": Look(stacks=(Stack(1, (A, B) * 100, 9_300),), depth=9_300), "depth_peak": 12_880, "stack_share": 0.97}
 
 CASES = [
@@ -96,13 +113,21 @@ CASES = [
     # our own kill, the cause behind the limit
     ("heap of frames", killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=DEEP), Outcome.RECURSION, LimitName.MEMORY, None),
     ("swallowed, seen from outside", killed(LimitName.RECURSION, 999, 1000, detail=SWALLOWED, swallowed_seen=5), Outcome.RECURSION, LimitName.RECURSION, None),
-    ("swallowed, counted by the guard, found by the clock", killed(LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=99_504, cycle=CYCLE)),
+    ("swallowed, counted by the guard, found by the clock", killed(LimitName.TIME, 120, 120, words=swallowed(99_504, cycle=CYCLE)),
      Outcome.RECURSION, LimitName.TIME,
      ("Runaway recursion: walk → visit → walk (tree.py:14, tree.py:20), with its RecursionError caught again and again (99,504 times); "
       "it came to light at the limit on time; it was killed after 3.2s.")),
-    ("one handled RecursionError, then a hang", killed(LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=1, cycle=CYCLE)),
+    ("one handled RecursionError, then a hang", killed(LimitName.TIME, 120, 120, words=swallowed(1, cycle=CYCLE)),
      Outcome.TIME, LimitName.TIME, None),
-    ("swallowed MemoryErrors, found by CPU time", killed(LimitName.CPU, 90, 90, words=LastWords(spoke=True, swallowed_memory=300_000)),
+    ("the same of a guard that notes no time", killed(LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=99_504, cycle=CYCLE)), Outcome.TIME, LimitName.TIME, None),
+    ("swallowed, and seen in its cycle", killed(LimitName.CPU, 90, 90, words=swallowed(40, span=0.5, cycle=CYCLE), study=BUSY_IN_ITS_CYCLE), Outcome.RECURSION, LimitName.CPU, None),
+    ("many swallowed long ago, then a hang", killed(LimitName.TIME, 120, 120, words=swallowed(99_504, ago=1.0, cycle=CYCLE), look=SLOW), Outcome.TIME, LimitName.TIME,
+     "It ran for 2m; its time limit is 2m, and it was killed, in load (job.py:57), waiting: reading from a socket."),
+    ("swallowed now and then, and it waits for the rest", killed(LimitName.TIME, 120, 120, words=swallowed(99_504, span=0.7, cycle=CYCLE), study=Study(Pace.SLOW, 12, 2.2)), Outcome.TIME, LimitName.TIME, None),
+    ("swallowed, and busy with something else", killed(LimitName.CPU, 90, 90, words=swallowed(99_504, span=0.5, cycle=CYCLE), study=BUSY_ELSEWHERE), Outcome.CPU, LimitName.CPU, None),
+    ("swallowed at ease before too much output", killed(LimitName.OUTPUT, 65 * MIB, 64 * MIB, words=swallowed(400, span=0.4, cycle=CYCLE)), Outcome.OUTPUT, LimitName.OUTPUT, None),
+    ("swallowed at full speed amid too much output", killed(LimitName.OUTPUT, 65 * MIB, 64 * MIB, words=swallowed(400, cycle=CYCLE)), Outcome.RECURSION, LimitName.OUTPUT, None),
+    ("swallowed MemoryErrors, found by CPU time", killed(LimitName.CPU, 90, 90, words=swallowed(memory=300_000), memory_peak_bytes=299 * MIB),
      Outcome.MEMORY, LimitName.CPU, "It caught 300,000 MemoryErrors of its own and went on without memory; it was killed after 3.2s."),
     # deep is not endless
     ("deep, and it hangs there", killed(LimitName.TIME, 120, 120, look=DEEP, steady_s=118.0), Outcome.TIME, LimitName.TIME, None),
@@ -112,6 +137,8 @@ CASES = [
      Outcome.MEMORY, LimitName.MEMORY, None),
     ("as deep at the soft line, but in its cycle", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=DEEP, soft_look=replace(DEEP)), Outcome.RECURSION, LimitName.MEMORY, None),
     ("deeper than at the soft line", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=replace(BELOW, depth=BELOW.depth + 700), soft_look=BELOW), Outcome.RECURSION, LimitName.MEMORY, None),
+    ("MemoryErrors caught far below the line", killed(LimitName.CPU, 90, 90, words=swallowed(memory=300_000), memory_peak_bytes=10 * MIB), Outcome.CPU, LimitName.CPU, None),
+    ("MemoryErrors caught at the line and long ago", killed(LimitName.CPU, 90, 90, words=swallowed(memory=300_000, ago=1.0), memory_peak_bytes=299 * MIB), Outcome.CPU, LimitName.CPU, None),
     # a recursion that filled its memory, and was looked at late
     ("out of memory, and still at its traceback", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, detail=AT_THE_WALL, look=AT_ITS_TRACEBACK,
      words=LastWords(spoke=True, exception=error("SystemError", LOST, (MAIN, *(A, B) * 90), 10_855))), Outcome.RECURSION, LimitName.MEMORY,
@@ -172,7 +199,20 @@ CASES = [
     # signals
     ("C stack overflow", died(Exit(signal=SIGSEGV), LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=OVERFLOW_DUMP, fatal_truncated=True)),
      Outcome.RECURSION, None, "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 100 levels deep overflowed the C stack: SIGSEGV after 3.2s."),
-    ("C stack overflow in a thread: nothing was left to write on", died(Exit(signal=SIGSEGV)), Outcome.RECURSION, None, None),
+    ("C stack overflow in a thread: nothing was left to write on", died(Exit(signal=SIGSEGV), processes_peak=2), Outcome.RECURSION, None, None),
+    ("the same, and nobody saw how many threads it had", died(Exit(signal=SIGSEGV)), Outcome.RECURSION, None, None),
+    ("no word of a crash, and no second thread", died(Exit(signal=SIGSEGV), processes_peak=1), Outcome.CRASHED, None, None),
+    ("no word of a crash, for faulthandler was in other hands", died(Exit(signal=SIGSEGV), LastWords(spoke=True, dumps_elsewhere=True)), Outcome.CRASHED, None, None),
+    ("another program in the place of a Python", died(Exit(signal=SIGSEGV), fault=Fault(0, 0x7FFF_0000_1000)), Outcome.CRASHED, None, None),
+    ("a C stack overflow that nobody handled", died(Exit(signal=SIGSEGV), LastWords(), depth_peak=18_051, fault=Fault(0x7FFF_0000_0FF8, 0x7FFF_0000_1000)), Outcome.RECURSION, None, None),
+    ("a crash that nobody handled, of one that had been deep", died(Exit(signal=SIGSEGV), LastWords(), depth_peak=18_051, fault=Fault(0, 0x7FFF_0000_1000)), Outcome.CRASHED, None,
+     "It crashed with SIGSEGV after 3.2s."),
+    ("a crash 33 levels down a tree", died(Exit(signal=SIGSEGV), replace(CRASH, fatal_frames=(LOAD, *(B, A) * 16))), Outcome.CRASHED, None, "It crashed with SIGSEGV in load (job.py:57) after 3.2s."),
+    ("a crash of which the dump is full, below Python's own limit", died(Exit(signal=SIGSEGV), replace(CRASH, fatal_frames=OVERFLOW_DUMP, recursion_limit=1000)), Outcome.CRASHED, None, None),
+    ("the same with its limit raised", died(Exit(signal=SIGSEGV), replace(CRASH, fatal_frames=OVERFLOW_DUMP, recursion_limit=50_000)), Outcome.RECURSION, None, None),
+    ("the same, raised where the guard does not see it", died(Exit(signal=SIGSEGV), replace(CRASH, fatal_frames=OVERFLOW_DUMP, recursion_limit=1000), depth_peak=1_640), Outcome.RECURSION, None, None),
+    ("a crash of one that had been deep, and was no longer", died(Exit(signal=SIGSEGV), CRASH, depth_peak=18_051), Outcome.CRASHED, None, None),
+    *[(f"{number.name} deep down a tree", died(Exit(signal=number), replace(CRASH, fatal_frames=OVERFLOW_DUMP)), Outcome.CRASHED, None, None) for number in (SIGABRT, SIGBUS)],
     ("C stack overflow, watched from outside only", died(Exit(signal=SIGSEGV), LastWords(), depth_peak=18_051), Outcome.RECURSION, None, None),
     ("stack overflow of 3.14", died(Exit(signal=SIGABRT), LastWords(spoke=True, fatal_signal="Fatal Python error: Cannot recover from stack overflow")),
      Outcome.RECURSION, None, None),
@@ -195,7 +235,8 @@ CASES = [
     ("SIGXCPU", died(Exit(signal=SIGXCPU, cpu_s=90.1)), Outcome.CPU, LimitName.CPU, "It used 1m30s of CPU time; its limit is 1m30s; it was killed after 3.2s."),
     ("SIGXCPU at a line that is not ours", died(Exit(signal=SIGXCPU, cpu_s=0.02)), Outcome.SIGNALLED, None,
      "SIGXCPU ended it after 3.2s; Mainstay did not send it; the kernel sends it at an RLIMIT_CPU, which was not of Mainstay's making."),
-    ("SIGXCPU of a swallow loop", died(Exit(signal=SIGXCPU, cpu_s=90.0), LastWords(spoke=True, swallowed_recursion=40)), Outcome.RECURSION, LimitName.CPU, None),
+    ("SIGXCPU of a swallow loop", died(Exit(signal=SIGXCPU, cpu_s=90.0), swallowed(40)), Outcome.RECURSION, LimitName.CPU, None),
+    ("SIGXCPU of one that swallowed some at its start", died(Exit(signal=SIGXCPU, cpu_s=90.0), swallowed(40, ago=2.0)), Outcome.CPU, LimitName.CPU, None),
     ("SIGKILL by nobody knows whom", died(Exit(signal=SIGKILL)), Outcome.SIGNALLED, None,
      "SIGKILL ended it after 3.2s; neither Mainstay nor the kernel's OOM killer sent it."),
     ("SIGKILL where no cgroup and no host count could be read", died(Exit(signal=SIGKILL, oom_kills=None), host_oom_kills=None), Outcome.SIGNALLED, None, None),
@@ -322,9 +363,7 @@ def test_one_bug_has_one_fingerprint_over_all_its_costumes():
         killed(LimitName.MEMORY, 312 * MIB, 300 * MIB, look=DEEP),
         died(Exit(signal=SIGSEGV), LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=OVERFLOW_DUMP)),
         died(Exit(signal=SIGKILL, oom_kills=1), LastWords(spoke=True, cycle=CYCLE)),
-        killed(
-            LimitName.TIME, 120, 120, words=LastWords(spoke=True, swallowed_recursion=99, cycle=replace(CYCLE, frames=(B, A), depth=999))
-        ),
+        killed(LimitName.TIME, 120, 120, words=swallowed(99, cycle=replace(CYCLE, frames=(B, A), depth=999))),
     ]
     names = {fingerprint_of("job", judge(LIMITS, Expect(), costume), costume) for costume in costumes}
     assert len(names) == 1
@@ -458,11 +497,13 @@ def test_memory_errors_that_looks_found_on_their_way_are_the_cause_behind_the_cp
 
 
 def test_a_crash_after_memory_errors_that_were_caught_is_memory_and_any_other_is_a_crash():
-    words = LastWords(spoke=True, swallowed_memory=608_768, fatal_signal="SIGSEGV")
-    full = judged(Evidence(Exit(signal=11), words, memory_peak_bytes=99 << 20))
+    words = swallowed(memory=608_768, fatal_signal="SIGSEGV")
+    full = judged(died(Exit(signal=11), words, memory_peak_bytes=99 << 20))
     assert (full.outcome, full.limit) == (Outcome.MEMORY, LimitName.MEMORY)
     assert "608,768 MemoryErrors" in full.summary
-    assert judged(Evidence(Exit(signal=11), words, memory_peak_bytes=9 << 20)).outcome is Outcome.CRASHED
+    assert judged(died(Exit(signal=11), words, memory_peak_bytes=9 << 20)).outcome is Outcome.CRASHED
+    long_ago = swallowed(memory=608_768, ago=2.0, fatal_signal="SIGSEGV")
+    assert judged(died(Exit(signal=11), long_ago, memory_peak_bytes=99 << 20)).outcome is Outcome.CRASHED
     few = LastWords(spoke=True, swallowed_memory=3, fatal_signal="SIGSEGV", fatal_frames=(LINE,))
     assert judged(Evidence(Exit(signal=11), few, memory_peak_bytes=99 << 20)).outcome is Outcome.CRASHED
 

@@ -21,6 +21,8 @@ class Control:
     code: int = 0
     proof: Callable[[End], object] = lambda end: True
     everywhere: bool = False  # in every Python, not just one of them
+    limit: str | None = None
+    options: str = " ".join(AMPLE)
 
     def command(self, python: str) -> list[str]:
         if self.program.startswith("sh: "):
@@ -207,14 +209,15 @@ CONTROLS: dict[str, Control] = {
 }  # fmt: skip
 
 
-def start(bench, python: str, name: str) -> None:
+def start(bench, python: str, name: str, control: Control) -> None:
     """Queue one control in one Python."""
-    bench.start((python, name), AMPLE, CONTROLS[name].command(python))
+    bench.start((python, name), control.options.split(), control.command(python))
 
 
 def fault(control: Control, end: End) -> str:
     """What is wrong with the verdict, "" if nothing is."""
     got = (end.report["outcome"], end.report["limit"], end.code)
-    if got != (control.outcome, None, control.code):
-        return f"wanted {control.outcome}, no limit, exit code {control.code}; judged {got}"
+    wanted = (control.outcome, control.limit, control.code)
+    if got != wanted:
+        return f"wanted {wanted}; judged {got}"
     return "" if control.proof(end) else "right, but it says more than is known"

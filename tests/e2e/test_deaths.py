@@ -8,11 +8,13 @@ import deathbench
 import pytest
 from controls import CONTROLS
 from deathbench import DEATHS, Bench
+from misjudged import MISJUDGED
 
 PYTHONS = deathbench.pythons()
 DEATH_CASES = [(version, name) for name in DEATHS for version in PYTHONS]
 _TURNS = cycle(PYTHONS)
-CONTROL_CASES = [(version, name) for name, control in CONTROLS.items() for version in (PYTHONS if control.everywhere else [next(_TURNS)])]
+ORDINARY = CONTROLS | MISJUDGED
+CONTROL_CASES = [(version, name) for name, control in ORDINARY.items() for version in (PYTHONS if control.everywhere else [next(_TURNS)])]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         case = getattr(item, "callspec", None)
         if item.module is request.module and case is not None:
             version, name = case.params["case"]
-            (deathbench if name in DEATHS else controls).start(found, PYTHONS[version], name)
+            if name in DEATHS:
+                deathbench.start(found, PYTHONS[version], name)
+            else:
+                controls.start(found, PYTHONS[version], name, ORDINARY[name])
     yield found
     found.close()
 
@@ -39,7 +44,7 @@ def test_a_death_is_judged_and_proven(bench: Bench, case: tuple[str, str]) -> No
 def test_an_ordinary_end_is_not_called_anything_else(bench: Bench, case: tuple[str, str]) -> None:
     version, name = case
     end = bench.end((PYTHONS[version], name))
-    assert controls.fault(CONTROLS[name], end) == "", end.told()
+    assert controls.fault(ORDINARY[name], end) == "", end.told()
 
 
 def test_there_are_as_many_kinds_as_were_promised() -> None:

@@ -66,6 +66,7 @@ def test_a_raised_recursion_limit_is_capped_and_the_wish_remembered(any_active, 
     assert ended.words.exception.type == "RecursionError"
     assert 1490 <= ended.words.exception.depth <= 1500
     assert ended.words.asked_limit == 10**9
+    assert ended.words.recursion_limit == 1500
 
 
 def test_without_a_limit_of_ours_the_cap_follows_the_version(python, run):
@@ -73,6 +74,7 @@ def test_without_a_limit_of_ours_the_cap_follows_the_version(python, run):
     cap = 12_000 if ended.words.python.startswith("3.11.") else 50_000
     assert ended.out.split() == ["150", "500", str(cap)]
     assert ended.words.asked_limit == 10**6
+    assert ended.words.recursion_limit == cap
 
 
 def test_wrong_limits_are_refused_as_they_are_without_us(python, both):
@@ -81,7 +83,25 @@ def test_wrong_limits_are_refused_as_they_are_without_us(python, both):
 
 
 def test_a_limit_of_the_job_is_set_before_its_first_line(python, run):
-    assert run(python, "-c", "import sys; print(sys.getrecursionlimit())", recursion=400).out == "400\n"
+    ended = run(python, "-c", "import sys; print(sys.getrecursionlimit())", recursion=400)
+    assert ended.out == "400\n"
+    assert ended.words.recursion_limit == 400
+
+
+@pytest.mark.parametrize(
+    ("program", "elsewhere"),
+    [
+        ("import faulthandler; faulthandler.enable()", True),
+        ("import faulthandler; faulthandler.disable()", True),
+        ("import faulthandler; faulthandler.is_enabled()", False),
+    ],
+)
+def test_it_is_told_that_faulthandler_is_in_other_hands(python, both, program, elsewhere):
+    assert both(python, "-c", program)[0].words.dumps_elsewhere is elsewhere
+
+
+def test_it_is_told_that_faulthandler_was_the_job_s_from_the_start(python, run):
+    assert run(python, "-X", "faulthandler", "-c", "pass").words.dumps_elsewhere is True
 
 
 def test_a_legal_depth_of_300_under_400_is_undisturbed(python, run):

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_the_count_survives_a_kill(monitored, children, bare_environment, tmp_pa
     words = read_last_words(str(tmp_path), child.pid)
     assert (words.swallowed_recursion, words.swallowed_memory, words.finalized) == (seen, 3, False)
     assert words.cycle is not None
+
+
+@pytest.mark.parametrize("happened", [3, 20, 5000])
+def test_it_is_told_when_the_last_sixteen_were(monitored, run, happened):
+    began = time.monotonic()
+    ended = run(monitored, "guard_swallow.py", str(happened), "0")
+    sixteenth, latest = ended.words.swallowed_recursion_at
+    assert began - 0.001 <= latest <= time.monotonic()
+    assert sixteenth == 0 if happened < 16 else began - 0.001 <= sixteenth <= latest
+    assert ended.words.swallowed_memory_at is None
 
 
 def test_counting_can_be_switched_off(monitored, run):

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core.cycle import find_cycle_in_frames
-from supervisor.core.evidence import Cycle, CycleKind, Evidence, ExceptionFacts, Frame, Look
+from supervisor.core.evidence import Cycle, CycleKind, Evidence, ExceptionFacts, Frame, Look, Pace
 from supervisor.core.jobs import Expect, Limits
 from supervisor.core.limits import FILLING_FRAMES, SOFT_SHARE, SWALLOWED, WALL_SHARE, soft_line
 from supervisor.core.model import LimitName, Outcome
@@ -21,8 +21,11 @@ STEADY_LEVELS = 16
 UNHEALTHY_FRAMES = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
 CLIMB_SHARE = 0.8  # of all growth of memory, where it is the stack that grows: what comes and goes beside it is the rest
 TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
-SWALLOWED_ERRORS = 16  # counted by the guard
-SWALLOWED_LOOKS = 5  # seen from outside
+SWALLOWED_ERRORS = 16  # counted by the guard, whose stamps are of as many
+SWALLOWED_PER_S = 100.0  # a loop that does nothing else catches hundreds; who rejects bad input has other things to do
+RECENT_S = 3.0  # before a limit struck: what was caught earlier is over
+RECENT_SHARE = 0.25  # of its whole life, where that is shorter
+BUSY_SHARE = 0.25  # of the looks that have to find it in the cycle whose RecursionErrors it catches
 MEMORY_ERRORS_SEEN = 2
 OUT_OF_MEMORY_SHARE = 0.85  # of the limit: a MemoryError of a thread far below is about something else than our line
 ROOM_BYTES = 2 * 2**20  # below the line: CPython asks for 1 MiB at once and more, so it is refused before its memory is full to the brim
@@ -149,17 +152,40 @@ class Case(Struct, frozen=True, dict=True):
 
     @property
     def swallows(self) -> bool:
-        """RecursionErrors were raised and caught over and over."""
-        breach = self.evidence.breach
-        seen = self.evidence.swallowed_seen >= SWALLOWED_LOOKS or (breach is not None and breach.detail == SWALLOWED)
-        return seen or self.evidence.words.swallowed_recursion >= SWALLOWED_ERRORS
+        """RecursionErrors were raised and caught over and over, and it did little else when it ended."""
+        breach, words, study = self.evidence.breach, self.evidence.words, self.evidence.study
+        if breach is not None and breach.detail == SWALLOWED:
+            return True
+        if not self._goes_on(words.swallowed_recursion, words.swallowed_recursion_at):
+            return False
+        if study is None or study.looks < 2:
+            return self._caught_per_s(words.swallowed_recursion_at) >= SWALLOWED_PER_S
+        if study.pace is not Pace.BUSY:
+            return False
+        turns = {(frame.file, frame.function) for frame in words.cycle.frames} if words.cycle is not None else set()
+        if not turns or not study.busy:  # they came from C code, or nobody can look
+            return self._caught_per_s(words.swallowed_recursion_at) >= SWALLOWED_PER_S
+        inside = sum(line.samples for line in study.busy if (line.frame.file, line.frame.function) in turns)
+        return inside >= BUSY_SHARE * study.looks
+
+    def _goes_on(self, caught: int, at: tuple[float, float] | None) -> bool:
+        """Whether so many errors were still being caught when the limit struck: those of long ago are nobody's business."""
+        if caught < SWALLOWED_ERRORS or at is None or not at[0]:
+            return False
+        return self.evidence.struck_mono - at[0] <= min(RECENT_S, RECENT_SHARE * self.evidence.duration_s)
+
+    @staticmethod
+    def _caught_per_s(at: tuple[float, float] | None) -> float:
+        return 0.0 if at is None else (SWALLOWED_ERRORS - 1) / max(at[1] - at[0], 1e-3)
 
     @property
     def swallows_memory_errors(self) -> bool:
-        """MemoryErrors were raised and caught over and over; up to 3.11 nobody counts them, and a look catches one in flight only by luck."""
-        study = self.evidence.study
+        """MemoryErrors were raised and caught over and over, near its line and to the end; up to 3.11 nobody counts them, and a look catches one in flight
+        only by luck."""
+        study, words = self.evidence.study, self.evidence.words
         seen = study is not None and study.memory_errors >= MEMORY_ERRORS_SEEN and 2 * study.at_limit > study.looks
-        return seen or self.evidence.words.swallowed_memory >= SWALLOWED_ERRORS
+        is_near = self.limits.memory_bytes is not None and peak_bytes(self) >= self.refused_from_bytes
+        return seen or (is_near and self._goes_on(words.swallowed_memory, words.swallowed_memory_at))
 
     @property
     def fills_the_stack(self) -> bool:

@@ -8,6 +8,8 @@ from supervisor.core.verdict.case import Case, peak_bytes
 from supervisor.core.verdict.phrases import how_it_ended
 from supervisor.core.verdict.signals import FATAL_SIGNALS
 
+LONG_AGO_S = 0.5  # less is what a busy machine takes for an end
+
 
 def all_facts(case: Case) -> list[str]:
     """Every fact, ours first."""
@@ -48,6 +50,8 @@ def _kernel_facts(case: Case) -> list[str]:
     found: list[str] = []
     if facts.code is not None or facts.signal is not None:
         found.append(f"kernel: {how_it_ended(case)}")
+    if (fault := case.evidence.fault) is not None:
+        found.append(f"kernel log: it asked for address {fault.address:#x}, {'beside' if fault.is_beside_stack else 'far from'} its stack")
     if facts.oom_kills:
         found.append(f"kernel: memory.events oom_kill {facts.oom_kills}")
     if case.evidence.host_oom_kills:
@@ -74,17 +78,29 @@ def _guard_facts(case: Case) -> list[str]:
     if words.fatal_signal is not None:
         more = " and more" if words.fatal_truncated else ""
         found.append(f"guard: {words.fatal_signal}, {counted(len(words.fatal_frames), 'frame')}{more}")
+    elif words.dumps_elsewhere:
+        found.append("guard: the job took faulthandler into its own hands; a crash leaves no report here")
     elif case.evidence.exit.signal in FATAL_SIGNALS and words.spoke:
-        found.append("guard: was there, but its crash report is empty: no stack was left to write it on")
-    if words.swallowed_recursion:
-        found.append(f"guard: {counted(words.swallowed_recursion, 'RecursionError')} caught by the job")
-    if words.swallowed_memory:
-        found.append(f"guard: {counted(words.swallowed_memory, 'MemoryError')} caught by the job")
+        found.append(
+            "guard: was there, but its crash report is empty: no stack was left to write it on, or another program had taken its place"
+        )
+    for count, at, kind in (
+        (words.swallowed_recursion, words.swallowed_recursion_at, "RecursionError"),
+        (words.swallowed_memory, words.swallowed_memory_at, "MemoryError"),
+    ):
+        if count:
+            found.append(f"guard: {counted(count, kind)} caught by the job{_long_ago(case, at)}")
     if words.asked_limit is not None:
         found.append(f"guard: the job asked for a recursion limit of {words.asked_limit:,} and did not get it")
     if not words.spoke:
         found.append("guard: not active in this process")
     return found
+
+
+def _long_ago(case: Case, at: tuple[float, float] | None) -> str:
+    """When the last one was, where that was some time before the end."""
+    before_s = case.evidence.struck_mono - at[1] if at is not None else 0.0
+    return f", the last one {about_duration(before_s)} before the end" if before_s >= LONG_AGO_S and at is not None else ""
 
 
 def _outside_facts(case: Case) -> list[str]:

@@ -14,7 +14,8 @@ from supervisor.core.verdict.phrases import depth_words, limit_sentence, memory_
 DUMP_FRAMES = 95  # faulthandler writes 100 at most; a few may be foreign
 CPU_TICK_S = 0.1  # the kernel and getrusage count CPU time in ticks of their own
 CPU_HARD_S = 2.0  # RLIMIT_CPU: the kernel kills this much after SIGXCPU
-STACK_SIGNALS = frozenset({SIGSEGV, SIGBUS})
+# The C stack of 8 MiB ends between 1,600 (sorted) and 40,000 levels, and Python's own limit stands at 1,000: who never raised it never came that deep.
+OVERFLOW_LEVELS = 1_024
 FATAL_SIGNALS = frozenset({SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP})
 
 
@@ -95,20 +96,24 @@ def _fatal_signal(case: Case, number: int) -> Finding:
 
 
 def _is_stack_overflow(case: Case, number: int) -> bool:
-    words = case.evidence.words
+    facts, words = case.evidence, case.evidence.words
     if words.fatal_signal is not None and "stack overflow" in words.fatal_signal.lower():
         return True
-    if case.error_type == "RecursionError" or _repeats(words.fatal_frames):
+    if case.error_type == "RecursionError":
         return True
-    if number not in STACK_SIGNALS:
+    if number != SIGSEGV or (facts.fault is not None and not facts.fault.is_beside_stack):
         return False
-    # A crash in any thread leaves a dump, unless there was no stack left to write it on: only the main thread has a spare one.
-    speechless = words.spoke and words.fatal_signal is None and not words.fatal_frames and not words.finalized
-    return case.evidence.depth_peak > UNHEALTHY_FRAMES or speechless
-
-
-def _repeats(frames: Sequence[Frame]) -> bool:
-    """A dump that is full, or has a cycle; the full one has to be of few functions, for a deep framework fills it as well."""
-    if len(frames) >= DUMP_FRAMES and 2 * len({(frame.file, frame.function) for frame in frames}) <= len(frames):
+    if words.fatal_frames:
+        return _fills_a_dump(words.fatal_frames) and max(words.recursion_limit or OVERFLOW_LEVELS, facts.depth_peak) >= OVERFLOW_LEVELS
+    if facts.depth_peak > UNHEALTHY_FRAMES:
         return True
-    return find_cycle_in_frames(frames) is not None
+    # A crash in any thread leaves a dump, unless there was no stack left to write it on: only the main thread has a spare one.
+    is_speechless = words.spoke and words.fatal_signal is None and not words.dumps_elsewhere and not words.finalized
+    return is_speechless and facts.processes_peak != 1
+
+
+def _fills_a_dump(frames: Sequence[Frame]) -> bool:
+    """Deeper than a dump tells, and of few functions, or with a cycle: a deep framework fills it as well. A short one tells the whole stack: that had room."""
+    if len(frames) < DUMP_FRAMES:
+        return False
+    return 2 * len({(frame.file, frame.function) for frame in frames}) <= len(frames) or find_cycle_in_frames(frames) is not None

@@ -4,7 +4,9 @@ It has fixed places, so that every write is one pwrite that survives SIGKILL. Nu
 supervisor/adapters/guard.py reads it; both know this table:
 
     0      hello, 128 bytes      128 swallowed RecursionErrors    144 swallowed MemoryErrors    160 highest limit asked for
-    176    1 = orderly end       1024 + 8192 n  facts: main, thread, unraisable, lineage
+    176    1 = orderly end       192 highest recursion limit so far       208 1 = faulthandler is in other hands than ours
+    224    when the 16th latest swallowed RecursionError was, and 240 the latest (ms of CLOCK_MONOTONIC); 256 and 272 of MemoryErrors
+    1024 + 8192 n  facts: main, thread, unraisable, lineage
     41984  who starts whom among asyncio tasks
     65536 (n + 1)  full records: main, thread, swallowed RecursionError twice in turn, census of types, arguments of the innermost
     frames of the stack that was written down last
@@ -18,7 +20,8 @@ import posix
 import sys
 
 HELLO = "mainstay-guard 1"
-SWALLOWED_RECURSION, SWALLOWED_MEMORY, ASKED, FINALIZED = 128, 144, 160, 176
+SWALLOWED_RECURSION, SWALLOWED_MEMORY, ASKED, FINALIZED, LIMIT, ELSEWHERE = 128, 144, 160, 176, 192, 208
+SWALLOWED_AT = (224, 256)
 FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
 FULL = {"main": 65536, "thread": 131072}
 SWALLOWS = (196608, 262144)
@@ -56,7 +59,7 @@ def open_all(directory, depth, refusal=False):
     status = posix.fstat(_fds[0])
     _identity = (status.st_dev, status.st_ino)
     hello = "%s %d.%d.%d pid %d ppid %d depth %d" % ((HELLO,) + sys.version_info[:3] + (_pid, posix.getppid(), depth))
-    posix.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n", 0)
+    posix.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n" + bytes(LIMIT - 128) + b"%015d\n" % sys.getrecursionlimit(), 0)
     return True
 
 

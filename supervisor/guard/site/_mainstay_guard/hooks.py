@@ -86,7 +86,7 @@ def _clamp(environ):
         except RecursionError:  # a limit below the depth of start-up itself
             cap += 100
             real(cap)
-    highest = [0]
+    highest = [0, limit_now()]  # asked for, in force
 
     def setrecursionlimit(*args, **kwargs):
         real(*args, **kwargs)
@@ -95,12 +95,15 @@ def _clamp(environ):
             _widen_threads()
         if asked > cap:
             real(cap)
-            if asked > highest[0]:
+        try:
+            if asked > cap and asked > highest[0]:
                 highest[0] = asked
-                try:
-                    files.put_number(files.ASKED, asked)
-                except Exception:
-                    pass
+                files.put_number(files.ASKED, asked)
+            if min(asked, cap) > highest[1]:
+                highest[1] = min(asked, cap)
+                files.put_number(files.LIMIT, highest[1])
+        except Exception:
+            pass
 
     setrecursionlimit.__doc__ = real.__doc__
     sys.setrecursionlimit = setrecursionlimit
@@ -138,14 +141,31 @@ def _enter(environ):
 
 
 def _catch_signals(fatal):
-    if not faulthandler.is_enabled():  # the job's own wish (-X faulthandler) goes before ours
+    if faulthandler.is_enabled():  # the job's own wish (-X faulthandler) goes before ours
+        files.put_number(files.ELSEWHERE, 1)
+    else:
         faulthandler.enable(fatal, all_threads=True)
+        faulthandler.enable, faulthandler.disable = _given_away(faulthandler.enable), _given_away(faulthandler.disable)
     # One thread only: walking the others while they run has crashed healthy jobs.
     faulthandler.register(_signal.SIGXCPU, fatal, all_threads=False, chain=True)
     # SIGURG is ignored by default, so it cannot kill a process that has no guard (any more). It is answered between two instructions of the job and not by
     # faulthandler, which reads frames in the middle of one: one dump in some hundreds to thousands crashed a healthy asyncio job (3.11 to 3.13).
     if _signal.getsignal(_signal.SIGURG) in (_signal.SIG_DFL, _signal.SIG_IGN):
         _signal.signal(_signal.SIGURG, _asked)
+
+
+def _given_away(real):
+    """*real*, and a mark that a crash leaves no dump with us from now on: an empty one means that there was no stack to write it on."""
+
+    def replaced(*args, **kwargs):
+        try:
+            files.put_number(files.ELSEWHERE, 1)
+        except Exception:
+            pass
+        return real(*args, **kwargs)
+
+    replaced.__doc__ = real.__doc__
+    return replaced
 
 
 def _asked(number, frame):

@@ -9,17 +9,22 @@ RecursionError goes on to the one above it, as if the limit were one lower. MAIN
 import _thread
 import posix
 import sys
+from time import monotonic_ns
 
 from _mainstay_guard import files
 
 MARK = "_mainstay_counted"
 STEP = 64  # counts between two writes once there are many: 300,000 swallowed MemoryErrors a second were seen
+PAUSE_NS = 100000000  # but not much longer than that
+LAST = 16  # of which it is told when they were: whether they still go on when a limit strikes, or were long ago
 PATIENCE_S = 0.5
 LOOKS = (1, 16, 1024, 65536)  # the first may be a healthy one, so the stack is looked at again when they do not end
 MOST_TYPES = 256  # remembered as harmless; they live as long as the process
 WATCHED = (RecursionError, MemoryError)
 
 _counts = [0, 0]
+_times = ([0] * LAST, [0] * LAST)
+_written = [0, 0]
 _harmless = set()
 _report = None
 
@@ -60,10 +65,15 @@ def _handled(code, offset, error):
             pass
         which = 0 if issubclass(type(error), RecursionError) else 1
         count = _counts[which] = _counts[which] + 1
-        if (count < STEP or count % STEP == 0) and files._identity is not None:
+        times = _times[which]
+        now = times[count % LAST] = monotonic_ns()
+        if (count < STEP or count % STEP == 0 or now - _written[which] > PAUSE_NS) and files._identity is not None:
+            _written[which] = now
             status = posix.fstat(files._fds[0])
             if (status.st_dev, status.st_ino) == files._identity:
                 posix.pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
+                stamps = b"%015d\n%015d\n" % (times[(count + 1) % LAST] // 1000000, now // 1000000)
+                posix.pwrite(files._fds[0], stamps, files.SWALLOWED_AT[which])
         if which == 0 and count in LOOKS:
             done = _thread.allocate_lock()
             done.acquire()
