@@ -78,8 +78,8 @@ def said(code=1, **words):
 
 SLOW = Look(stacks=(SLOW_STACK,), depth=3, recursion_limit=1000, waiting="reading from a socket")
 DEEP = Look(stacks=(DEEP_STACK,), depth=52_560, recursion_limit=10**9)
-LOAD = Frame("load", "/srv/app/tree.py", 40)
-BELOW = Look(stacks=(Stack(1, (LOAD, *(A, B) * 100), 5_003),), depth=5_003, recursion_limit=30_000)
+LEAF = Frame("load", "/srv/app/tree.py", 40)
+BELOW = Look(stacks=(Stack(1, (LEAF, *(A, B) * 100), 5_003),), depth=5_003, recursion_limit=30_000)
 TASKS = Look(cycle=Cycle((A,), 40_000, CycleKind.TASKS), depth=12)
 CRASH = LastWords(spoke=True, fatal_signal="Segmentation fault", fatal_frames=HEALTHY_DUMP)
 LOST = "<class 'list'> returned a result with an exception set: error return without exception set"
@@ -133,7 +133,7 @@ CASES = [
     ("deep, and it hangs there", killed(LimitName.TIME, 120, 120, look=DEEP, steady_s=118.0), Outcome.TIME, LimitName.TIME, None),
     ("still getting deeper when time was up", killed(LimitName.TIME, 120, 120, look=DEEP, steady_s=0.02), Outcome.RECURSION, LimitName.TIME, None),
     ("deep, and what it called fills memory", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=BELOW, soft_look=replace(BELOW)), Outcome.MEMORY, LimitName.MEMORY, None),
-    ("deep, and refused memory in what it called", replace(said(exception=error("MemoryError", "", (MAIN, *(A, B) * 90, LOAD), BELOW.depth)), soft_look=BELOW, look=BELOW, memory_peak_bytes=299 * MIB),
+    ("deep, and refused memory in what it called", replace(said(exception=error("MemoryError", "", (MAIN, *(A, B) * 90, LEAF), BELOW.depth)), soft_look=BELOW, look=BELOW, memory_peak_bytes=299 * MIB),
      Outcome.MEMORY, LimitName.MEMORY, None),
     ("as deep at the soft line, but in its cycle", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=DEEP, soft_look=replace(DEEP)), Outcome.RECURSION, LimitName.MEMORY, None),
     ("deeper than at the soft line", killed(LimitName.MEMORY, 301 * MIB, 300 * MIB, look=replace(BELOW, depth=BELOW.depth + 700), soft_look=BELOW), Outcome.RECURSION, LimitName.MEMORY, None),
