@@ -103,7 +103,7 @@ def commands() -> str:
     lines = ["## Exit codes", "", "| code | means |", "|---|---|"]
     lines += [f"| {code} | {words} |" for code, words in sorted(EXIT_CODES.items())]
     lines += [
-        "| 128 + N | `exec`: signal N ended the command, and it was not ours |",
+        "| 128 + N | `exec`: signal N ended the command, and it was not ours; or N asked us to end (130 for Ctrl-C, 143 for SIGTERM), and the command had to be killed |",
         "| any other | `exec`: the command's own exit code |",
         "",
         "130 stands for Ctrl-C.",

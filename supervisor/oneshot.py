@@ -17,6 +17,7 @@ from supervisor import proctree
 from supervisor.adapters import guard
 from supervisor.adapters.clock import Clock
 from supervisor.adapters.sampler import Sampler
+from supervisor.asking import Asking
 from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
 from supervisor.core import outcome
 from supervisor.core.evidence import Breach, Evidence, Fault, Look, OomVictim, Verdict
@@ -32,7 +33,6 @@ LIMIT_STRUCK: Final = 124
 CANNOT_EXECUTE: Final = 126
 NOT_FOUND: Final = 127
 KEY: Final = "1.1"
-GRACE_S: Final = 10.0
 CLEAR_S: Final = 5.0
 TAIL_BYTES: Final = 16 * 1024
 CHUNK: Final = 65536
@@ -60,8 +60,7 @@ class OneShot:
         self._tail = bytearray()
         self._written = 0
         self._killed_for: str | None = None
-        self._asked = False
-        self._kill_at: float | None = None
+        self._asked = Asking()
 
     def run(self) -> tuple[int, Verdict, Evidence]:
         """See it to its end: (exit code for our caller, verdict, what it rests on)."""
@@ -87,7 +86,7 @@ class OneShot:
             "signal": killed or None,
             "launch_error": launch.launch_error_text(self._plan, *stage) if stage is not None else None,
             "killed_for": self._killed_for,
-            "asked_to_stop": self._asked,
+            "asked_to_stop": bool(self._asked),
             "cpu_s": cpu_s,
             "max_rss_bytes": max_rss,
             "output_bytes": self._written,
@@ -97,7 +96,8 @@ class OneShot:
         }
         evidence = gatherer.gather(record, subject, self._started.oom_kills, self._run_dir)
         verdict = outcome.judge(self._limits, self._expect, evidence)
-        return _exit_code(verdict, evidence, stage), verdict, evidence
+        code = self._asked.exit_code() if self._killed_for == "stop" and killed == signal.SIGKILL else _exit_code(verdict, evidence, stage)
+        return code, verdict, evidence
 
     # ---------------------------------------------------------------- while it runs
 
@@ -121,16 +121,16 @@ class OneShot:
                 os.getpid(), (child.pid,), at_once=True, owner=KEY
             )  # whatever they say: all that we have are the command's
             self._watch.run()
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self._kill("stop")
+            self._see_to_the_asking()
 
     def _patience(self) -> float:
         due = self._watch.next_due()
         waits = [1.0]
         if due is not None:
             waits.append(due - time.monotonic())
-        if self._kill_at is not None:
-            waits.append(self._kill_at - time.monotonic())
+        asked = self._asked.next_due()
+        if asked is not None and self._killed_for is None:
+            waits.append(asked - time.monotonic())
         return max(0.0, min(waits))
 
     def _on_signals(self, wake: int) -> None:
@@ -139,8 +139,18 @@ class OneShot:
                 if number in FORWARDED:
                     if number != signal.SIGINT or not _shares_terminal():
                         proctree.signal_process(self._child.pid, number)  # Ctrl-C has reached it by itself
-                    self._asked = True
-                    self._kill_at = self._kill_at or time.monotonic() + GRACE_S
+                    self._asked.hear(number, time.monotonic())
+
+    def _see_to_the_asking(self) -> None:
+        if self._killed_for is not None:
+            return
+        now = time.monotonic()
+        notice = self._asked.notice(self._name, now)
+        if self._asked.is_over(now):
+            self._kill("stop")
+            notice = self._asked.last_word(self._name)
+        if notice is not None and select.select([], [sys.stderr], [], 0)[1]:  # the watch must not wait for our own reader
+            sys.stderr.write(f"mainstay: {notice}\n")
 
     def _reap_orphans(self) -> None:
         """Descendants that were orphaned came to us; collect the dead ones, but never the command itself."""
@@ -153,7 +163,6 @@ class OneShot:
 
     def _kill(self, reason: str) -> None:
         self._killed_for = self._killed_for or reason
-        self._kill_at = None
         self._clear(everything=True)
 
     def _clear(self, *, everything: bool = False) -> int:

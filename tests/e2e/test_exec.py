@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from harness import MARK, PROGRAM, environment, marked, read, wait_for
 from overshoot import allowed
 
 from supervisor import proctree
+from supervisor.asking import GRACE_S
 
 BOUND_S = 60
 CHILDREN = Path(__file__).resolve().parent.parent / "children"
@@ -268,6 +271,48 @@ def test_signals_are_forwarded_and_the_commands_answer_is_ours(start, tmp_path: 
         wait_for((tmp_path / "up").exists, "the command")
         process.send_signal(getattr(signal, f"SIG{name}"))
         assert process.wait(BOUND_S) == 7
+
+
+DEAF = ("--", "sh", "-c", "trap '' INT TERM HUP; : > up; sleep 50; sleep 51")
+
+
+@pytest.mark.parametrize(("name", "called", "code"), [("INT", "Ctrl-C", 130), ("TERM", "SIGTERM", 143)])
+def test_a_deaf_command_is_waited_for_in_words_and_killed_when_asked_twice(
+    start, tmp_path: Path, name: str, called: str, code: int
+) -> None:
+    with start("--time", "60s", "--report", "r.json", *DEAF) as process:
+        assert process.stderr is not None
+        wait_for((tmp_path / "up").exists, "the command")
+        began = time.monotonic()
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        assert process.stderr.readline() == f"mainstay: waiting 9s more for sh to end; {called} once more kills it\n".encode()
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        assert process.stderr.readline() == f"mainstay: killed sh, as it was asked for twice ({called})\n".encode()
+        assert process.wait(BOUND_S) == code
+        assert time.monotonic() - began < GRACE_S
+    assert json.loads((tmp_path / "r.json").read_text())["outcome"] == "stopped"
+
+
+def test_a_deaf_command_is_killed_after_its_grace_and_who_signals_twice_at_once_asks_once(start, tmp_path: Path) -> None:
+    with start(*DEAF) as process:
+        wait_for((tmp_path / "up").exists, "the command")
+        began = time.monotonic()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):  # as timeout(1) and systemd do
+            process.send_signal(number)
+        _, err = process.communicate(timeout=BOUND_S)
+        assert time.monotonic() - began >= GRACE_S
+        assert process.returncode == 128 + signal.SIGTERM or process.returncode == 128 + signal.SIGHUP
+    assert re.fullmatch(
+        r"mainstay: waiting 9s more for sh to end; .*\nmainstay: killed sh, which did not end within 10s \(.*\)\n", err.decode()
+    )
+
+
+def test_a_command_that_ends_when_it_is_asked_is_not_spoken_of(start, tmp_path: Path) -> None:
+    with start("--", "sh", "-c", ": > up; exec sleep 50") as process:
+        wait_for((tmp_path / "up").exists, "the command")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=BOUND_S)
+        assert (process.returncode, err) == (130, b"")
 
 
 def test_an_interrupt_is_forwarded_although_stdin_is_a_terminal_that_is_not_ours(start) -> None:
