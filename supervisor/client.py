@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from supervisor import owners
 from supervisor.errors import SupervisorError
 from supervisor.keepers import keeper_of, running
 
@@ -157,13 +158,7 @@ def _denied(path: str) -> str:
         uid = os.stat(path).st_uid
     except OSError:
         return f"{path} cannot be reached by uid {os.geteuid()}; ask as the user that runs Mainstay, or with sudo"
-    import pwd
-
-    try:
-        owner = f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        owner = f"uid {uid}"
-    return f"the daemon's socket {path} belongs to {owner}, and uid {os.geteuid()} may not open it; ask as that user, or with sudo"
+    return f"the daemon's socket {path} belongs to {owners.called(uid)}, and uid {os.geteuid()} may not open it; ask as that user, or with sudo"
 
 
 _PAGES: Final = (

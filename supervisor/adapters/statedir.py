@@ -21,6 +21,7 @@ import stat
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from supervisor import owners
 from supervisor.errors import SupervisorError
 from supervisor.page import create_page
 from supervisor.trash import Trash
@@ -45,8 +46,14 @@ class StateDir:
                 folder = os.path.join(self.path, name)
                 os.makedirs(folder, mode=mode, exist_ok=True)
                 found = os.lstat(folder)
-                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                    raise SupervisorError(f"{folder} is not a directory of ours; move it away or set supervisor.state_dir elsewhere")
+                if not stat.S_ISDIR(found.st_mode):
+                    raise SupervisorError(f"{folder} is not a directory; move it away or set supervisor.state_dir elsewhere")
+                if found.st_uid != os.geteuid():
+                    whose = owners.called(found.st_uid)
+                    raise SupervisorError(
+                        f"{folder} belongs to {whose}, and we are uid {os.geteuid()}; run as that user, who may have a Mainstay on it,"
+                        " or give this config a supervisor.state_dir of its own"
+                    )
                 os.chmod(folder, mode)
         except OSError as err:
             raise SupervisorError(

@@ -187,6 +187,13 @@ def test_a_state_directory_that_may_not_be_made_or_entered(open_folder: Path) ->
     assert (done.returncode, done.stdout) == (1, ""), done
     assert "state_dir" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    (open_folder / "state" / "logs").mkdir(mode=0o700)
+    done = as_nobody(open_folder, "-c", str(config), "run")
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert done.stderr == (
+        f"mainstay: {open_folder}/state/logs belongs to root (uid 0), and we are uid 65534; run as that user, who may have a Mainstay on it,"
+        " or give this config a supervisor.state_dir of its own\n"
+    )
 
 
 PIDS = Path("/sys/fs/cgroup/pids")
