@@ -54,7 +54,7 @@ def load(path: str, *, copy: str | None = None) -> Config:
     try:
         text = read_text(copy or path, Trust.CODE)
     except ValueError as err:
-        raise errors.ConfigError([f"{report.file}: {err}"]) from err
+        raise errors.ConfigError([f"{Report(copy or path).file}: {err}"]) from err
     return _Reader(path, report, is_kept=copy is not None).config(text)
 
 

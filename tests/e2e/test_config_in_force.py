@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from harness import free_port, wait_for
 
 CONFIG = """
@@ -77,3 +78,15 @@ def test_a_setting_that_was_changed_back_waits_for_nothing(make):
     mainstay.config.write_text(text)
     assert mainstay.cli("reload").stdout == f"{mainstay.config} is in force: 1 jobs\n"
     assert mainstay.cli("reload", "--plan").stdout == "no job would change\n"
+
+
+def test_a_kept_copy_that_is_not_ours_any_more_is_refused_by_its_own_name(make):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    mainstay = make(CONFIG).start()
+    mainstay.wait_for_state("steady", "running")
+    kept = mainstay.state / "config.loaded.yaml"
+    os.chown(kept, 65534, 65534)
+    replaced(mainstay, mainstay.brain_pid)
+    (said,) = mainstay.wait_for(lambda: mainstay.log_events("kept_config_refused"), "the refusal")
+    assert said["problem"] == f"{kept}: belongs to uid 65534, which could make us run anything as root; run: chown root {kept}"
