@@ -34,7 +34,7 @@ EXIT_CODES: Final = {
     cli.EXIT_USAGE: "usage: an unknown command or option, a value without its unit",
     cli.EXIT_NO_DAEMON: "no daemon answers",
     cli.EXIT_OUR_BUG: "a bug of ours, or the keeper died and took the jobs with it",
-    cli.EXIT_CONFIG: "the configuration is wrong; every problem is on stderr",
+    cli.EXIT_CONFIG: "the configuration is wrong; every problem is on stderr (of `reload`: 1, for then the daemon goes on with the one it has)",
     124: "`exec`: one of our limits ended the command",
     125: "`exec`: Mainstay itself failed, e.g. the report could not be written",
     126: "`exec`: the command cannot be executed",

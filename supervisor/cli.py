@@ -78,7 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(given: Sequence[str]) -> argparse.Namespace:
     try:
-        return _parser(only_exec=given[:1] == ["exec"]).parse_args(given)
+        parser = _parser(only_exec=given[:1] == ["exec"])
+        options, unknown = parser.parse_known_args(given)
+        if unknown:
+            of_command = options.parser if unknown[0] not in given[: given.index(options.called)] else parser
+            of_command.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
     except SystemExit:  # of --help: what it printed must be out before the interpreter goes
         sys.stdout.flush()
         raise
@@ -134,7 +139,7 @@ def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Co
     made = commands.add_parser(
         name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}", formatter_class=_Help
     )
-    made.set_defaults(command=command)
+    made.set_defaults(command=command, parser=made, called=name)
     return made
 
 
@@ -170,7 +175,7 @@ def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _exec_command(commands)
     _export_command(commands)
     brain = commands.add_parser("brain", formatter_class=_Help)  # started by the keeper, not by people: no help, so it is not listed
-    brain.set_defaults(command=_brain)
+    brain.set_defaults(command=_brain, parser=brain, called="brain")
 
 
 _FAULTS = (
@@ -231,7 +236,7 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         made.add_argument("job", metavar="JOB")
         made.add_argument("--json", action="store_true", help="print the answer as JSON")
         if name == "pause":
-            made.add_argument("--for", dest="duration", metavar="D", help="end the pause by itself after so long, e.g. 2h")
+            made.add_argument("--for", dest="duration", type=_duration, metavar="D", help="end the pause by itself after so long, e.g. 2h")
         if name == "trigger":
             made.add_argument("--wait", action="store_true", help="wait until the run has ended: exit code 0 if it succeeded, else 1")
         if name in ("stop", "restart"):
@@ -245,7 +250,9 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     silence.add_argument("job", nargs="?", metavar="JOB")
     what = silence.add_mutually_exclusive_group()
-    what.add_argument("--for", dest="duration", metavar="D", help="how long, e.g. 2h; incidents are still recorded, and told then if open")
+    what.add_argument(
+        "--for", dest="duration", type=_duration, metavar="D", help="how long, e.g. 2h; incidents are still recorded, and told then if open"
+    )
     what.add_argument("--expire", action="store_true", help="end all silences of the job")
     silence.add_argument("--comment", default="", metavar="TEXT", help="why, for the others")
     silence.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -259,7 +266,9 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     drill.add_argument("job", metavar="JOB")
     drill.add_argument("--fault", choices=_FAULTS, metavar="FAULT", help=f"what to do on purpose: {', '.join(_FAULTS)}")
     drill.add_argument("--last", action="store_true", help="do nothing; show the last result of each fault")
-    drill.add_argument("--cap", metavar="D", help="lower limits on time to this, and wait no longer for a receiver (default 1m)")
+    drill.add_argument(
+        "--cap", type=_duration, metavar="D", help="lower limits on time to this, and wait no longer for a receiver (default 1m)"
+    )
     drill.add_argument(
         "--prometheus", metavar="URL", help="also follow it through the alert rules of this Prometheus, e.g. http://127.0.0.1:9090"
     )
@@ -370,8 +379,8 @@ def _exec(options: argparse.Namespace) -> int:
         ("time", "time_s", parse_duration),
         ("cpu", "cpu_s", parse_duration),
         ("stall", "stall_s", parse_duration),
-        ("recursion", "recursion_frames", _count),
-        ("processes", "processes", _count),
+        ("recursion", "recursion_frames", _count(10, 10_000_000)),  # as the config has it
+        ("processes", "processes", _count(1, 4_194_304)),
     ):
         text = getattr(options, option)
         if text is None:
@@ -407,10 +416,29 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 10**9:
-        raise ValueError(f"{text!r} is not a number; write a whole number from 1, e.g. 400")
-    return int(text)
+def _count(least: int, most: int) -> Callable[[str], int]:
+    """A limit of ``exec`` that is a whole number within these bounds."""
+
+    def parse(text: str) -> int:
+        mend = f"write a whole number from {least} to {most}"
+        if not (text.isascii() and text.isdigit() and len(text) <= 19):
+            raise ValueError(f"{text!r} is not a whole number; {mend}")
+        if not least <= int(text) <= most:
+            raise ValueError(f"{text} is out of range; {mend}")
+        return int(text)
+
+    return parse
+
+
+def _duration(text: str) -> str:
+    """An option's value that is a duration, as it was written: the daemon reads it again."""
+    from supervisor.core.units import parse_duration
+
+    try:
+        parse_duration(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return text
 
 
 # ---------------------------------------------------------------- commands that ask the daemon

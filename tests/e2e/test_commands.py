@@ -510,10 +510,30 @@ def test_mistakes_in_usage_are_2(mainstay: Mainstay) -> None:
         ["incidents", "-n", "-1"],
         ["runs", "-n", "0"],
         ["incident", "-1"],
+        ["pause", "svc", "--for", "5"],
+        ["pause", "svc", "--for", "soon"],
+        ["silence", "svc", "--for", "5"],
+        ["drill", "svc", "--fault", "exit", "--cap", "5"],
     ):
         done = mainstay.cli(*words)
         assert (done.returncode, done.stdout) == (2, ""), done
         assert done.stderr.splitlines()[-1].startswith("try: mainstay"), done
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["status", "--jsno"], "mainstay status: unrecognized arguments: --jsno\ntry: mainstay status --help\n"),
+        (["exec", "--bogus", "--", "true"], "mainstay exec: unrecognized arguments: --bogus\ntry: mainstay exec --help\n"),
+        (["--bogus", "status"], "mainstay: unrecognized arguments: --bogus\ntry: mainstay --help\n"),
+        (["logs", "good", "more"], "mainstay logs: unrecognized arguments: more\ntry: mainstay logs --help\n"),
+        (["pause", "svc", "--for", "5"], 'mainstay pause: argument --for: "5" has no unit; '),
+    ],
+)
+def test_a_mistake_names_the_command_whose_help_helps(mainstay: Mainstay, words: list[str], says: str) -> None:
+    done = mainstay.cli(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(says), done.stderr
 
 
 def test_every_command_has_help_with_an_example(mainstay: Mainstay) -> None:
