@@ -180,12 +180,35 @@ def reload(config: str | None, *, plan: bool, as_json: bool) -> int:
 
 def drill(config: str | None, job: str, body: Mapping[str, object], *, as_json: bool) -> int:
     """Begin a drill and show each link as it holds; 1 when one is broken."""
-    from supervisor.core.drill import head_lines, link_line, verdict_line
+    from supervisor.core.drill import head_lines, verdict_line
 
     daemon = _client(config)
     found = daemon.post(job_route(job, "drill"), body)
     if not as_json:
         sys.stdout.write(tables.printable(head_lines(found)))
+    try:
+        found = _follow_drill(daemon, found, as_json=as_json)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"mainstay: the drill goes on without you, and alerts as it would; `mainstay drill {job} --last` shows how it ended\n"
+        )
+        raise
+    except RefusedError as err:
+        if err.status != GONE:
+            raise
+        sys.stderr.write("mainstay: the drill was cut short: the supervising process was replaced meanwhile; begin it again\n")
+        return 1
+    if as_json:
+        _print(found)
+    else:
+        sys.stdout.write(tables.printable(verdict_line(found)) + "\n")
+    return 0 if found["passed"] else 1
+
+
+def _follow_drill(daemon: Client, found: Json, *, as_json: bool) -> Json:
+    """The drill once it is done; each link is shown as it comes, unless *as_json*."""
+    from supervisor.core.drill import link_line
+
     told = 0
     while True:
         if not as_json:
@@ -194,20 +217,9 @@ def drill(config: str | None, job: str, body: Mapping[str, object], *, as_json: 
                 told += 1
             sys.stdout.flush()
         if found["done"]:
-            break
+            return found
         time.sleep(WAIT_S)
-        try:
-            found = daemon.get(f"/drills/{found['drill']}")
-        except RefusedError as err:
-            if err.status != GONE:
-                raise
-            sys.stderr.write("mainstay: the drill was cut short: the supervising process was replaced meanwhile; begin it again\n")
-            return 1
-    if as_json:
-        _print(found)
-    else:
-        sys.stdout.write(tables.printable(verdict_line(found)) + "\n")
-    return 0 if found["passed"] else 1
+        found = daemon.get(f"/drills/{found['drill']}")
 
 
 def last_drills(config: str | None, job: str, *, as_json: bool) -> int:

@@ -2,11 +2,13 @@
 
 import json
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Mainstay, wait_for
+from harness import PROGRAM, Mainstay, environment, wait_for
 from receivers import Web, free_port
 from test_alerting import PROMETHEUS, alertmanager, get, needs_alertmanager, needs_prometheus, running
 
@@ -131,6 +133,23 @@ def test_a_fault_that_nobody_would_notice_is_refused_with_the_mend(mainstay: Mai
     assert done.stdout.splitlines()[-1] == (
         "Not drilled: plain has no expect.success_every: nobody would miss it; write expect: {success_every: 2h}, somewhat longer than its schedule."
     )
+
+
+def test_who_interrupts_a_drill_is_told_that_it_goes_on_and_where_its_result_will_be(make) -> None:
+    receiver = f"nobody: {{type: webhook, url: 'http://127.0.0.1:{free_port()}', timeout: 1s}}"
+    daemon = make(
+        f"jobs:\n  plain: {{command: ['true'], schedule: manual, {LIMITS}, alerts: {{to: [nobody]}}}}\nreceivers: {{{receiver}}}\n"
+    ).start()
+    words = [*PROGRAM, "-c", str(daemon.config), "drill", "plain", "--fault", "hang", "--cap", "3s"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment("drill")) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "mainstay: the drill goes on without you, and alerts as it would; `mainstay drill plain --last` shows how it ended\n"
+    daemon.wait_for(lambda: daemon.log_events("drill_ended"), "the end of the drill")
+    assert "hang" in daemon.cli("drill", "plain", "--last").stdout
 
 
 def test_the_last_results_outlive_the_brain(mainstay: Mainstay) -> None:
