@@ -359,6 +359,8 @@ class Backend:
                 for_s = parse_duration(str(arguments["for"]))
             except ValueError as err:
                 return 400, {"error": f"for: {err}", "mend": "write a duration such as 1h30m"}
+        if verb == Verb.PAUSE and for_s == 0.0:
+            return 400, {"error": "for: a pause of no time ends before it begins", "mend": "write how long, e.g. 2h"}
         if verb == "silence" and for_s is None:
             return 400, {"error": "for: says not how long", "mend": "write a duration such as 2h"}
         if verb == "release":

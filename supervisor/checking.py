@@ -4,12 +4,13 @@ import json
 import sys
 
 from supervisor.config.load import find_config, load
+from supervisor.config.programs import missing
 
 
 def check(explicit: str | None, *, show: bool) -> int:
     """Print the verdict over the config, or with *show* its effective form. ``ConfigError`` with all problems when it is wrong."""
     config = load(find_config(explicit))
-    for warning in config.warnings:
+    for warning in (*config.warnings, *missing(config)):
         sys.stderr.write(f"warning: {warning}\n")
     if show:
         from supervisor.config.show import show as effective

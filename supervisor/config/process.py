@@ -1,11 +1,13 @@
 """What a process is given, as values of config.yaml: its command, its file mode mask, the signal that ends it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor.config.document import Node, Scalar
-from supervisor.config.kinds import BAD, TEXT, Context, Json, Kind, ListOf, ScalarKind
+from supervisor.config.kinds import BAD, MASK, TEXT, Context, Json, Kind, ListOf, ScalarKind, Text, masked_url
+from supervisor.core.redact import REDACTED, Redactor, is_secretive
 from supervisor.core.units import quoted
 
 
@@ -70,10 +72,33 @@ class Command(Kind):
         return words
 
     def plain(self, value: Any) -> Any:
-        return list(value)
+        return masked_words(value)
 
     def schema(self) -> Json:
         return _COMMAND.schema()
+
+
+class ShellLine(Text):
+    """A line for a shell."""
+
+    def plain(self, value: Any) -> Any:
+        return Redactor().text(masked_url(value)).replace(REDACTED, MASK)
+
+
+def masked_words(argv: Sequence[str]) -> list[str]:
+    """*argv* as it may be shown: without the values of options with the name of a secret, and without what has the form of one."""
+    hide, shown, follows = Redactor(), [], False
+    for word in argv:
+        name, equals, value = word.partition("=")
+        is_named = is_secretive(name) and re.fullmatch(r"-{0,2}[\w-]+", name) and not re.search(r"(file|path|dir)$", name, re.IGNORECASE)
+        if follows and not word.startswith("-"):
+            shown.append(MASK)
+        elif is_named and value:  # --token=..., and TOKEN=... after env
+            shown.append(f"{name}={MASK}")
+        else:
+            shown.append(hide.text(masked_url(word)).replace(REDACTED, MASK))
+        follows = bool(is_named) and not equals and word.startswith("-")
+    return shown
 
 
 def as_words(text: str) -> str:

@@ -25,7 +25,7 @@ from supervisor.config.kinds import (
     Whole,
     Word,
 )
-from supervisor.config.process import Command, Mask, Signal
+from supervisor.config.process import Command, Mask, ShellLine, Signal
 from supervisor.config.quantities import Duration, Ratio, Size
 from supervisor.config.secrets import AppriseUrlsPath, SecretText, SecretUrl, SecretUrlPath, apprise_urls
 from supervisor.config.shape import Key, Section, Shape
@@ -396,7 +396,7 @@ JOB = Shape(
             "The program and its arguments, as a list; no shell reads them.",
             default_note="this or `shell` has to be written",
         ),
-        Key("shell", Text(form='a line for /bin/sh, e.g. "a | b"'), "A line that /bin/sh runs, instead of `command`."),
+        Key("shell", ShellLine(form='a line for /bin/sh, e.g. "a | b"'), "A line that /bin/sh runs, instead of `command`."),
         Key(
             "schedule",
             ScheduleKind(),

@@ -9,6 +9,7 @@ from supervisor.config.addresses import Url
 from supervisor.config.document import Scalar
 from supervisor.config.files import SecretPath
 from supervisor.config.kinds import MASK, Context, Json, Kind, ListOf, ScalarKind, masked_url
+from supervisor.core.redact import SHORTEST, looks_secret
 from supervisor.core.units import quoted
 
 REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -57,6 +58,13 @@ class SecretText(ScalarKind):
         return {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}
 
 
+def masked_address(address: str) -> str:
+    """The address of a receiver as it may be shown: what in its path looks like a token and any longer value of its query may be one."""
+    place, *query = re.split("(?=[?#])", masked_url(address), maxsplit=1)
+    parts = [MASK if looks_secret(part) else part for part in place.split("/")]
+    return "/".join(parts) + re.sub(rf"=[^&;#]{{{SHORTEST},}}", f"={MASK}", "".join(query))
+
+
 class SecretUrl(Url):
     """An http or https address, or ``${NAME}`` for one. ``is_secret``: even its path is, so it is never shown."""
 
@@ -75,7 +83,7 @@ class SecretUrl(Url):
             )
         address = super().parse(node, context)
         if not self.is_secret:
-            return Hidden(masked_url(address), address)
+            return Hidden(masked_address(address), address)
         scheme, _, rest = address.partition("://")
         return Hidden(f"{scheme}://{re.split('[/?#]', rest.rpartition('@')[2])[0]}/{MASK}", address)
 

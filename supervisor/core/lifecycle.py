@@ -494,8 +494,8 @@ def _did(run: LiveRun, event: AttemptEnded, verdict: Verdict) -> list[str]:
         did.append(f"could not end {', '.join(map(str, facts.unkillable))}: the kernel does not let go of them")
     if verdict.limit is LimitName.RECURSION and facts.killed_for is None:
         did.append("held Python's own recursion limit at the job's, so that it ended there and not in the memory of the machine")
-    elif verdict.outcome.is_bad and not did:
-        did.append("let it end by itself and kept what it left behind")
+    elif verdict.outcome.is_bad and verdict.outcome is not Outcome.LAUNCH_FAILED and not did:
+        did.append("kept its output and reports")
     if run.attempt > 1:
         did.append(f"this was attempt {run.attempt} of run {run.id}")
     return did

@@ -62,11 +62,13 @@ def window_end(window: Window, now: Wall) -> Wall | None:
 
 
 def added(silences: Sequence[Silence], now: Wall, for_s: float, comment: str) -> tuple[Silence, ...]:
-    """*silences* and one more, from now on. ``ValueError`` in words when there are too many or it lasts too long."""
+    """*silences* and one more, from now on. ``ValueError`` in words when there are too many, or it lasts no time or too long."""
     current = standing(silences, now)
     if len(current) >= SILENCES_MAX:
         raise ValueError(f"it has {SILENCES_MAX} silences already; expire them first")
-    if not timedelta(0) < timedelta(seconds=for_s) <= LONGEST:
+    if for_s <= 0:
+        raise ValueError("a silence of no time silences nobody; write how long, e.g. 2h")
+    if timedelta(seconds=for_s) > LONGEST:
         raise ValueError(f"a silence lasts at most {LONGEST.days} days; write a shorter one")
     number = max((silence.number for silence in silences), default=0) + 1
     return (*current, Silence(number, now, now + timedelta(seconds=for_s), clean(comment, COMMENT_CHARS)))

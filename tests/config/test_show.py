@@ -77,6 +77,42 @@ def test_no_secret_is_shown(write, folder):
     assert "***@127.0.0.1" in shown
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("command: [run, --token=canary-1, --user, ada]", 'command: [run, "--token=***", "--user", ada]'),
+        ("command: [run, --api-key, canary-2, --force]", 'command: [run, "--api-key", "***", "--force"]'),
+        ("command: [env, DB_PASSWORD=canary-3, run]", 'command: [env, "DB_PASSWORD=***", run]'),
+        ("command: [run, 'pg://u:canary-4@h/d?sslmode=require']", 'command: [run, "pg://***@h/d?sslmode=require"]'),
+        ("command: [run, 'http://h/x?a=1&token=canary-5']", 'command: [run, "http://h/x?a=1&token=***"]'),
+        ("command: [run, 'Authorization: Bearer canary-6x']", 'command: [run, "Authorization: Bearer ***"]'),
+        ("command: [run, --token-file, /etc/app/token, --key-path=/k]", 'command: [run, "--token-file", /etc/app/token, "--key-path=/k"]'),
+        ("command: [run, --password, --verbose]", 'command: [run, "--password", "--verbose"]'),  # it is asked for
+        ("shell: 'run --token=canary-7 | tee x'", 'shell: "run --token=*** | tee x"'),
+        ("shell: 'TOKEN=canary-8 run'", 'shell: "TOKEN=*** run"'),
+    ],
+)
+def test_a_secret_in_a_command_is_not_shown_and_the_rest_is(write, written, shown):
+    text = show(load(write(f"jobs:\n  j:\n    {written}\n")))
+    assert "canary" not in text
+    line = next(line for line in text.splitlines() if line.strip().startswith(written.split(":")[0]))
+    assert line.strip().partition("  #")[0] == shown
+    assert ("a secret is masked" in line) == ("***" in shown)
+
+
+def test_a_token_in_the_address_of_a_receiver_is_not_shown(write):
+    hooks = {
+        "r": "https://x.example/h?token=canary1",
+        "s": "https://x.example/api/17/canary2AAAA1111bbbb2222cccc/send",
+        "t": "https://x.example/h?code=canary3&sig=canary4#canary5=canary6",
+    }
+    text = "".join(f"  {name}: {{type: webhook, url: '{url}'}}\n" for name, url in hooks.items())
+    shown = show(load(write(SERVICE + f"    alerts: {{to: [r, s, t]}}\nreceivers:\n{text}")))
+    for found in ("https://x.example/h?token=***", "https://x.example/api/17/***/send", "https://x.example/h?code=***&sig=***#"):
+        assert f'"{found}' in shown
+    assert not [word for word in ("canary1", "canary2", "canary3", "canary4", "canary6") if word in shown]
+
+
 def test_a_config_that_was_not_read_has_nothing_to_show():
     with pytest.raises(ValueError, match="was not read from a file"):
         show(Config("x", Settings("/x"), {}))

@@ -128,7 +128,8 @@ def report_of(outcome):
         if bad
         else ["run it again at its next fire time, 2026-03-02 03:30:00 UTC"]
     )
-    did = ["let it end by itself and kept what it left behind", "opened incident 9; an alert goes to ops"] if bad else []
+    kept = ["kept its output and reports"] if outcome is not Outcome.LAUNCH_FAILED else []
+    did = [*kept, "opened incident 9; an alert goes to ops"] if bad else []
     return make_report(occasion, verdict, evidence, did=did, will=will, incident=incident if bad else None)
 
 

@@ -49,9 +49,8 @@ def test_a_silence_is_bounded_in_number_and_length():
     with pytest.raises(ValueError, match="expire them first"):
         added(many, T0, 60, "")
     assert len(added(many, at(2), 60, "")) == 1, "those that are over are forgotten"
-    for wrong in (0, -1, 367 * 86400.0):
-        with pytest.raises(ValueError, match="at most 366 days"):
-            added((), T0, wrong, "")
+    with pytest.raises(ValueError, match="at most 366 days"):
+        added((), T0, 367 * 86400.0, "")
 
 
 def test_a_window_is_open_from_its_fire_time_for_its_length():
@@ -82,3 +81,9 @@ def test_an_interval_window_is_open_exactly_where_arithmetic_says(every, length,
     assert (end is not None) == (since_start < length)
     if end is not None:
         assert end == now + timedelta(seconds=length - since_start)
+
+
+def test_a_silence_of_no_time_is_refused_in_words_of_its_own():
+    for none in (0.0, -1.0):
+        with pytest.raises(ValueError, match="silences nobody; write how long"):
+            added((), T0, none, "")

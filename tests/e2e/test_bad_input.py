@@ -369,3 +369,4 @@ def test_a_job_that_cannot_start_is_launch_failed_with_the_reason(make) -> None:
         assert run["outcome"] == "launch_failed", job
         assert says in run["summary"], run
         assert says in " ".join(mainstay.cli("why", job).stdout.split())
+        assert "kept" not in mainstay.cli("why", job).stdout, "there is no output of what never ran"

@@ -156,7 +156,9 @@ def test_the_story_of_a_bad_end(mainstay: Mainstay) -> None:
     for section in ("Evidence", "Last output", "What Mainstay did", "What it does next", "How to override"):
         assert f"\n{section}\n" in text
     assert good(mainstay, "why", str(run)).splitlines()[0] == text.splitlines()[0]
-    assert data(mainstay, "why", "bad")["exit_code"] == 3
+    found = data(mainstay, "why", "bad")
+    assert found["exit_code"] == 3
+    assert found["did"][0] == "kept its output and reports", "and nothing that reads as if a process lived on"
     (number,) = mainstay.job("bad")["incidents"]
     listed = good(mainstay, "incidents")
     assert [row for row in listed.splitlines() if row.split()[:3] == [str(number), "open", "bad"]]
@@ -382,6 +384,15 @@ def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) ->
     assert "soon" in wrong.stderr
 
 
+def test_a_pause_or_silence_of_no_time_is_refused(mainstay: Mainstay) -> None:
+    for verb in ("pause", "silence"):
+        done = mainstay.cli(verb, "svc", "--for", "0s")
+        assert done.returncode in (1, 2), done
+        assert "e.g. 2h" in done.stderr, done
+        assert "shorter" not in done.stderr
+    assert mainstay.job("svc")["paused"] is False
+
+
 def test_a_paused_service_that_dies_is_not_restarted_and_a_trigger_leaves_a_stop_in_force(mainstay: Mainstay) -> None:
     mainstay.wait_for_state("svc", "running")
     assert "not restarted" in good(mainstay, "pause", "svc")
@@ -598,6 +609,9 @@ def test_check_says_good_or_every_problem_with_its_place(mainstay: Mainstay, tmp
     assert (done.returncode, done.stdout) == (78, "")
     lines = done.stderr.splitlines()
     assert any(line.startswith(f"{bad.config}:3:9: ") and "comand" in line for line in lines), lines
+    missing = Mainstay(tmp_path, "jobs:\n  one: {command: [nosuchcmd]}\n").cli("check")
+    assert missing.returncode == 0
+    assert re.search(r'^warning: \S+:3:18: jobs.one.command: "nosuchcmd" is in no folder of PATH', missing.stderr, re.MULTILINE), missing
     assert any(line.startswith(f"{bad.config}:4:") and "jobs.two.limits.memory" in line for line in lines), lines
 
 
