@@ -129,6 +129,9 @@ CASES = [
     ("swallowed at full speed amid too much output", killed(LimitName.OUTPUT, 65 * MIB, 64 * MIB, words=swallowed(400, cycle=CYCLE)), Outcome.RECURSION, LimitName.OUTPUT, None),
     ("swallowed MemoryErrors, found by CPU time", killed(LimitName.CPU, 90, 90, words=swallowed(memory=300_000), memory_peak_bytes=299 * MIB),
      Outcome.MEMORY, LimitName.CPU, "It caught 300,000 MemoryErrors of its own and went on without memory; it was killed after 3.2s."),
+    # no Python, and refused memory: its own words cannot be known
+    ("gave up where it was given no more", died(Exit(code=1, max_rss_bytes=299 * MIB), armed=True, memory_curve=((3.0, 299 * MIB),)), Outcome.FAILED, None,
+     "It ended with exit code 1 after 3.2s, with its memory at its limit of 300MiB, where it was given no more."),
     # deep is not endless
     ("deep, and it hangs there", killed(LimitName.TIME, 120, 120, look=DEEP, steady_s=118.0), Outcome.TIME, LimitName.TIME, None),
     ("still getting deeper when time was up", killed(LimitName.TIME, 120, 120, look=DEEP, steady_s=0.02), Outcome.RECURSION, LimitName.TIME, None),
@@ -552,3 +555,12 @@ def test_a_stack_that_the_guard_was_asked_for_stands_in_where_nobody_could_look(
     assert "load (job.py:57)" in killed.summary
     by_itself = judged(Evidence(Exit(code=1), words))
     assert by_itself.stacks == ()
+
+
+def test_memory_that_several_processes_share_is_told_to_count_for_each():
+    told = "pages that they share"
+    over = killed(LimitName.MEMORY, 324 * MIB, 300 * MIB, processes_peak=13)
+    assert any(told in fact for fact in judge(LIMITS, Expect(), over).evidence)
+    by_the_kernel = replace(over, exit=replace(over.exit, memory_peak_bytes=300 * MIB))
+    for other in (replace(over, processes_peak=1), by_the_kernel):
+        assert not any(told in fact for fact in judge(LIMITS, Expect(), other).evidence)

@@ -101,7 +101,13 @@ def by_exit_code(case: Case) -> Finding | None:
     if code is None:
         return None
     if not is_success(case):
-        return Finding(Outcome.FAILED, f"It ended with exit code {code} {case.after}.")
+        line = case.limits.memory_bytes
+        stood = (
+            f", with its memory at its limit of {about_size(line)}, where it was given no more"
+            if line is not None and case.was_refused_memory
+            else ""
+        )
+        return Finding(Outcome.FAILED, f"It ended with exit code {code} {case.after}{stood}.")
     wanted, had = case.expect.records_at_least, case.evidence.records
     if wanted is not None and (had or 0) < wanted:
         said = "reported no records" if had is None else f"processed {counted(had, 'record')}"

@@ -60,6 +60,8 @@ def _kernel_facts(case: Case) -> list[str]:
         found.append(f"kernel: pids.events max {facts.pids_max_hits}")
     if peak := peak_bytes(case):
         found.append(f"memory peak {about_size(peak)}, CPU time {about_duration(facts.cpu_s)}")
+    if facts.killed_for == LimitName.MEMORY and facts.memory_peak_bytes is None and case.evidence.processes_peak > 1:
+        found.append("where it had several processes, they were added up: pages that they share (after a fork, say) count for each of them")
     if facts.leftovers:
         found.append(f"{counted(facts.leftovers, 'process', 'processes')} left behind, ended by us")
     if facts.unkillable:
