@@ -71,9 +71,12 @@ def settle() -> None:
 
 
 def hand_on() -> None:
-    """What stands in place of a closed descriptor is for the next program of this process, too."""
+    """For the next program of this process: what stands in place of a closed descriptor stays, and takes whatever is written to it."""
     for number in range(3):
-        os.set_inheritable(number, True)
+        if not os.get_inheritable(number):
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(null, number)
+            os.close(null)
 
 
 def abandon_stdout() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -194,6 +195,21 @@ def test_a_state_directory_that_may_not_be_made_or_entered(open_folder: Path) ->
         f"mainstay: {open_folder}/state/logs belongs to root (uid 0), and we are uid 65534; run as that user, who may have a Mainstay on it,"
         " or give this config a supervisor.state_dir of its own\n"
     )
+
+
+def test_it_supervises_although_all_of_its_streams_are_closed(unstarted: Mainstay) -> None:
+    line = f"exec {' '.join(PROGRAM)} -c {unstarted.config} run <&- >&- 2>&-"
+    with subprocess.Popen(["sh", "-c", line], cwd=unstarted.folder, env=environment(unstarted.mark)) as process:
+        try:
+            unstarted._process = process
+            unstarted.wait_for(unstarted._is_ready, "readyz")
+            assert unstarted.run_job("one")["outcome"] == "succeeded"
+            for pid in (process.pid, unstarted.keeper_pid, unstarted.brain_pid):
+                assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {"/dev/null"}, pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 0
+    assert unstarted.tree() == []
 
 
 PIDS = Path("/sys/fs/cgroup/pids")

@@ -380,7 +380,7 @@ def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) ->
     assert mainstay.job("nightly")["paused_until"] is not None
     mainstay.wait_for_state("nightly", "idle")
     wrong = mainstay.cli("pause", "nightly", "--for", "soon")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "soon" in wrong.stderr
 
 

@@ -168,7 +168,7 @@ def test_bad_words_are_told_in_one_line(mainstay: Mainstay) -> None:
         (("drill", "nobody", "--fault", "exit"), 1, "there is no job 'nobody'"),
         (("drill", "nightly", "--fault", "boredom"), 2, "invalid choice"),
         (("drill", "nightly"), 2, "no fault; write --fault with one of recursion, memory"),
-        (("drill", "nightly", "--fault", "exit", "--cap", "soon"), 1, '"soon"'),
+        (("drill", "nightly", "--fault", "exit", "--cap", "soon"), 2, '"soon"'),
         (("drill", "nightly", "--fault", "exit", "--prometheus", "ftp://x"), 1, "is not the address of a Prometheus"),
     ):
         done = mainstay.cli(*words)
