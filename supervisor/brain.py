@@ -250,7 +250,12 @@ class Brain:
         rules = None if settings.listen is None else Rules(settings.listen[0], settings.hosts, settings.actions)
         path = settings.web_config
         return HttpServer(
-            backend, settings.listen, self.places.socket, rules=rules, web_config=None if path is None else lambda: _web_config(path)
+            backend,
+            settings.listen,
+            self.places.socket,
+            rules=rules,
+            web_config=None if path is None else lambda: _web_config(path),
+            tcp_may_wait=self.hello["restarts"] > 0,  # jobs are running: who supervises them does not fail for a port
         )
 
     def _kept_survey(self, job: str) -> tuple[str, int, datetime] | None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 
 import pytest
 from harness import free_port, wait_for
@@ -90,3 +91,23 @@ def test_a_kept_copy_that_is_not_ours_any_more_is_refused_by_its_own_name(make):
     replaced(mainstay, mainstay.brain_pid)
     (said,) = mainstay.wait_for(lambda: mainstay.log_events("kept_config_refused"), "the refusal")
     assert said["problem"] == f"{kept}: belongs to uid 65534, which could make us run anything as root; run: chown root {kept}"
+
+
+def test_a_port_that_is_taken_keeps_no_later_brain_from_supervising(make):
+    mainstay = make(CONFIG).start()
+    pid = mainstay.wait_for_state("steady", "running")["runs"][0]["pid"]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        text = mainstay.config.read_text()
+        mainstay.config.write_text(text.replace(f"127.0.0.1:{mainstay.port}", f"127.0.0.1:{port}"))
+        assert mainstay.cli("reload").stdout.splitlines()[1:] == ["at the next start: supervisor.listen"]
+        replaced(mainstay, mainstay.brain_pid)
+        assert mainstay.wait_for_state("steady", "running")["runs"][0]["pid"] == pid
+        (said,) = mainstay.log_events("http_tcp_missing")
+        assert f"127.0.0.1:{port} is in use" in said["error"]
+        assert mainstay.cli("status").returncode == 0
+    mainstay.port = port
+    mainstay.wait_for(lambda: mainstay.log_events("http_tcp_listening"), "it is free now")
+    assert mainstay.http("/healthz")[0] == 200

@@ -27,17 +27,18 @@ from supervisor.errors import SupervisorError
 log = structlog.get_logger()
 
 MAX_HEAD_BYTES = 16 * 1024
-MAX_HEAD_BYTES = 16 * 1024
 ACCEPT_AT_ONCE = 8  # asyncio accepts so many before it reads from any: in a storm a request must be read before the storm pushes it out
 BACKLOG = 1024
 GRACE_S = 1.0  # for answers under way when we stop
 STOP_DEADLINE_S = 10.0
+TCP_AGAIN_S = 5.0  # until a port that somebody else had is tried again
 
 
 class HttpServer:
     """Listens between ``start`` and ``stop``. *tcp* None: the unix socket only. A port of 0 takes a free one (see ``address``).
 
     *rules* and *web_config* (which reads the web config file anew) say who is let in over TCP; without them everybody is, for reading.
+    With *tcp_may_wait* a port that cannot be had is no error: the unix socket is served, and the port as soon as it is free.
     """
 
     def __init__(
@@ -48,7 +49,10 @@ class HttpServer:
         *,
         rules: Rules | None = None,
         web_config: Callable[[], WebConfig] | None = None,
+        tcp_may_wait: bool = False,
     ) -> None:
+        self._tcp_may_wait = tcp_may_wait
+        self._later: asyncio.Task[None] | None = None
         self._backend = app_context
         self._tcp = tcp
         self._rules = rules or Rules("" if tcp is None else tcp[0])
@@ -69,17 +73,23 @@ class HttpServer:
         self._unix_inode = os.stat(self._unix_path, follow_symlinks=False).st_ino
         try:
             tcp = None if self._tcp is None else listen_tcp(*self._tcp)
-        except SupervisorError:
-            unix.close()
-            self._unlink()
-            raise
-        if tcp is not None:
-            host, port = tcp.getsockname()[:2]
-            self.address = (host, port)
+        except SupervisorError as err:
+            if not self._tcp_may_wait:
+                unix.close()
+                self._unlink()
+                raise
+            log.error("http_tcp_missing", error=str(err), again_after_s=TCP_AGAIN_S)  # noqa: TRY400 - the text says it all
+            tcp = None
+        self._note_address(tcp)
         self._thread = threading.Thread(target=self._serve, args=(tcp, unix), name="http", daemon=True)
         self._thread.start()
         if not self._up.wait(STOP_DEADLINE_S) or not self._thread.is_alive():
             raise SupervisorError("the HTTP server did not come up; the log says why")
+
+    def _note_address(self, tcp: socket.socket | None) -> None:
+        if tcp is not None:
+            host, port = tcp.getsockname()[:2]
+            self.address = (host, port)
 
     def stop(self) -> None:
         """Stops listening, gives answers under way a second, and takes the socket file away."""
@@ -95,6 +105,8 @@ class HttpServer:
     def _ask_servers_to_stop(self) -> None:
         if self._application is not None:
             self._application.hub.close()
+        if self._later is not None:
+            self._later.cancel()
         for server in self._servers:
             server.end()
 
@@ -117,20 +129,35 @@ class HttpServer:
         application = self._application = Application(self._backend)
         router = application.router()
         unix_server = _Server(Gate(router, None), None)
-        listeners = [(unix_server, unix)]
-        if tcp is not None:
-            door = Door(self._rules, self._web_config, self._loop.time, application.hub.end_all)
-            listeners.append((_Server(Gate(router, door), door), tcp))
-        self._servers = [server for server, _ in listeners]
+        self._servers = [unix_server]
         try:
             async with asyncio.TaskGroup() as group:
-                for server, sock in listeners:
-                    group.create_task(server.serve(sockets=[sock]))
-                for server in self._servers:
-                    await server.listening.wait()
+                group.create_task(unix_server.serve(sockets=[unix]))
+                if tcp is not None:
+                    await self._serve_tcp(group, application, router, tcp)
+                elif self._tcp is not None:
+                    self._later = group.create_task(self._serve_tcp_later(group, application, router, self._tcp))
+                await unix_server.listening.wait()
                 self._up.set()
         finally:
             application.close()
+
+    async def _serve_tcp(self, group: asyncio.TaskGroup, application: Application, router: ASGIApp, tcp: socket.socket) -> None:
+        door = Door(self._rules, self._web_config, asyncio.get_running_loop().time, application.hub.end_all)
+        server = _Server(Gate(router, door), door)
+        self._servers.append(server)
+        group.create_task(server.serve(sockets=[tcp]))
+        await server.listening.wait()
+
+    async def _serve_tcp_later(self, group: asyncio.TaskGroup, application: Application, router: ASGIApp, place: tuple[str, int]) -> None:
+        while True:
+            await asyncio.sleep(TCP_AGAIN_S)
+            with contextlib.suppress(SupervisorError):
+                tcp = listen_tcp(*place)
+                self._note_address(tcp)
+                await self._serve_tcp(group, application, router, tcp)
+                log.info("http_tcp_listening", listen=place)
+                return
 
 
 class _Server(Server):
