@@ -161,6 +161,7 @@ class Gatherer:
             stack_share=seen.stack_share if seen else 0.0,
             armed=subject.armed if subject is not None else False,
             steady_s=max(0.0, float(record["ended_mono"]) - seen.deepened_at) if seen and seen.deepened_at is not None else 0.0,
+            full_s=max(0.0, float(record["ended_mono"]) - seen.grew_at) if seen and seen.grew_at is not None else 0.0,
             fault=self._fault(record, facts),
             struck_mono=seen.last.at if seen is not None and seen.last is not None and facts.killed_for else float(record["ended_mono"]),
         )

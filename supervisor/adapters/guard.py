@@ -64,6 +64,10 @@ _SIGNALS = {
 _DUMP_FRAMES = 100  # where faulthandler stops; 3.13 does so without its "..."
 _FATAL = re.compile(r"^Fatal Python error: (.{1,200})$", re.MULTILINE)
 _STACK = re.compile(r"^(?:Current thread 0x[0-9a-f]+|Stack)(?: \[[^\]\n]*\])? \(most recent call first\):$", re.MULTILINE)
+_PRINTED = re.compile(r'^  File "(.*)", line (\d{1,9}), in (.*)$')
+_AGAIN = re.compile(r"^  \[Previous line repeated (\d{1,9}) more times?\]$")
+_SAID = re.compile(r"^([A-Za-z_][\w.]{0,200})(?:: |$)")
+_MAX_TEXT = 8000
 _FRAME = re.compile(r'^  File "(.*)", line (\d{1,9}|\?\?\?) in (.*)$')
 
 
@@ -265,6 +269,10 @@ def _cycle(exception: ExceptionFacts | None, recursion: int, fd: int) -> Cycle |
         cycle = _cycle_of(exception.frames, exception.depth, _arguments_of(fd, exception.where))
         if cycle is not None:
             return cycle
+    if exception is not None and (root := exception.root) is not None and root.type in _ENDS_OF_RECURSION:
+        cycle = _cycle_of(root.frames, root.depth, _arguments_of(fd, "root"))
+        if cycle is not None:
+            return cycle
     if not recursion:
         return None
     looks = [look for look in (_record(fd, offset) for offset in _SWALLOWS) if look is not None]
@@ -352,7 +360,49 @@ def _exception(fd: int, where: str) -> ExceptionFacts | None:
     message = _clean(record.get("message"), _MAX_MESSAGE)
     depth, told = max(len(frames), _whole(record.get("depth"))), record.get("at")
     at = told if isinstance(told, str) and _HEX.fullmatch(told) else ""
-    return ExceptionFacts(kind, message, frames, depth, where, tuple(filter(None, chain)), at)
+    return ExceptionFacts(
+        kind, message, frames, depth, where, tuple(filter(None, chain)), at, _raised(record), _root(record.get("root"), where)
+    )
+
+
+def _raised(record: dict[str, object]) -> bool | None:
+    by_hand = record.get("raised")
+    return bool(by_hand) if isinstance(by_hand, int) else None
+
+
+def _root(record: object, where: str) -> ExceptionFacts | None:
+    """What an exception came from: one of the same process, or the text of another's traceback."""
+    if not isinstance(record, dict):
+        return None
+    if isinstance(text := record.get("text"), str):
+        return _of_text(text, _whole(record.get("levels")))
+    kind = _clean(record.get("type"), _MAX_NAME)
+    if not kind:
+        return None
+    frames = _frames(record)
+    depth = max(len(frames), _whole(record.get("depth")))
+    return ExceptionFacts(kind, _clean(record.get("message"), _MAX_MESSAGE), frames, depth, where, is_raised=_raised(record))
+
+
+def _of_text(text: str, levels: int) -> ExceptionFacts | None:
+    """A traceback as it is printed, of which the beginning may be missing; *levels* of it were told. Lines that repeat are told once, and then counted."""
+    frames: list[Frame] = []
+    depth, last = levels, ""
+    for line in text[-_MAX_TEXT:].split("\n"):
+        if line.startswith("Traceback (most recent call last):"):
+            frames, depth = [], levels  # the last one is of what came out
+        elif (found := _PRINTED.match(line)) is not None:
+            frames.append(Frame(_clean(found[3], _MAX_NAME), _clean(found[1], _MAX_NAME), _whole(int(found[2]))))
+        elif (again := _AGAIN.match(line)) is not None and frames:
+            frames += [frames[-1]] * min(int(again[1]), _MAX_FRAMES)
+            depth += int(again[1])
+        elif (said := _SAID.match(line)) is not None:
+            last = line if said[1] else last
+    kind, _, message = last.partition(": ")
+    if not kind:
+        return None
+    kept = tuple(frames[-_MAX_FRAMES:])
+    return ExceptionFacts(_clean(kind, _MAX_NAME), _clean(message, _MAX_MESSAGE), kept, max(len(kept), depth), "child")
 
 
 def _frames(record: dict[str, object], key: str = "frames") -> tuple[Frame, ...]:

@@ -43,7 +43,9 @@ class ExceptionFacts(Struct, frozen=True):
 
     ``depth`` is the length of the whole traceback; ``at`` stands for the text of the application's innermost line (a hash, "" if it could not be
     read); ``where`` is "main", "thread", "unraisable", or "child" for another process of the tree.
-    ``chain`` is what it came from (``raise … from``), nearest first, each "Type: message".
+    ``chain`` is what it came from (``raise … from``), nearest first, each "Type: message". ``is_raised``: a ``raise`` of Python code made it, and nothing that
+    was called there (None: not known). ``root`` is the RecursionError or MemoryError that it came from, with the stack of that one (``where`` is "child"
+    if it was another process's).
     """
 
     type: str
@@ -53,6 +55,8 @@ class ExceptionFacts(Struct, frozen=True):
     where: str = "main"
     chain: tuple[str, ...] = ()
     at: str = ""
+    is_raised: bool | None = None
+    root: "ExceptionFacts | None" = None
 
 
 class Stack(Struct, frozen=True):
@@ -281,7 +285,8 @@ class Evidence(Struct, frozen=True):
     job said it processed (None: it does not say). ``memory_curve`` has (seconds since the start, bytes), at most some 60 points. ``oom_victims`` are the
     processes of its tree that the kernel's log names (None: the log does not tell). ``progress`` is None for a job that never used its page.
     ``fault`` is None where it did not crash, handled its signal, or the log does not tell. ``struck_mono``: when a line was crossed, or else when it ended
-    (CLOCK_MONOTONIC, as the stamps of the guard are); 0 where that is not known.
+    (CLOCK_MONOTONIC, as the stamps of the guard are); 0 where that is not known. ``full_s`` is for how long before its end
+    its memory had not become larger than ever.
     """
 
     exit: Exit
@@ -307,6 +312,7 @@ class Evidence(Struct, frozen=True):
     steady_s: float = 0.0
     fault: Fault | None = None
     struck_mono: float = 0.0
+    full_s: float = 0.0
 
 
 class Verdict(Struct, frozen=True):

@@ -127,6 +127,7 @@ class Watched(Struct, frozen=True):
     climbed_bytes: int = 0
     climbs: int = 0
     deepened_at: Mono | None = None
+    grew_at: Mono | None = None
 
     @property
     def stack_share(self) -> float:
@@ -230,6 +231,7 @@ def _remember(limits: Limits, watched: Watched, sample: Sample, started: Mono) -
         grown_bytes=watched.grown_bytes + grown,
         climbed_bytes=watched.climbed_bytes + grown * is_climb,
         climbs=watched.climbs + is_climb,
+        grew_at=sample.at if sample.memory_bytes > watched.memory_peak_bytes else watched.grew_at,
         deepened_at=sample.at if sample.depth > watched.depth_peak else watched.deepened_at,
     )
 

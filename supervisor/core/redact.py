@@ -147,7 +147,8 @@ def without_messages(evidence: Evidence) -> Evidence:
     error = evidence.words.exception
     if error is None:
         return evidence
-    bare = replace(error, message="", chain=tuple(link.partition(":")[0] for link in error.chain))
+    root = None if error.root is None else replace(error.root, message="")
+    bare = replace(error, message="", chain=tuple(link.partition(":")[0] for link in error.chain), root=root)
     return replace(evidence, words=replace(evidence.words, exception=bare))
 
 

@@ -176,6 +176,8 @@ CASES = [
      Outcome.MEMORY, LimitName.MEMORY,
      "It crashed with SIGSEGV in load (job.py:57) at 301MiB of memory, its limit of 300MiB, and got no more; it ended after 3.2s."),
     ("an abort at the wall without a dump", died(Exit(signal=SIGABRT, max_rss_bytes=300 * MIB), armed=True, memory_curve=((3.0, 300 * MIB),)), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("a crash of one that had had all that it asked for", died(Exit(signal=SIGSEGV, max_rss_bytes=299 * MIB), CRASH, armed=True, memory_curve=((3.0, 299 * MIB),), full_s=0.3), Outcome.CRASHED, None,
+     "It crashed with SIGSEGV in load (job.py:57) after 3.2s; it stood at 299MiB of its memory limit of 300MiB, and may have been refused more."),
     ("the same where nothing was armed", died(Exit(signal=SIGSEGV, max_rss_bytes=301 * MIB), CRASH, memory_curve=((3.0, 299 * MIB),)), Outcome.CRASHED, None, None),
     ("a crash below the wall", died(Exit(signal=SIGSEGV, max_rss_bytes=280 * MIB), CRASH, armed=True, memory_curve=((3.0, 280 * MIB),)), Outcome.CRASHED, None, None),
     ("a crash of one that was refused a large piece", died(Exit(signal=SIGSEGV, max_rss_bytes=249 * MIB), replace(CRASH, swallowed_memory=1), armed=True, memory_curve=((3.0, 248 * MIB),)),
@@ -255,6 +257,24 @@ CASES = [
      "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 1,001 levels deep, stopped at its recursion limit of 400 after 3.2s."),
     ("RecursionError at a lower limit of its own", said(exception=replace(RECURSION_ERROR, depth=50)), Outcome.RECURSION, None,
      "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 50 levels deep, ended in RecursionError after 3.2s."),
+    ("RecursionError by hand", said(exception=replace(error("RecursionError", "config includes itself"), is_raised=True)), Outcome.EXCEPTION, None,
+     "RecursionError: config includes itself, in load (job.py:57), after 3.2s."),
+    ("the same of a guard that does not say by whom", said(exception=error("RecursionError", "config includes itself")), Outcome.EXCEPTION, None, None),
+    ("by hand, in the interpreter's words and as deep", said(exception=replace(RECURSION_ERROR, is_raised=True)), Outcome.EXCEPTION, None, None),
+    ("in the interpreter's words, but at the top", said(exception=error("RecursionError", "maximum recursion depth exceeded")), Outcome.EXCEPTION, None, None),
+    ("by sys.setrecursionlimit", said(exception=replace(error("RecursionError", "cannot set the recursion limit to 5 at the recursion depth 9: the limit is too low"), is_raised=False)), Outcome.EXCEPTION, None, None),
+    ("in C code", said(exception=replace(error("RecursionError", "maximum recursion depth exceeded while decoding a JSON array"), is_raised=False)), Outcome.RECURSION, None,
+     "Runaway recursion in C code called by load (job.py:57), of unknown depth, ended in RecursionError after 3.2s."),
+    ("in 3.14's words", said(exception=replace(error("RecursionError", "Stack overflow (used 8000 kB) in comparison"), is_raised=False)), Outcome.RECURSION, None, None),
+    ("of a class of its own", said(exception=replace(RECURSION_ERROR, type="app.RecursionError")), Outcome.EXCEPTION, None, None),
+    ("by hand in a thread", said(1, exception=replace(error("RecursionError", "cyclic", where="thread"), is_raised=True)), Outcome.FAILED, None, None),
+    ("in a worker, told by its traceback", said(exception=replace(error("RecursionError", "maximum recursion depth exceeded", (MAIN,)), is_raised=True, root=replace(RECURSION_ERROR, where="child"))),
+     Outcome.RECURSION, LimitName.RECURSION, "Runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 1,001 levels deep, stopped at its recursion limit of 400 after 3.2s."),
+    ("by hand in a worker", said(exception=replace(error("RecursionError", "cyclic bom", (MAIN,)), is_raised=True, root=error("RecursionError", "cyclic bom", where="child"))), Outcome.EXCEPTION, None,
+     "RecursionError: cyclic bom, in load (job.py:57), after 3.2s."),
+    ("in a group that nobody took apart", said(exception=replace(error("ExceptionGroup", "unhandled errors in a TaskGroup (1 sub-exception)"), is_raised=True, root=RECURSION_ERROR)), Outcome.RECURSION, LimitName.RECURSION, None),
+    ("made something else of", said(exception=replace(error("ValueError", "bad tree"), is_raised=True, root=RECURSION_ERROR)), Outcome.EXCEPTION, None,
+     "ValueError: bad tree, in load (job.py:57), after 3.2s; it came from a runaway recursion: visit → walk → visit (tree.py:20, tree.py:14), 1,001 levels deep, at its recursion limit of 400."),
     ("RecursionError without frames", said(exception=error("RecursionError", frames=(), depth=1001)), Outcome.RECURSION, LimitName.RECURSION, None),
     ("recursion that lost its MemoryError", said(exception=error("SystemError", "<built-in> error return without exception set", depth=900_000)), Outcome.RECURSION, None, None),
     ("the same words from a shallow stack", said(exception=error("SystemError", "error return without exception set")), Outcome.EXCEPTION, None, None),
@@ -265,7 +285,17 @@ CASES = [
     ("the same words at the memory limit", replace(said(exception=error("SystemError", "error return without exception set")), memory_peak_bytes=301 * MIB), Outcome.MEMORY, LimitName.MEMORY, None),
     ("MemoryError", replace(said(exception=error("MemoryError")), memory_peak_bytes=298 * MIB), Outcome.MEMORY, LimitName.MEMORY,
      "MemoryError in load (job.py:57) at 298MiB; its limit is 300MiB. It ended after 3.2s."),
-    ("numpy's MemoryError", said(exception=error("numpy._core._exceptions._ArrayMemoryError")), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("numpy's MemoryError", replace(said(exception=error("numpy._core._exceptions._ArrayMemoryError")), memory_peak_bytes=298 * MIB), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("a MemoryError above the soft line, where an rlimit was armed", replace(said(exception=error("MemoryError")), memory_peak_bytes=230 * MIB, armed=True), Outcome.MEMORY, LimitName.MEMORY, None),
+    ("a MemoryError far below it", replace(said(exception=replace(error("MemoryError"), is_raised=False)), memory_peak_bytes=12 * MIB), Outcome.EXCEPTION, None,
+     "MemoryError, in load (job.py:57), after 3.2s; at 12MiB, far below its memory limit of 300MiB: it asked for more at once than there is, or met another limit."),
+    ("a MemoryError by hand", replace(said(exception=replace(error("MemoryError", "tile too big"), is_raised=True)), memory_peak_bytes=298 * MIB), Outcome.EXCEPTION, None,
+     "MemoryError: tile too big, in load (job.py:57), after 3.2s."),
+    ("a MemoryError of the parser", replace(said(exception=error("MemoryError", "Parser stack overflowed - Python source too complex to parse")), memory_peak_bytes=298 * MIB), Outcome.EXCEPTION, None, None),
+    ("a MemoryError by hand at the bottom of a heap of frames", said(exception=replace(error("MemoryError", "", (MAIN, *(A, B) * 90), 900_000), is_raised=True)), Outcome.EXCEPTION, None, None),
+    ("a want of memory that it made something else of", replace(said(exception=replace(error("ValueError", "bad tile"), root=error("MemoryError"))), memory_peak_bytes=298 * MIB), Outcome.EXCEPTION, None,
+     "ValueError: bad tile, in load (job.py:57), after 3.2s; it came from MemoryError in load (job.py:57)."),
+    ("no thread, by hand", replace(said(exception=replace(error("RuntimeError", "can't start new thread"), is_raised=True)), memory_peak_bytes=301 * MIB), Outcome.EXCEPTION, None, None),
     ("MemoryError at the bottom of a heap of frames", said(exception=error("MemoryError", "", (MAIN, *(A, B) * 90), 900_000)), Outcome.RECURSION, LimitName.MEMORY, None),
     ("the memory of a graphics card", said(exception=error("torch.OutOfMemoryError", "CUDA")), Outcome.EXCEPTION, None, None),
     ("an exception", said(exception=error("KeyError", "'id'")), Outcome.EXCEPTION, None, "KeyError: 'id', in load (job.py:57), after 3.2s."),
@@ -469,7 +499,8 @@ def judged(evidence, limits=Limits(memory_bytes=100 << 20, time_s=60.0, cpu_s=50
 def test_a_memory_error_whose_traceback_was_cut_is_placed_by_the_looks():
     cut = ExceptionFacts("MemoryError", "", (Frame("<module>", "/srv/job.py", 1),), 1)
     stack = Stack(7, (LINE, Frame("<module>", "/srv/job.py", 1)), 2)
-    found = judged(Evidence(Exit(code=1), LastWords(spoke=True, exception=cut), look=Look(stacks=(stack,)), study=growing()))
+    words = LastWords(spoke=True, exception=cut)
+    found = judged(Evidence(Exit(code=1), words, look=Look(stacks=(stack,)), study=growing(), memory_peak_bytes=99 << 20))
     assert found.outcome is Outcome.MEMORY
     assert "MemoryError in load (job.py:57)" in found.summary
 

@@ -68,6 +68,47 @@ while True:
     wait()
 """
 
+NESTING = """
+def parse(n):
+    if n > {line}:
+        raise RecursionError("nesting deeper than {line}")
+    return parse(n + 1)
+parse(0)
+"""
+EXECUTOR = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+def work(n):
+    {work}
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        pool.submit(work, 1).result()
+"""
+OWN_LIMIT = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (150 << 20, 150 << 20))
+kept = []
+while True:
+    kept.append(bytearray(1 << 20))
+"""
+CACHE = """
+kept = []
+try:
+    kept.append(bytearray(1 << 62))
+except MemoryError as err:
+    raise RuntimeError("cache full") from err
+"""
+NEAR = """
+import ctypes, time
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+kept = []
+while resident() < 98 << 20:
+    kept.append(bytearray(1 << 17))
+time.sleep(1)
+ctypes.string_at(0)
+"""
+
 
 def _says(*texts: str) -> Callable[[End], object]:
     return lambda end: end.report["cycle"] is None and all(text in end.report["summary"] for text in texts)
@@ -94,6 +135,37 @@ MISJUDGED: dict[str, Control] = {
     "a crash with faulthandler in its own hands": Control(
         "import ctypes, faulthandler, sys\nfaulthandler.enable(sys.stderr)\nctypes.string_at(0)", "crashed", 139, _says("SIGSEGV"), everywhere=True, options=TIGHT
     ),
+    # an error that somebody raised by hand
+    **{
+        f"RecursionError by hand, {name}": Control(program, "exception", 1, _says(said), everywhere=True, options=TIGHT)
+        for name, program, said in (
+            ("at the top", "raise RecursionError('maximum recursion depth exceeded')", "RecursionError: maximum recursion depth exceeded, in <module>"),
+            ("in a function", "def load(config):\n    raise RecursionError('config includes itself')\nload({})", "config includes itself, in load"),
+            ("60 levels down", NESTING.format(line=60), "nesting deeper than 60, in parse"),
+            ("100 levels down", NESTING.format(line=100), "nesting deeper than 100, in parse"),
+            ("in a worker", EXECUTOR.format(work="raise RecursionError('cyclic bill')"), "RecursionError: cyclic bill, in work"),
+        )
+    },
+    "RecursionError made something else of": Control(
+        "def walk(n):\n    return walk(n + 1)\ntry:\n    walk(0)\nexcept RecursionError as err:\n    raise ValueError('bad tree') from err",
+        "exception", 1, _says("ValueError: bad tree", "it came from a runaway recursion: walk → walk", "at its recursion limit of 400"), everywhere=True, options=TIGHT,
+    ),
+    # a MemoryError that our line has no part in
+    **{
+        f"MemoryError, {name}": Control(program, "exception", 1, _says("MemoryError", *said), everywhere=True, options=TIGHT)
+        for name, program, said in (
+            ("by hand", "def load(config):\n    raise MemoryError('config too large')\nload({})", ["config too large, in load"]),
+            ("by hand in a worker", EXECUTOR.format(work="raise MemoryError('tile too big')"), ["tile too big, in work"]),
+            ("of a list of 2 ** 62", "def load(n):\n    return [0] * n\nload(1 << 62)", ["in load", "far below its memory limit of 100MiB"]),
+            ("of 2 ** 62 bytes", "def read(n):\n    return bytearray(n)\nread(1 << 62)", ["in read", "far below its memory limit of 100MiB"]),
+        )
+    },
+    # 3.14's parser has a stack for it, and another word.
+    "an expression too deep for the parser": Control("def load(text):\n    return compile(text, 'rules', 'eval')\nload('-' * 100000 + '1')", "exception", 1, _says("MemoryError"), everywhere=True, options=TIGHT),
+    "MemoryError at an RLIMIT_AS of its own": Control(OWN_LIMIT, "exception", 1, _says("MemoryError", "far below its memory limit of 1GiB"), everywhere=True, options="--memory 1GiB --time 30s"),
+    "MemoryError made something else of": Control(CACHE, "exception", 1, _says("RuntimeError: cache full", "it came from MemoryError"), everywhere=True, options=TIGHT),
+    "no thread, by hand": Control("raise RuntimeError(\"can't start new thread\")", "exception", 1, _says("can't start new thread"), everywhere=True, options=TIGHT),
+    "a null pointer near the line": Control(NEAR, "crashed", 139, _says("SIGSEGV", "string_at", "of its memory limit of 100MiB, and may have been refused more"), everywhere=True, options=TIGHT),
     # errors that were caught long ago, or at ease
     "RecursionErrors caught, then a sleep": _after(CAUGHT, "time.sleep(20)", "time", "hanging: sleeping"),
     "RecursionErrors caught, then a lock": _after(CAUGHT, "lock = threading.Lock(); lock.acquire(); lock.acquire()", "time", "hanging: waiting for a lock"),

@@ -29,6 +29,31 @@ def _record(text):
 FACTS = '{"n":1,"type":"ValueError","message":"first","depth":1,"files":["a.py"],"frames":[["f",0,3]]}'
 
 
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ("null", None),
+        ('"x"', None),
+        ("{}", None),
+        ('{"type":7}', None),
+        ('{"text":""}', None),
+        ('{"text":"\\n\\n  [Previous line repeated 9 more times]\\n"}', None),
+        ('{"text":"E","levels":-1}', ("E", "", 0)),
+        (
+            '{"text":"  File \\"a\\", line 1, in f\\n  [Previous line repeated 999999999 more times]\\nE: x\\u001b","levels":3}',
+            ("E", "x\N{REPLACEMENT CHARACTER}", 1_000_000_002),
+        ),
+        ('{"type":"E","message":[],"depth":"deep","frames":[["f",0,1]],"files":["a"]}', ("E", "", 1)),
+        ('{"type":"E","raised":"yes","frames":7}', ("E", "", 0)),
+    ],
+)
+def test_an_origin_is_believed_as_far_as_it_fits(tmp_path, root, told):
+    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS[:-1] + f',"raised":[],"root":{root}}}'))))
+    error = read_last_words(str(tmp_path), 7).exception
+    assert error.is_raised is None
+    assert (error.root and (error.root.type, error.root.message, error.root.depth)) == told
+
+
 def test_no_directory_and_no_file_are_silence(tmp_path):
     assert read_last_words(str(tmp_path / "none"), 7) == LastWords()
     assert read_last_words(str(tmp_path), 7) == LastWords()

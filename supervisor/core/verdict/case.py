@@ -15,12 +15,14 @@ from supervisor.core.jobs import Expect, Limits
 from supervisor.core.limits import FILLING_FRAMES, SOFT_SHARE, SWALLOWED, WALL_SHARE, soft_line
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, base, is_own
+from supervisor.core.verdict.errors import is_memory_error, overrun_of, refusal_of
 
 STEADY_S = 1.0
 STEADY_LEVELS = 16
 UNHEALTHY_FRAMES = 5000  # no healthy Python stack is deeper; the C stack of 8 MB ends between 1,600 and 40,000 levels
 CLIMB_SHARE = 0.8  # of all growth of memory, where it is the stack that grows: what comes and goes beside it is the rest
 TASKS_FILL = 0.75  # of the memory limit: below it, tasks that start each other have not filled the memory
+AT_LIMIT = 0.25  # of the recursion limit: up to 3.11 calls through C count as well and leave no frame in a traceback
 SWALLOWED_ERRORS = 16  # counted by the guard, whose stamps are of as many
 SWALLOWED_PER_S = 100.0  # a loop that does nothing else catches hundreds; who rejects bad input has other things to do
 RECENT_S = 3.0  # before a limit struck: what was caught earlier is over
@@ -29,6 +31,7 @@ BUSY_SHARE = 0.25  # of the looks that have to find it in the cycle whose Recurs
 MEMORY_ERRORS_SEEN = 2
 OUT_OF_MEMORY_SHARE = 0.85  # of the limit: a MemoryError of a thread far below is about something else than our line
 ROOM_BYTES = 2 * 2**20  # below the line: CPython asks for 1 MiB at once and more, so it is refused before its memory is full to the brim
+STILL_S = 0.2  # for which memory did not grow: a refusal and the crash of it are one moment
 LOST_C_ERROR = "error return without exception set"  # what is left of an exception that C code lost, out of memory
 
 
@@ -54,13 +57,14 @@ class Case(Struct, frozen=True, dict=True):
         if words.lineage is not None:
             script, levels = words.lineage
             return Cycle((Frame(base(script), script, 0),), levels, CycleKind.PROCESSES)
-        if words.tasks is not None and self.error_type != "RecursionError":
+        if words.tasks is not None and self.overrun is None:
             return words.tasks
         named = words.cycle or (look.cycle if look else None)
         if named is not None:
             return named
-        if (error := words.exception) is not None and (found := find_cycle_in_frames(error.frames, error.depth, innermost_first=False)):
-            return found
+        for error in (words.exception, words.exception.root if words.exception is not None else None):
+            if error is not None and (found := find_cycle_in_frames(error.frames, error.depth, innermost_first=False)):
+                return found
         if words.fatal_frames and (
             found := find_cycle_in_frames(words.fatal_frames, max(len(words.fatal_frames), self.evidence.depth_peak))
         ):
@@ -83,7 +87,8 @@ class Case(Struct, frozen=True, dict=True):
     @cached_property
     def hidden_cycle(self) -> Cycle | None:
         """What called into C code that then called itself and left no frames (json, pickle): the application's function that first went out."""
-        frames = self.evidence.words.exception.frames if self.evidence.words.exception else ()
+        ended = self.overrun or self.evidence.words.exception
+        frames = ended.frames if ended is not None else ()
         going_out = (i for i, frame in enumerate(frames) if is_own(frame) and not any(is_own(after) for after in frames[i + 1 : i + 2]))
         at_frame = next((frames[i] for i in going_out), None)
         if at_frame is None:
@@ -97,6 +102,8 @@ class Case(Struct, frozen=True, dict=True):
         """The deepest stack that anybody saw."""
         words, look = self.evidence.words, self.evidence.look
         error = words.exception.depth if words.exception else 0
+        if words.exception is not None and words.exception.root is not None:
+            error = max(error, words.exception.root.depth)
         named = words.cycle.depth if words.cycle else 0
         return max(self.evidence.depth_peak, look.depth if look else 0, error, named, len(words.fatal_frames))
 
@@ -110,9 +117,19 @@ class Case(Struct, frozen=True, dict=True):
     def error_type(self) -> str:
         return self.error.type.rpartition(".")[2] if self.error else ""
 
+    @cached_property
+    def overrun(self) -> ExceptionFacts | None:
+        """The RecursionError of the interpreter that ended the main thread, wherever it was raised."""
+        return overrun_of(self.error) if self.error is not None else None
+
     @property
     def is_memory_error(self) -> bool:
         return is_memory_error(self.error_type)
+
+    @cached_property
+    def refusal(self) -> ExceptionFacts | None:
+        """The MemoryError of an allocation that ended the main thread, wherever that was."""
+        return refusal_of(self.error) if self.error is not None else None
 
     @property
     def is_lost_error(self) -> bool:
@@ -132,8 +149,8 @@ class Case(Struct, frozen=True, dict=True):
         if line is None or not self.evidence.armed:
             return False
         was_told = self.evidence.words.swallowed_memory > 0 or (study is not None and study.memory_errors > 0)
-        if not was_told and peak_bytes(self) < min(WALL_SHARE * line, line - ROOM_BYTES):
-            return False
+        if not was_told and (peak_bytes(self) < min(WALL_SHARE * line, line - ROOM_BYTES) or self.evidence.full_s >= STILL_S):
+            return False  # it had got all that it ever asked for
         last = next((size for _, size in reversed(curve) if size), 0)  # a process that is about to be gone measures nothing
         return last >= (SOFT_SHARE if was_told else OUT_OF_MEMORY_SHARE) * line  # a large piece is refused long before the brim
 
@@ -225,7 +242,7 @@ class Case(Struct, frozen=True, dict=True):
     @property
     def _is_old_cycle(self) -> bool:
         """The guard named it at a RecursionError that the job survived, however long ago."""
-        return self.evidence.words.swallowed_recursion > 0 and self.error_type != "RecursionError"
+        return self.evidence.words.swallowed_recursion > 0 and self.overrun is None
 
     @property
     def _depth_at_end(self) -> int:
@@ -265,12 +282,6 @@ def _cycle_in(look: Look | None) -> Cycle | None:
     """What repeats in the stacks of a look, the deepest first."""
     stacks = sorted(look.stacks, key=lambda stack: -stack.depth) if look else ()
     return next((found for stack in stacks if (found := find_cycle_in_frames(stack.frames, stack.depth))), None)
-
-
-def is_memory_error(kind: str) -> bool:
-    """A MemoryError or a kind of it (numpy has one); not one that speaks of another memory than the job's own."""
-    name = kind.rpartition(".")[2]
-    return name.endswith("MemoryError") and not name.startswith("OutOf")
 
 
 def is_success(case: Case) -> bool:

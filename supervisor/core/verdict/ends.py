@@ -2,10 +2,19 @@
 
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_size, clean, counted
-from supervisor.core.verdict.case import LOST_C_ERROR, UNHEALTHY_FRAMES, Case, Finding, is_memory_error, is_success, peak_bytes
-from supervisor.core.verdict.phrases import depth_words, how_it_ended, lost_workers_words, runaway, thread_note, where_it_was
+from supervisor.core.verdict.case import AT_LIMIT, LOST_C_ERROR, UNHEALTHY_FRAMES, Case, Finding, is_success, peak_bytes
+from supervisor.core.verdict.errors import overrun_of, refusal_of
+from supervisor.core.verdict.phrases import (
+    depth_words,
+    how_it_ended,
+    lost_workers_words,
+    memory_line,
+    origin,
+    runaway,
+    thread_note,
+    where_it_was,
+)
 
-AT_LIMIT = 0.25  # of the recursion limit: up to 3.11 calls through C count as well and leave no frame in a traceback
 NO_THREAD = "can't start new thread"  # what is left of the refusal of memory for a stack
 
 
@@ -18,7 +27,7 @@ def recursion_error(case: Case) -> Finding | None:
         case.error is None
         and other is not None
         and other.where == "thread"
-        and other.type == "RecursionError"
+        and overrun_of(other) is not None
         and case.evidence.exit.signal is None
     ):
         return runaway(case, f"{depth_words(case)}, ended a thread of it in RecursionError; it gave up {case.after} ({how_it_ended(case)})")
@@ -28,14 +37,14 @@ def recursion_error(case: Case) -> Finding | None:
     if case.error is None:
         return None
     lost = case.is_lost_error and (case.depth > UNHEALTHY_FRAMES or case.fills_the_stack)
-    if case.error_type == "RecursionError" or lost:
+    if case.overrun is not None or lost:
         if lost:
             return runaway(case, f"{depth_words(case)}, ran out of memory (SystemError: the MemoryError itself was lost) {case.after}")
         line = case.limits.recursion_frames
         if line is not None and case.depth >= AT_LIMIT * line:  # the guard had set Python's own limit to ours
             return runaway(case, f"{depth_words(case)}, stopped at its recursion limit of {line:,} {case.after}", LimitName.RECURSION)
         return runaway(case, f"{depth_words(case)}, ended in RecursionError {case.after}")
-    if case.is_memory_error and case.fills_the_stack:
+    if case.refusal is not None and case.fills_the_stack:
         return runaway(case, f"{depth_words(case)}, filled its memory of {about_size(peak_bytes(case))} {case.after}", LimitName.MEMORY)
     return None
 
@@ -46,21 +55,24 @@ def memory_error(case: Case) -> Finding | None:
     if line is None or is_success(case):
         return None
     other = case.evidence.words.exception
-    if case.error is None and other is not None and is_memory_error(other.type) and peak_bytes(case) >= case.refused_from_bytes:
+    if peak_bytes(case) < case.refused_from_bytes:
+        return None  # whoever refused it memory, our line did not
+    if case.error is None and other is not None and refusal_of(other) is not None:
         who = "a thread of it" if other.where == "thread" else "a process of its tree" if other.where == "child" else "a part of it"
         sentence = f"{other.type.rpartition('.')[2]} in {where_it_was(case)}, in {who}, at {about_size(peak_bytes(case))}; its limit is {about_size(line)}."
         return Finding(Outcome.MEMORY, f"{sentence} It ended {case.after} ({how_it_ended(case)}).", LimitName.MEMORY)
     # At the line itself C code loses even the MemoryError that it was given (CPython 3.12 under asyncio), and a new thread finds no room for its stack.
     words = {"SystemError": LOST_C_ERROR, "RuntimeError": NO_THREAD}.get(case.error_type)
-    lost = case.error is not None and words is not None and words in case.error.message and peak_bytes(case) >= AT_LIMIT * line
-    if not case.is_memory_error and not lost:
+    lost = case.error is not None and words is not None and words in case.error.message and not case.error.is_raised
+    if case.refusal is None and not lost:
         return None
     where = where_it_was(case)
     place = f" in {where}" if where else ""
+    kind = case.refusal.type.rpartition(".")[2] if case.refusal is not None else case.error_type
     peak = f" at {about_size(peak_bytes(case))}" if peak_bytes(case) else ""
     return Finding(
         Outcome.MEMORY,
-        f"{case.error_type}{place}{peak}; its limit is {about_size(line)}. It ended {case.after}.",
+        f"{kind}{place}{peak}; its limit is {about_size(line)}. It ended {case.after}.",
         LimitName.MEMORY,
     )
 
@@ -92,7 +104,18 @@ def by_exception(case: Case) -> Finding | None:
         return None
     where = where_it_was(case)
     message = f": {clean(error.message, 200)}" if error.message else ""
-    return Finding(Outcome.EXCEPTION, f"{error.type}{message}{f', in {where}' if where else ''}, {case.after}.")
+    return Finding(
+        Outcome.EXCEPTION, f"{error.type}{message}{f', in {where}' if where else ''}, {case.after}{_below_its_line(case)}{origin(case)}."
+    )
+
+
+def _below_its_line(case: Case) -> str:
+    """For a MemoryError that our line had no part in."""
+    line, error = case.limits.memory_bytes, case.refusal
+    if line is None or error is None or error.is_raised is not False or peak_bytes(case) >= case.refused_from_bytes:
+        return ""
+    held = f"at {about_size(peak_bytes(case))}, " if peak_bytes(case) else ""
+    return f"; {held}far below {memory_line(case)}: it asked for more at once than there is, or met another limit"
 
 
 def by_exit_code(case: Case) -> Finding | None:

@@ -75,6 +75,9 @@ def _guard_facts(case: Case) -> list[str]:
     if words.exception is not None:
         where = "" if words.exception.where == "main" else f" ({words.exception.where})"
         found.append(f"guard: {words.exception.type}{where}, {counted(words.exception.depth, 'level')} deep")
+    if words.exception is not None and (root := words.exception.root) is not None:
+        where = " in another process" if root.where == "child" else ""
+        found.append(f"guard: it came from {root.type}{where}, {counted(root.depth, 'level')} deep")
     if words.lineage is not None:
         found.append(f"guard: {words.lineage[0]} started itself {words.lineage[1]} levels deep; refused to go on")
     if words.fatal_signal is not None:

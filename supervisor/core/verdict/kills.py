@@ -31,8 +31,7 @@ def own_kill(case: Case) -> Finding | None:
 
 def refined(case: Case, limit: LimitName) -> Finding | None:
     """The cause behind the limit that struck."""
-    ended = case.evidence.words.exception
-    if ended is not None and ended.type == "RecursionError" and ended.where == "main" and limit is not LimitName.RECURSION:
+    if case.overrun is not None and limit is not LimitName.RECURSION:
         end = f"ended in RecursionError, and was still busy with its traceback at the limit on {limit.value.replace('_soft', '')}"
         return runaway(case, f"{depth_words(case)}, {end}; it was killed {case.after}", limit)
     if limit is LimitName.RECURSION or case.runs_away:

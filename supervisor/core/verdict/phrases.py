@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from supervisor.core import testimony
+from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.evidence import CycleKind, Evidence, ExceptionFacts, Frame, Stack
 from supervisor.core.jobs import Limits
 from supervisor.core.limits import AT_THE_WALL
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_duration, about_size, at, counted, own_frames, signal_name, turn_of
-from supervisor.core.verdict.case import Case, Finding, peak_bytes
+from supervisor.core.verdict.case import AT_LIMIT, Case, Finding, peak_bytes
+from supervisor.core.verdict.errors import is_overrun, refusal_of
 
 
 def runaway(case: Case, ending: str, limit: LimitName | None = None) -> Finding:
@@ -112,12 +114,31 @@ def where_it_was(case: Case) -> str:
     """The innermost of the application's own frames, by the exception, else by the looks, else by the last look at its first thread."""
     error, look = case.evidence.words.exception, case.evidence.look
     stacks = [stack for stack in look.stacks if stack.frames] if look else []
+    if error is not None and (root := error.root) is not None and root.where == "child" and root.frames:
+        return at(own_frames(root.frames)[-1])
     if error is not None and error.frames and not _is_cut(error, stacks):
         return at(own_frames(error.frames)[-1])
     if (line := testimony.main_line(case.evidence.study)) is not None:
         return at(line.frame)
     told = stacks or [stack for stack in stacks_of(case.evidence) if stack.frames]
     return at(own_frames(told[0].frames)[0]) if told else ""
+
+
+def origin(case: Case) -> str:
+    """The recursion or the want of memory that an exception came from, for the end of the sentence about it."""
+    root = case.error.root if case.error is not None else None
+    if root is None or case.error is None or root.type == case.error.type:
+        return ""
+    if not is_overrun(root):
+        return (
+            f"; it came from {root.type}{f' in {at(own_frames(root.frames)[-1])}' if root.frames else ''}"
+            if refusal_of(root) is not None
+            else ""
+        )
+    cycle, line = find_cycle_in_frames(root.frames, root.depth, innermost_first=False), case.limits.recursion_frames
+    what = turn_of(cycle) if cycle is not None else at(own_frames(root.frames)[-1]) if root.frames else "no cycle could be named"
+    at_line = f", at its recursion limit of {line:,}" if line is not None and root.depth >= AT_LIMIT * line else ""
+    return f"; it came from a runaway recursion: {what}, {counted(root.depth, 'level')} deep{at_line}"
 
 
 def stacks_of(evidence: Evidence) -> tuple[Stack, ...]:
@@ -157,11 +178,9 @@ def thread_note(case: Case) -> str:
     error = case.evidence.words.exception
     if error is None or error.where == "main":
         return ""
-    return (
-        f"; but a thread of it died of {error.type}"
-        if error.where == "thread"
-        else f"; but {error.type} was raised where nobody could catch it"
-    )
+    if error.where == "unraisable":
+        return f"; but {error.type} was raised where nobody could catch it"
+    return f"; but a {'thread' if error.where == 'thread' else 'process'} of it died of {error.type}"
 
 
 def sender_words(case: Case) -> str:

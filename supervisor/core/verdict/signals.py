@@ -5,6 +5,7 @@ from signal import SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SI
 
 from supervisor.core.cycle import find_cycle_in_frames
 from supervisor.core.evidence import CycleKind, Frame
+from supervisor.core.limits import WALL_SHARE
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.prose import about_size, at, counted, signal_name
 from supervisor.core.verdict.case import OUT_OF_MEMORY_SHARE, UNHEALTHY_FRAMES, Case, Finding, peak_bytes
@@ -37,7 +38,7 @@ def by_signal(case: Case) -> Finding | None:
 
 def _at_its_traceback(case: Case, number: int) -> Finding | None:
     """Its main thread had ended in RecursionError before the signal came: 3.13 prints some thousands of the levels a second, and an alarm does not wait."""
-    if case.error_type != "RecursionError":
+    if case.overrun is None:
         return None
     end = f"ended in RecursionError, and was still busy with its traceback when {signal_name(number)} ended it {case.after}"
     return runaway(case, f"{depth_words(case)}, {end}; {sender_words(case) or 'Mainstay did not send it'}")
@@ -92,14 +93,19 @@ def _fatal_signal(case: Case, number: int) -> Finding:
             f"It crashed with {name}{where} at {about_size(peak_bytes(case))} of memory, its limit of {about_size(line)}, and got no more"
         )
         return Finding(Outcome.MEMORY, f"{sentence}; it ended {case.after}.", LimitName.MEMORY)
-    return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}.")
+    full = (
+        f"; it stood at {about_size(peak_bytes(case))} of {memory_line(case)}, and may have been refused more"
+        if line is not None and case.evidence.armed and peak_bytes(case) >= WALL_SHARE * line
+        else ""
+    )
+    return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}{full}.")
 
 
 def _is_stack_overflow(case: Case, number: int) -> bool:
     facts, words = case.evidence, case.evidence.words
     if words.fatal_signal is not None and "stack overflow" in words.fatal_signal.lower():
         return True
-    if case.error_type == "RecursionError":
+    if case.overrun is not None:
         return True
     if number != SIGSEGV or (facts.fault is not None and not facts.fault.is_beside_stack):
         return False

@@ -17,6 +17,9 @@ FEW = 20  # innermost frames in the facts
 INNERMOST_TOLD = 64  # frames whose arguments are told: nine turns of a cycle of seven
 DEEP = 50  # frames: below that nobody asks what a recursion hands on
 CHAIN = 8
+ROOTS = 64  # exceptions asked where one came from
+ROOT_OUTERMOST, ROOT_INNERMOST = 10, 80  # frames kept of that
+REMOTE_CHARS = 6000  # of the text of a traceback that came from another process
 STACK_LEVELS = 100  # told of a stack that was asked for
 STACKS_BYTES = 1 << 20  # of all of them
 DEEPEST = 2000000  # frames counted; a chain that somebody tied into a ring must not hold the job
@@ -30,6 +33,12 @@ SOURCE_BYTES = 1 << 20
 FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")
 
 
+try:
+    _group = BaseExceptionGroup
+except NameError:  # before 3.11
+    _group = ()
+
+
 def exception(kind, value, trace, where):
     """Write down an uncaught exception. Twice: what is certain at once, then with its message, all frames and its causes."""
     number = files.written[where] = files.written.get(where, 0) + 1
@@ -39,15 +48,75 @@ def exception(kind, value, trace, where):
     codes, depth = traceback_lines(trace, 0, FEW)
     _commit(files.FACTS[where], files.FACTS_BYTES, facts, codes, depth)
     facts["message"] = message_of(value)
+    facts["raised"] = by_hand(trace)
     if where in files.FULL:
         facts["chain"] = chain_of(value)
+        root = None
+        if facts["raised"] or not issubclass(kind, (RecursionError, MemoryError)):
+            try:
+                root = root_of(value)
+                if root is not None:
+                    facts["root"] = told_root(root)
+            except Exception:
+                root = None
         codes, depth = traceback_lines(trace, OUTERMOST, INNERMOST)
         facts["at"] = own_line(codes)
         _commit(files.FULL[where], files.FULL_BYTES, facts, codes, depth)
-        if depth >= DEEP:
+        told = facts.get("root", {})
+        if told.get("depth", 0) >= DEEP:
+            _commit_arguments("root", number, innermost_frames(root.__traceback__, told["depth"]))
+        elif depth >= DEEP:
             _commit_arguments(where, number, innermost_frames(trace, depth))
     elif facts["message"]:
         _commit(files.FACTS[where], files.FACTS_BYTES, facts, codes, depth)
+
+
+def by_hand(trace):
+    """1 if a ``raise`` with an exception made the innermost entry of *trace*, 0 if something that was called there did, None if that cannot be told."""
+    try:
+        place = 0
+        while trace.tb_next is not None and place < DEEPEST:
+            trace = trace.tb_next
+            place += 1
+        code = trace.tb_frame.f_code.co_code
+        # The number of that instruction differs from version to version; up to 3.9 an end that is never reached stands behind it.
+        raises = compile("raise it", "", "exec").co_code[2 if sys.version_info < (3, 10) else -2]
+        return 1 if code[trace.tb_lasti] == raises and code[trace.tb_lasti + 1] else 0
+    except Exception:
+        return None
+
+
+def root_of(value):
+    """The RecursionError or MemoryError that *value* came from by causes and groups, or the text of a traceback from another process; None if there is none."""
+    waiting = [value]
+    seen = {id(value)}
+    while waiting and len(seen) < ROOTS:
+        error = waiting.pop(0)
+        state = error.__dict__ if type(error).__name__ in ("RemoteTraceback", "_RemoteTraceback") else {}
+        if type(state.get("tb")) is str:
+            return state["tb"]
+        if error is not value and issubclass(type(error), (RecursionError, MemoryError)) and error.__cause__ is None:
+            return error
+        members = _group.exceptions.__get__(error) if issubclass(type(error), _group) else ()
+        cause = error.__cause__
+        if cause is None and not error.__suppress_context__:
+            cause = error.__context__
+        for other in (cause, *members[:ROOTS]):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+    return None
+
+
+def told_root(root):
+    if isinstance(root, str):
+        return {"text": root[-REMOTE_CHARS:], "levels": root.count('\n  File "')}
+    codes, depth = traceback_lines(root.__traceback__, ROOT_OUTERMOST, ROOT_INNERMOST)
+    paths = []
+    told = {"type": type_name(type(root)), "message": message_of(root)[:300], "depth": depth, "raised": by_hand(root.__traceback__)}
+    told["frames"] = [_frame(code, line, paths) for code, line in codes]
+    told["files"] = paths
+    return told
 
 
 def swallowed(value, frame, turn):
@@ -241,6 +310,7 @@ def _commit(offset, most, facts, lines, depth):
             commit(offset, payload)
             return
         if not lines:
+            facts.pop("root", None)
             facts["message"] = facts["message"][: len(facts["message"]) // 2]
         keep = len(lines) // 2
         lines = lines[: keep // 8] + lines[len(lines) - keep + keep // 8 :] if keep else []

@@ -1,0 +1,100 @@
+"""Where an exception came from: by whose hand, out of which other one, out of which process."""
+
+import pytest
+
+BY_HAND = [
+    ("raise MemoryError('no')", True),
+    ("bytearray(1 << 62)", False),
+    ("def f():\n    raise MemoryError\nf()", True),
+    ("nested = []\nfor _ in range(300000):\n    nested = [nested]\nrepr(nested)", False),
+    ("def f(): f()\nf()", False),
+    ("def f():\n    try:\n        bytearray(1 << 62)\n    except MemoryError:\n        raise\nf()", False),
+    ("error = None\ntry:\n    bytearray(1 << 62)\nexcept MemoryError as err:\n    error = err\nraise error", False),
+    ("raise ValueError", True),
+    ("int('x')", False),
+]
+
+
+@pytest.mark.parametrize(("program", "by_hand"), BY_HAND)
+def test_it_is_told_whether_a_raise_statement_made_it(any_active, run, program, by_hand):
+    assert run(any_active, "-c", program).words.exception.is_raised is by_hand
+
+
+WALK = "def walk(n): return walk(n + 1)\n"
+TURNED = WALK + "try:\n    walk(0)\nexcept RecursionError as err:\n    raise ValueError('bad tree')"
+
+
+@pytest.mark.parametrize("more", ["", " from err", "\nelse:\n    pass"])
+def test_the_recursion_that_it_came_from_is_told_with_its_stack_and_arguments(python, run, more):
+    ended = run(python, "-c", TURNED + more, recursion=400)
+    error = ended.words.exception
+    assert (error.type, error.depth, error.is_raised) == ("ValueError", 1, True)
+    assert (error.root.type, error.root.where, error.root.is_raised) == ("RecursionError", "main", False)
+    assert 390 <= error.root.depth <= 400
+    assert [frame.function for frame in ended.words.cycle.frames] == ["walk"]
+    assert "walk(n): n steps by 1 each turn" in ended.words.cycle.notes
+
+
+def test_one_that_was_to_be_forgotten_is_not_told(python, run):
+    assert run(python, "-c", TURNED + " from None", recursion=400).words.exception.root is None
+
+
+def test_a_recursion_of_its_own_needs_no_origin(python, run):
+    program = WALK + "try:\n    walk(0)\nexcept RecursionError:\n    walk(0)"
+    assert run(python, "-c", program, recursion=400).words.exception.root is None
+
+
+GROUP = (
+    WALK
+    + """
+import asyncio
+async def work():
+    walk(0)
+async def main():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+asyncio.run(main())
+"""
+)
+
+
+def test_a_member_of_a_group_is_told(python, run):
+    error = run(python, "-c", GROUP, recursion=400).words.exception
+    assert (error.type, error.root.type) == ("ExceptionGroup", "RecursionError")
+    assert error.root.frames[-1].function == "walk"
+
+
+POOL = """
+def work(n):
+    {work}
+if __name__ == "__main__":
+    import multiprocessing
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        pool.map(work, [1])
+"""
+EXECUTOR = """
+def work(n):
+    {work}
+if __name__ == "__main__":
+    from concurrent.futures import ProcessPoolExecutor
+    with ProcessPoolExecutor(1) as pool:
+        pool.submit(work, 1).result()
+"""
+
+
+@pytest.mark.parametrize("program", [POOL, EXECUTOR], ids=["pool", "executor"])
+def test_what_ended_a_worker_is_told_by_its_traceback(python, run, tmp_path, program):
+    (tmp_path / "job.py").write_text(program.format(work="return work(n + 1)"))
+    ended = run(python, str(tmp_path / "job.py"), recursion=400)
+    root = ended.words.exception.root
+    assert (root.type, root.message, root.where) == ("RecursionError", "maximum recursion depth exceeded", "child")
+    assert root.frames[-1].function == "work"
+    assert root.frames[-1].line == 3
+    assert 380 <= root.depth <= 400
+    assert [frame.function for frame in ended.words.cycle.frames] == ["work"]
+
+
+def test_another_end_of_a_worker_has_its_place(python, run, tmp_path):
+    (tmp_path / "job.py").write_text(POOL.format(work="raise MemoryError('tile too big')"))
+    root = run(python, str(tmp_path / "job.py")).words.exception.root
+    assert (root.type, root.message, root.frames[-1].function, root.is_raised) == ("MemoryError", "tile too big", "work", None)
