@@ -6,6 +6,7 @@ from typing import Any
 
 from supervisor import tables
 from supervisor.client import Client, job_route
+from supervisor.errors import LaunchError
 from supervisor.talk import daemon_of, print_json
 
 Json = dict[str, Any]
@@ -59,7 +60,11 @@ def replay(config: str | None, job: str, key: str, *, as_json: bool) -> int:
     base = base_of(daemon.get("/status")["daemon"]["pid"])
     if base is None:
         sys.stderr.write("mainstay: the daemon's environment cannot be read; the job gets that of this command instead\n")
-    done = run(jobs[job], key, os.environ if base is None else base)
+    try:
+        done = run(jobs[job], key, os.environ if base is None else base)
+    except OSError as err:
+        place = f"{err.filename}: " if err.filename else ""
+        raise LaunchError(f"the replay could not begin: {place}{err.strerror}") from err
     if done.processed:
         daemon.post(job_route(job, "release"), {"key": key, "because": BECAUSE})
     if as_json:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -72,8 +73,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as err:
         if os.environ.get("MAINSTAY_DEBUG"):
             raise
+        fault = _fault_of_the_machine(err) if isinstance(err, OSError) and given[-1:] != ["brain"] else None
+        if fault is not None:
+            _say(f"mainstay: {fault}")
+            return EXIT_FAILED
         _say(f"mainstay: this is a bug of Mainstay: {type(err).__name__}: {err}", "set MAINSTAY_DEBUG=1 for the traceback, and report it")
         return EXIT_OUR_BUG
+
+
+def _fault_of_the_machine(err: OSError) -> str | None:
+    """What a command could not know before and cannot mend: in words; None for what may be a mistake of ours."""
+    if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return f"{err.filename}: {err.strerror}" if err.filename else err.strerror
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory was removed; change to another"
+    return None
 
 
 def _parse(given: Sequence[str]) -> argparse.Namespace:

@@ -660,6 +660,15 @@ def test_complaints_that_cannot_be_written_leave_the_answer_as_it_is(mainstay: M
         assert in_shell(mainstay, f"$M status --nonsense {where}").returncode == 2
 
 
+def test_a_working_directory_that_was_removed_is_no_bug_of_ours(mainstay: Mainstay, tmp_path: Path) -> None:
+    gone = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; "
+    assert in_shell(mainstay, gone + "$M status good --json").returncode == 0
+    for words in ("status", "run"):
+        done = in_shell(mainstay, gone + f"$M -c config.yaml {words}")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == "mainstay: the working directory was removed; change to another"
+
+
 @pytest.mark.parametrize("encoding", ["latin1", "ascii"])
 def test_characters_that_the_terminal_lacks_are_written_as_escapes(mainstay: Mainstay, encoding: str) -> None:
     mainstay.write_config(JOBS + "  wid: {shell: 'echo 日本 😀 é; exit 3', schedule: manual, restart: {when: never}}\n")

@@ -86,6 +86,10 @@ def test_a_poison_record_is_set_aside_after_its_second_kill_and_the_rest_is_proc
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_replay_dies_alone_as_before_and_with_fixed_code_it_releases_the_record(poisoned: Mainstay, kind: str) -> None:
     before = journal(poisoned, kind)
+    refused = poisoned.cli("quarantine", kind, "--replay", KEY, TMPDIR="/proc")  # where nobody can make a folder
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("mainstay: the replay could not begin: cannot write in /proc: ")
+    assert refused.stderr.endswith("set TMPDIR to a folder with room that we may write\n")
     checkpoint = read(poisoned.state / "jobs" / kind / "checkpoint.json")
     code, again = quarantine(poisoned, kind, "--replay", KEY)
     assert (code, again["met"], again["released"], again["report"]["outcome"]) == (1, True, False, KINDS[kind])
