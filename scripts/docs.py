@@ -32,7 +32,7 @@ EXIT_CODES: Final = {
     cli.EXIT_DONE: "done; of `exec`: the command ended well",
     cli.EXIT_FAILED: "the thing asked for did not work (no such job, refused, nothing to show)",
     cli.EXIT_USAGE: "usage: an unknown command or option, a value without its unit",
-    cli.EXIT_NO_DAEMON: "no daemon answers",
+    cli.EXIT_NO_DAEMON: "no daemon answers: none runs, it is another user's, or it does not come up; stderr says which",
     cli.EXIT_OUR_BUG: "a bug of ours, or the keeper died and took the jobs with it",
     cli.EXIT_CONFIG: "the configuration is wrong; every problem is on stderr (of `reload`: 1, for then the daemon goes on with the one it has)",
     124: "`exec`: one of our limits ended the command",

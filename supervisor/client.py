@@ -203,7 +203,10 @@ def find(config_path: str, state_dir: str | None) -> Client:
                 raise
             trouble = trouble or err
             continue
-        except (RefusedError, KeyError):
+        except RefusedError as err:  # it is there, and overwhelmed
+            trouble = trouble or NoDaemonError(f"the daemon at {path} does not say what it runs: {err}")
+            continue
+        except KeyError:
             continue
         if served is None or os.path.realpath(served) == os.path.realpath(config_path) or folder == state_dir:
             return client

@@ -1,9 +1,12 @@
 """What a command says of a daemon that runs and does not answer, or is not where the file says: never that there is none."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,24 +245,38 @@ def test_a_daemon_that_has_ended_is_not_waited_for_and_the_hint_names_the_config
     assert keepers.keeper_of(str(daemon.state)) is None
 
 
-def test_a_change_that_was_cut_off_is_not_asked_for_twice(tmp_path: Path) -> None:
-    import socket
-    import threading
-
-    path = str(tmp_path / "mainstay.sock")
+@contextlib.contextmanager
+def answering(path: str, answer: bytes) -> Iterator[list[bytes]]:
+    """One that says *answer* to the first who asks at *path*; what it was asked."""
     heard: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
 
-        def answer_nobody() -> None:
+        def answer_one() -> None:
             connection, _ = listener.accept()
             heard.append(connection.recv(65536))
+            connection.sendall(answer)
             connection.close()
 
-        thread = threading.Thread(target=answer_nobody)
+        thread = threading.Thread(target=answer_one)
         thread.start()
-        with pytest.raises(client.NoDaemonError, match=r"went away before it answered .*`mainstay status` shows whether it was done"):
-            client.Client(path).post("/jobs/one/trigger")
+        yield heard
         thread.join(10)
+
+
+def test_a_daemon_that_is_overwhelmed_is_not_absent(tmp_path: Path) -> None:
+    body = b'{"error": "too much to do", "mend": "ask again"}'
+    head = b"HTTP/1.1 503 Busy\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    path = str(tmp_path / "mainstay.sock")
+    with answering(path, head + body), pytest.raises(client.NoDaemonError) as caught:
+        client.find(str(tmp_path / "config.yaml"), str(tmp_path))
+    assert str(caught.value) == f"the daemon at {path} does not say what it runs: too much to do\nask again"
+
+
+def test_a_change_that_was_cut_off_is_not_asked_for_twice(tmp_path: Path) -> None:
+    path = str(tmp_path / "mainstay.sock")
+    said = r"went away before it answered .*`mainstay status` shows whether it was done"
+    with answering(path, b"") as heard, pytest.raises(client.NoDaemonError, match=said):
+        client.Client(path).post("/jobs/one/trigger")
     assert len(heard) == 1
