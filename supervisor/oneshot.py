@@ -117,9 +117,8 @@ class OneShot:
                 self._reap_orphans()
                 return ended
             self._reap_orphans()
-            self._watch.find_strays(
-                os.getpid(), (child.pid,), at_once=True, owner=KEY
-            )  # whatever they say: all that we have are the command's
+            # Whatever their environment says: all that come to us are the command's.
+            self._watch.find_strays(os.getpid(), (child.pid,), at_once=True, owner=KEY)
             self._watch.run()
             self._see_to_the_asking()
 

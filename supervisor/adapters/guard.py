@@ -28,10 +28,8 @@ _HELLO = re.compile(rb"mainstay-guard 1 (\d{1,3}\.\d{1,3}\.\d{1,3}) pid (\d{1,10
 _HELLO_BYTES = 128
 _HEX = re.compile(r"[0-9a-f]{1,16}")
 _CELL_BYTES = 16
-_SWALLOWED_RECURSION, _CELLS = (
-    128,
-    10,
-)  # RecursionErrors, MemoryErrors, limit asked for, finalized, limit, elsewhere, and two pairs of stamps
+# RecursionErrors, MemoryErrors, limit asked for, finalized, limit, elsewhere, and two pairs of stamps.
+_SWALLOWED_RECURSION, _CELLS = 128, 10
 _FACTS = {"main": 1024, "thread": 9216, "unraisable": 17408, "lineage": 25600}
 _FULL = {"main": 65536, "thread": 131072}
 _SWALLOWS = (196608, 262144)

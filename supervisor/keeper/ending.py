@@ -103,9 +103,8 @@ class Ending(Holding):
         try:
             if attempt.cgroup is None:
                 if attempt.status is None:
-                    proctree.freeze(
-                        lambda: [attempt.pid]
-                    )  # first: what makes orphans by the thousand makes more while each is asked whose it is
+                    # First: what makes orphans by the thousand makes more while each is asked whose it is.
+                    proctree.freeze(lambda: [attempt.pid])
                 return proctree.kill_round(lambda: self._roots(attempt))
             members = cgroup.processes(attempt.cgroup)
             if members and not self._guarded("cgroup_kill", lambda: cgroup.kill(str(attempt.cgroup))):
