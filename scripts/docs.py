@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor import cli
+from supervisor import cli, options
 from supervisor.adapters import metrictable
 from supervisor.adapters.http import openapi
 from supervisor.config import jsonschema, reference
@@ -31,7 +31,7 @@ _LEVELS: Final = ("debug", "info", "warning", "error", "exception")
 EXIT_CODES: Final = {
     cli.EXIT_DONE: "done; of `exec`: the command ended well",
     cli.EXIT_FAILED: "the thing asked for did not work (no such job, refused, nothing to show)",
-    cli.EXIT_USAGE: "usage: an unknown command or option, a value without its unit",
+    options.EXIT_USAGE: "usage: an unknown command or option, a value without its unit",
     cli.EXIT_NO_DAEMON: "no daemon answers: none runs, it is another user's, or it does not come up; stderr says which",
     cli.EXIT_OUR_BUG: "a bug of ours, or the keeper died and took the jobs with it",
     cli.EXIT_CONFIG: "the configuration is wrong; every problem is on stderr (of `reload`: 1, for then the daemon goes on with the one it has)",

@@ -10,42 +10,16 @@ from typing import Final, NoReturn
 
 from supervisor import __version__, streams
 from supervisor.errors import ConfigError, SupervisorError
+from supervisor.options import EXIT_USAGE, Help, Parser, count, duration, whole
 
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 EXIT_NO_DAEMON: Final = 69
 EXIT_OUR_BUG: Final = 70
 EXIT_CONFIG: Final = 78
 LARGEST_ID: Final = 10**18 - 1
 
 Command = Callable[[argparse.Namespace], int]
-
-
-class _Help(argparse.HelpFormatter):
-    """argparse's, told how wide the terminal is: it would load shutil to find out, each time it adds an option."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-def _columns() -> int:
-    """As ``shutil.get_terminal_size`` has it."""
-    text = os.environ.get("COLUMNS", "")
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    try:
-        return os.get_terminal_size(1).columns or 80
-    except OSError:
-        return 80
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with the example last and a hint instead of the whole usage on an error."""
-
-    def error(self, message: str) -> NoReturn:
-        message = message.replace("'brain', ", "")  # the keeper's, not a person's
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,8 +105,8 @@ def _say(*lines: str) -> None:
 
 def _parser(*, only_exec: bool = False) -> argparse.ArgumentParser:
     """All commands; or the one that stands before other people's commands and has no time to make the rest."""
-    parser = _Parser(
-        formatter_class=_Help,
+    parser = Parser(
+        formatter_class=Help,
         prog="mainstay",
         description="Runs your jobs inside limits, knows why they died, restarts them, tells you.",
         epilog="example: mainstay -c config.yaml run; then, in another terminal: mainstay status",
@@ -151,15 +125,15 @@ def _parser(*, only_exec: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: "argparse._SubParsersAction[_Parser]", name: str, command: Command, text: str, example: str) -> _Parser:
+def _add(commands: "argparse._SubParsersAction[Parser]", name: str, command: Command, text: str, example: str) -> Parser:
     made = commands.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}", formatter_class=_Help
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}", formatter_class=Help
     )
     made.set_defaults(command=command, parser=made, called=name)
     return made
 
 
-def _exec_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _exec_command(commands: "argparse._SubParsersAction[Parser]") -> None:
     once = _add(
         commands,
         "exec",
@@ -182,7 +156,7 @@ def _exec_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
     once.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
 
 
-def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _local_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     _add(commands, "run", _run, "supervise in the foreground (what systemd starts)", "mainstay -c config.yaml run")
     check = _add(commands, "check", _check, "read the config and print every problem in it", "mainstay check --show")
     shown = check.add_mutually_exclusive_group()
@@ -190,7 +164,7 @@ def _local_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     shown.add_argument("--schema", action="store_true", help="print the JSON Schema of config.yaml, for editors")
     _exec_command(commands)
     _export_command(commands)
-    brain = commands.add_parser("brain", formatter_class=_Help)  # started by the keeper, not by people: no help, so it is not listed
+    brain = commands.add_parser("brain", formatter_class=Help)  # started by the keeper, not by people: no help, so it is not listed
     brain.set_defaults(command=_brain, parser=brain, called="brain")
 
 
@@ -205,7 +179,7 @@ _FAULTS = (
 )  # core.jobs.Fault, which would have to be loaded for every command
 
 
-def _export_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _export_command(commands: "argparse._SubParsersAction[Parser]") -> None:
     export = _add(
         commands,
         "export",
@@ -238,7 +212,7 @@ def _export_command(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
 
-def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _job_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     for name, text in (
         ("start", "let the job run again: a service starts, a schedule goes on"),
         ("stop", "stop the job and keep it stopped; waits and says how it ended"),
@@ -252,7 +226,7 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
         made.add_argument("job", metavar="JOB")
         made.add_argument("--json", action="store_true", help="print the answer as JSON")
         if name == "pause":
-            made.add_argument("--for", dest="duration", type=_duration, metavar="D", help="end the pause by itself after so long, e.g. 2h")
+            made.add_argument("--for", dest="duration", type=duration, metavar="D", help="end the pause by itself after so long, e.g. 2h")
         if name == "trigger":
             made.add_argument("--wait", action="store_true", help="wait until the run has ended: exit code 0 if it succeeded, else 1")
         if name in ("stop", "restart"):
@@ -267,7 +241,7 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     silence.add_argument("job", nargs="?", metavar="JOB")
     what = silence.add_mutually_exclusive_group()
     what.add_argument(
-        "--for", dest="duration", type=_duration, metavar="D", help="how long, e.g. 2h; incidents are still recorded, and told then if open"
+        "--for", dest="duration", type=duration, metavar="D", help="how long, e.g. 2h; incidents are still recorded, and told then if open"
     )
     what.add_argument("--expire", action="store_true", help="end all silences of the job")
     silence.add_argument("--comment", default="", metavar="TEXT", help="why, for the others")
@@ -283,7 +257,7 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     drill.add_argument("--fault", choices=_FAULTS, metavar="FAULT", help=f"what to do on purpose: {', '.join(_FAULTS)}")
     drill.add_argument("--last", action="store_true", help="do nothing; show the last result of each fault")
     drill.add_argument(
-        "--cap", type=_duration, metavar="D", help="lower limits on time to this, and wait no longer for a receiver (default 1m)"
+        "--cap", type=duration, metavar="D", help="lower limits on time to this, and wait no longer for a receiver (default 1m)"
     )
     drill.add_argument(
         "--prometheus", metavar="URL", help="also follow it through the alert rules of this Prometheus, e.g. http://127.0.0.1:9090"
@@ -310,25 +284,25 @@ def _job_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
     reload.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
-def _reading_commands(commands: "argparse._SubParsersAction[_Parser]") -> None:
+def _reading_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     status = _add(commands, "status", _status, "the jobs: state, last outcome, next run, memory against limit", "mainstay status --watch")
     status.add_argument("job", nargs="?", metavar="JOB")
     status.add_argument("--watch", action="store_true", help="keep it live (every second; Ctrl-C ends it)")
     logs = _add(commands, "logs", _logs, "what a job wrote", "mainstay logs nightly -f")
     logs.add_argument("job", metavar="JOB")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it writes, over its next runs too")
-    logs.add_argument("-n", type=_whole(0, 100_000), default=50, metavar="N", help="the last N lines (default 50)")
-    logs.add_argument("--run", type=_whole(1, LARGEST_ID), metavar="ID", help="of this run (default: the latest)")
+    logs.add_argument("-n", type=whole(0, 100_000), default=50, metavar="N", help="the last N lines (default 50)")
+    logs.add_argument("--run", type=whole(1, LARGEST_ID), metavar="ID", help="of this run (default: the latest)")
     runs = _add(commands, "runs", _runs, "the ledger: a row per run and per due slot that did not run", "mainstay runs nightly")
     runs.add_argument("job", nargs="?", metavar="JOB")
-    runs.add_argument("-n", type=_whole(1, 1000), default=20, metavar="N", help="the last N rows (default 20)")
+    runs.add_argument("-n", type=whole(1, 1000), default=20, metavar="N", help="the last N rows (default 20)")
     why = _add(commands, "why", _why, "what happened, in words, with the evidence", "mainstay why nightly")
     why.add_argument("what", nargs="?", metavar="JOB or RUN", help="default: the latest bad end of any job")
     incidents = _add(commands, "incidents", _incidents, "open and past incidents", "mainstay incidents --open")
     incidents.add_argument("--open", action="store_true", help="only those that are open")
-    incidents.add_argument("-n", type=_whole(1, 1000), default=20, metavar="N", help="the last N (default 20)")
+    incidents.add_argument("-n", type=whole(1, 1000), default=20, metavar="N", help="the last N (default 20)")
     incident = _add(commands, "incident", _incident, "one incident, with the dossier of its last occurrence", "mainstay incident 7 --ack")
-    incident.add_argument("id", type=_whole(1, LARGEST_ID), nargs="?", metavar="ID")
+    incident.add_argument("id", type=whole(1, LARGEST_ID), nargs="?", metavar="ID")
     wish = incident.add_mutually_exclusive_group()
     wish.add_argument("--ack", action="store_true", help="somebody is on it: no more reminders")
     wish.add_argument("--resolve", action="store_true", help="close it; the same bug is then a regression when it comes back")
@@ -395,8 +369,8 @@ def _exec(options: argparse.Namespace) -> int:
         ("time", "time_s", parse_duration),
         ("cpu", "cpu_s", parse_duration),
         ("stall", "stall_s", parse_duration),
-        ("recursion", "recursion_frames", _count(10, 10_000_000)),  # as the config has it
-        ("processes", "processes", _count(1, 4_194_304)),
+        ("recursion", "recursion_frames", count(10, 10_000_000)),  # as the config has it
+        ("processes", "processes", count(1, 4_194_304)),
     ):
         text = getattr(options, option)
         if text is None:
@@ -419,42 +393,6 @@ def _exec(options: argparse.Namespace) -> int:
         from supervisor import oneshot  # while the command starts
 
     return oneshot.main(started, limits, options.report)
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    """An option's value that is a whole number within these bounds, both included."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) <= 19 and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _count(least: int, most: int) -> Callable[[str], int]:
-    """A limit of ``exec`` that is a whole number within these bounds."""
-
-    def parse(text: str) -> int:
-        mend = f"write a whole number from {least} to {most}"
-        if not (text.isascii() and text.isdigit() and len(text) <= 19):
-            raise ValueError(f"{text!r} is not a whole number; {mend}")
-        if not least <= int(text) <= most:
-            raise ValueError(f"{text} is out of range; {mend}")
-        return int(text)
-
-    return parse
-
-
-def _duration(text: str) -> str:
-    """An option's value that is a duration, as it was written: the daemon reads it again."""
-    from supervisor.core.units import parse_duration
-
-    try:
-        parse_duration(text)
-    except ValueError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return text
 
 
 # ---------------------------------------------------------------- commands that ask the daemon
