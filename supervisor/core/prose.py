@@ -92,8 +92,8 @@ def turn_of(cycle: Cycle) -> str:
 
 
 def own_frames(frames: Sequence[Frame]) -> list[Frame]:
-    """The application's own frames: neither the standard library nor installed packages. All of them where none is its own."""
-    return [frame for frame in frames if is_own(frame)] or list(frames)
+    """The application's own frames: neither the standard library nor installed packages. All of them where none is its own, but those of our guard last of all."""
+    return [frame for frame in frames if is_own(frame)] or [frame for frame in frames if not is_ours(frame)] or list(frames)
 
 
 def is_own(frame: Frame) -> bool:
@@ -101,4 +101,10 @@ def is_own(frame: Frame) -> bool:
     return not any(part in frame.file for part in FOREIGN)
 
 
-FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")
+def is_ours(frame: Frame) -> bool:
+    """Whether a frame is that of our guard within the job, which was asked for something just then."""
+    return GUARD in frame.file
+
+
+GUARD = "/_mainstay_guard/"
+FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", GUARD)

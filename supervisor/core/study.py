@@ -14,7 +14,7 @@ from supervisor.core.evidence import BusyLine, Frame, Pace, Study
 from supervisor.core.jobs import Limits
 from supervisor.core.limits import SOFT_SHARE, Watched, deadline
 from supervisor.core.model import LimitName, Mono
-from supervisor.core.prose import own_frames
+from supervisor.core.prose import is_ours, own_frames
 
 LOOKS = 12
 LEAD_S = 2.4  # before a line: looks are 0.2 s apart, of a line that is nearer than twice that in proportion
@@ -198,6 +198,8 @@ def _lines(tracks: Iterable[Sequence[Spot]], looks: int) -> tuple[BusyLine, ...]
         for spot in track:
             if spot.frames:
                 line = own_frames(spot.frames)[0]
+                if is_ours(line):  # torn: it was read while it ran, and showed no more
+                    continue
                 counts[line] += 1
                 standing[line] = standing.get(line, True) and stands
     return tuple(BusyLine(line, min(count, looks), looks, standing[line]) for line, count in counts.most_common(LINES))

@@ -305,6 +305,11 @@ CASES = [
     ("no more processes", died(Exit(code=1, pids_max_hits=40)), Outcome.PROCESSES, LimitName.PROCESSES,
      "It was refused a process at its limit of 16 and ended after 3.2s (exit code 1)."),
     ("an exception in a thread", said(0, exception=error("ValueError", where="thread")), Outcome.SUCCEEDED, None, "It succeeded after 3.2s; but a thread of it died of ValueError."),
+    ("a child that died of an exception, and was tolerated", said(0, exception=error("RecursionError", where="child")), Outcome.SUCCEEDED, None, "It succeeded after 3.2s; but a process of it died of RecursionError."),
+    ("an exception that nobody could catch", said(0, exception=error("ValueError", where="unraisable")), Outcome.SUCCEEDED, None, "It succeeded after 3.2s; but ValueError was raised where nobody could catch it."),
+    ("output that could not be flushed", said(120, exception=error("OSError", "[Errno 9] Bad file descriptor", (), where="unraisable")), Outcome.EXCEPTION, None,
+     "OSError: [Errno 9] Bad file descriptor, when its output was flushed at its end after 3.2s (exit code 120)."),
+    ("an exit code of 120 of its own", said(120), Outcome.FAILED, None, "It ended with exit code 120 after 3.2s."),
     ("an exception in a thread, and a bad code", said(3, exception=error("ValueError", where="thread")), Outcome.FAILED, None, None),
     # exit codes
     ("exit 0", said(0), Outcome.SUCCEEDED, None, "It succeeded after 3.2s."),
@@ -577,6 +582,28 @@ def test_what_a_hang_waited_for_and_a_loop_went_round_is_judged():
     )
     assert ", in load (job.py:57), busy inside C" in busy.summary
     assert "busy: in load (job.py:57) in 12 of 12 looks, always at the same call: inside C" in busy.evidence
+
+
+@pytest.mark.parametrize("where", ["main", "thread", "unraisable", "child"])
+def test_where_an_exception_was_is_not_where_the_rest_met_its_limit(where):
+    words = LastWords(spoke=True, exception=error("ValueError", "", (MAIN, A), where=where))
+    hangs = died(Exit(signal=9, killed_for="time"), words, breach=Breach(LimitName.TIME, 120, 120), look=SLOW, study=HANG)
+    assert ", in load (job.py:57), hanging" in judged(hangs).summary
+
+
+CENSUS = Frame("_take", "/opt/mainstay/guard/site/_mainstay_guard/census.py", 65)
+STARTING = Frame("Thread._bootstrap", "/usr/lib/python3.12/threading.py", 1030)
+
+
+def test_neither_our_guard_nor_a_thread_that_just_starts_is_where_it_was():
+    killed = Evidence(Exit(signal=9, killed_for="memory"), breach=Breach(LimitName.MEMORY, 120 << 20, 100 << 20))
+    stacks = (Stack(1, (CENSUS,), 1), Stack(2, (STARTING,), 1), Stack(3, (CENSUS, LINE), 2))
+    assert judged(replace(killed, look=Look(stacks=stacks))).summary.endswith(", in load (job.py:57).")
+    assert judged(replace(killed, look=Look(stacks=stacks[:2]))).summary.endswith(", in Thread._bootstrap (threading.py:1030).")
+    assert judged(replace(killed, look=Look(stacks=stacks[:1]))).summary.endswith("killed after 0s.")
+    seen = Study(Pace.BUSY, 10, 0.5, growing=True, busy=(BusyLine(LINE, 3, 10),))
+    asleep = Stack(4, (Frame("<module>", "/srv/job.py", 8),), 1)
+    assert judged(replace(killed, look=Look(stacks=(stacks[1], asleep)), study=seen)).summary.endswith(", in load (job.py:57).")
 
 
 def test_a_stack_that_the_guard_was_asked_for_stands_in_where_nobody_could_look():

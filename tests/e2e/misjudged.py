@@ -166,6 +166,10 @@ MISJUDGED: dict[str, Control] = {
     "MemoryError made something else of": Control(CACHE, "exception", 1, _says("RuntimeError: cache full", "it came from MemoryError"), everywhere=True, options=TIGHT),
     "no thread, by hand": Control("raise RuntimeError(\"can't start new thread\")", "exception", 1, _says("can't start new thread"), everywhere=True, options=TIGHT),
     "a null pointer near the line": Control(NEAR, "crashed", 139, _says("SIGSEGV", "string_at", "of its memory limit of 100MiB, and may have been refused more"), everywhere=True, options=TIGHT),
+    "a tolerated child that recursed": Control(
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'def f(): f()\\nf()'])", proof=_says("a process of it died of RecursionError"), everywhere=True, options=TIGHT
+    ),
+    "a closed output": Control("import os\nos.close(1)\nprint('hello')", "exception", 120, _says("OSError", "Bad file descriptor", "flushed"), everywhere=True, options=TIGHT),
     # errors that were caught long ago, or at ease
     "RecursionErrors caught, then a sleep": _after(CAUGHT, "time.sleep(20)", "time", "hanging: sleeping"),
     "RecursionErrors caught, then a lock": _after(CAUGHT, "lock = threading.Lock(); lock.acquire(); lock.acquire()", "time", "hanging: waiting for a lock"),

@@ -15,6 +15,7 @@ from supervisor.core.verdict.phrases import (
     where_it_was,
 )
 
+NOT_FLUSHED = 120  # Python's own exit code where its standard output could not be flushed at its end
 NO_THREAD = "can't start new thread"  # what is left of the refusal of memory for a stack
 
 
@@ -99,8 +100,15 @@ def out_of_processes(case: Case) -> Finding | None:
 
 def by_exception(case: Case) -> Finding | None:
     """Any other exception that ended its main thread."""
-    error = case.error
-    if error is None or is_success(case):
+    error, last = case.error, case.evidence.words.exception
+    if is_success(case):
+        return None
+    if error is None and last is not None and last.where == "unraisable" and case.evidence.exit.code == NOT_FLUSHED:
+        message = f": {clean(last.message, 200)}" if last.message else ""
+        return Finding(
+            Outcome.EXCEPTION, f"{last.type}{message}, when its output was flushed at its end {case.after} (exit code {NOT_FLUSHED})."
+        )
+    if error is None:
         return None
     where = where_it_was(case)
     message = f": {clean(error.message, 200)}" if error.message else ""

@@ -83,7 +83,7 @@ def _guard_facts(case: Case) -> list[str]:
     if words.fatal_signal is not None:
         more = " and more" if words.fatal_truncated else ""
         found.append(f"guard: {words.fatal_signal}, {counted(len(words.fatal_frames), 'frame')}{more}")
-    elif words.dumps_elsewhere:
+    elif case.evidence.exit.signal in FATAL_SIGNALS and words.dumps_elsewhere:
         found.append("guard: the job took faulthandler into its own hands; a crash leaves no report here")
     elif case.evidence.exit.signal in FATAL_SIGNALS and words.spoke:
         found.append(

@@ -8,7 +8,7 @@ from supervisor.core.evidence import CycleKind, Evidence, ExceptionFacts, Frame,
 from supervisor.core.jobs import Limits
 from supervisor.core.limits import AT_THE_WALL
 from supervisor.core.model import LimitName, Outcome
-from supervisor.core.prose import about_duration, about_size, at, counted, own_frames, signal_name, turn_of
+from supervisor.core.prose import about_duration, about_size, at, counted, is_ours, is_own, own_frames, signal_name, turn_of
 from supervisor.core.verdict.case import AT_LIMIT, Case, Finding, peak_bytes
 from supervisor.core.verdict.errors import is_overrun, refusal_of
 
@@ -112,7 +112,9 @@ def lost_workers_words(case: Case) -> str:
 
 def where_it_was(case: Case) -> str:
     """The innermost of the application's own frames, by the exception, else by the looks, else by the last look at its first thread."""
-    error, look = case.evidence.words.exception, case.evidence.look
+    error, look, killed_for = case.evidence.words.exception, case.evidence.look, case.evidence.exit.killed_for
+    if error is not None and (killed_for not in (None, LimitName.MEMORY) or (killed_for is not None and error.where != "main")):
+        error = None  # that thread or process was done with, and it is the rest of it that met the limit
     stacks = [stack for stack in look.stacks if stack.frames] if look else []
     if error is not None and (root := error.root) is not None and root.where == "child" and root.frames:
         return at(own_frames(root.frames)[-1])
@@ -121,7 +123,11 @@ def where_it_was(case: Case) -> str:
     if (line := testimony.main_line(case.evidence.study)) is not None:
         return at(line.frame)
     told = stacks or [stack for stack in stacks_of(case.evidence) if stack.frames]
-    return at(own_frames(told[0].frames)[0]) if told else ""
+    if case.evidence.study is not None and case.evidence.study.growing and len(told) > 1 and case.evidence.study.busy:
+        return at(case.evidence.study.busy[0].frame)  # of several threads, the one that was seen at it
+    inner = [own_frames(stack.frames)[0] for stack in told]
+    best = next((frame for frame in inner if is_own(frame)), next((frame for frame in inner if not is_ours(frame)), None))
+    return at(best) if best is not None else ""
 
 
 def origin(case: Case) -> str:
