@@ -204,7 +204,7 @@ DEATHS: dict[str, Death] = {
     "cpu, regex": Death(("cpu_regex",), "--cpu 1s", "cpu", "cpu", _busy("cpu_regex", in_c=True)),
     "cpu, big number": Death(("cpu_number",), "--cpu 1s", "cpu", "cpu", _busy("cpu_number", in_c=True)),
     "cpu of children": Death(("cpu_children",), "--cpu 1s", "cpu", "cpu"),
-    "cpu, kernel's limit": Death(("cpu_rlimit",), "--time 60s", "cpu", "cpu"),
+    "cpu, kernel's limit": Death(("cpu_rlimit",), "--time 60s", "signalled", None, _says("SIGXCPU", "RLIMIT_CPU")),
     "time, sleep": Death(("time_sleep",), "--time 3s", "time", "time", _all(_paced("time_sleep", "hanging", "sleeping"), _waits("sleeping"))),
     "time, busy": Death(("cpu_python",), "--time 3s", "time", "time", _busy("cpu_python", in_c=False)),
     "time, regex": Death(("cpu_regex",), "--time 3s", "time", "time", _busy("cpu_regex", in_c=True)),

@@ -27,6 +27,9 @@ SWALLOWED_ERRORS = 16  # counted by the guard, whose stamps are of as many
 SWALLOWED_PER_S = 100.0  # a loop that does nothing else catches hundreds; who rejects bad input has other things to do
 RECENT_S = 3.0  # before a limit struck: what was caught earlier is over
 RECENT_SHARE = 0.25  # of its whole life, where that is shorter
+RESTS = 10  # times as long as from one error to the next: then it has come to other things
+SLACK_S = 0.005
+UNTOLD_FROM, UNTOLD_S = 64, 0.15  # from so many on the guard tells of them every tenth of a second only
 BUSY_SHARE = 0.25  # of the looks that have to find it in the cycle whose RecursionErrors it catches
 MEMORY_ERRORS_SEEN = 2
 OUT_OF_MEMORY_SHARE = 0.85  # of the limit: a MemoryError of a thread far below is about something else than our line
@@ -189,7 +192,9 @@ class Case(Struct, frozen=True, dict=True):
         """Whether so many errors were still being caught when the limit struck: those of long ago are nobody's business."""
         if caught < SWALLOWED_ERRORS or at is None or not at[0]:
             return False
-        return self.evidence.struck_mono - at[0] <= min(RECENT_S, RECENT_SHARE * self.evidence.duration_s)
+        rests_s = RESTS * (at[1] - at[0]) / (SWALLOWED_ERRORS - 1) + (UNTOLD_S if caught >= UNTOLD_FROM else SLACK_S)
+        struck = self.evidence.struck_mono
+        return struck - at[0] <= min(RECENT_S, RECENT_SHARE * self.evidence.duration_s) and struck - at[1] <= rests_s
 
     @staticmethod
     def _caught_per_s(at: tuple[float, float] | None) -> float:

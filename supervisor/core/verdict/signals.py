@@ -93,12 +93,20 @@ def _fatal_signal(case: Case, number: int) -> Finding:
             f"It crashed with {name}{where} at {about_size(peak_bytes(case))} of memory, its limit of {about_size(line)}, and got no more"
         )
         return Finding(Outcome.MEMORY, f"{sentence}; it ended {case.after}.", LimitName.MEMORY)
-    full = (
+    full = _stack_words(case) or (
         f"; it stood at {about_size(peak_bytes(case))} of {memory_line(case)}, and may have been refused more"
         if line is not None and case.evidence.armed and peak_bytes(case) >= WALL_SHARE * line
         else ""
     )
     return Finding(Outcome.CRASHED, f"It crashed with {name}{where} {case.after}{full}.")
+
+
+def _stack_words(case: Case) -> str:
+    """What the kernel's log says of the C stack of a program that no guard is in."""
+    fault = case.evidence.fault
+    if fault is None or not fault.is_beside_stack:
+        return ""
+    return "; it was beside its C stack, which a recursion without end or a large local variable may have filled"
 
 
 def _is_stack_overflow(case: Case, number: int) -> bool:
