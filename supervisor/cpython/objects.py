@@ -16,6 +16,8 @@ _STATE_AT = 32
 _SIZED = {"str": 16, "bytes": 16, "bytearray": 16, "list": 16, "tuple": 16, "dict": 16, "set": 24, "frozenset": 24}
 _MAX_DIGITS = 5  # of 30 bits: integers beyond 128 bits are reported by type only
 _HEAD_BYTES = 48
+_EXCEPTION_ARGS = 24  # in a BaseException, behind its head and its dict: the same from 3.11 to 3.14
+_MESSAGE_CHARS = 64
 _MAX_TYPES = 4096
 _ENCODINGS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
@@ -54,6 +56,20 @@ class Objects:
         if len(raw) < end:
             raw = self._memory.read(address, end)
         return raw[start:end].decode(_ENCODINGS[kind], errors="replace")
+
+    def message(self, error: int) -> str | None:
+        """The beginning of what an exception was given to say, "" if that is no text; None where there is no exception. For telling whose it is, never to be
+        shown. 3.11 keeps a text alone until somebody asks for the exception."""
+        if not error:
+            return None
+        if self._kinds.get(self._memory.pointer(error + 8)) == "str":
+            return self.text(error, _MESSAGE_CHARS)
+        arguments = self._memory.pointer(error + _EXCEPTION_ARGS)
+        if not arguments:
+            return None
+        count, first = struct.unpack("<qQ", self._memory.read(arguments + 16, 16))
+        is_text = count > 0 and self._kinds.get(self._memory.pointer(first + 8)) == "str"
+        return self.text(first, _MESSAGE_CHARS) if is_text else ""
 
     def type_name(self, address: int) -> str:
         """The name of the type object at *address*."""

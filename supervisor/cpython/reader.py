@@ -29,6 +29,7 @@ _CHUNK_BYTES = 16 << 10  # the size CPython gives a data-stack chunk unless one 
 _MAX_CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 4
 _MAX_LEVELS = 150_000
+_OVERRUN_WORDS = ("maximum recursion depth exceeded", "Stack overflow")
 _TRIES = 6  # a walk of a running, fast-changing stack fails in about 1 % of tries
 _CHECKS = 40
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1, 1 << 31
@@ -142,7 +143,7 @@ class Interpreter:
             its_frames, its_limit = self._counters(address, block)
             if its_frames > frames:
                 frames, limit, thread = its_frames, its_limit, _U64.unpack_from(block, at)[0]
-            error = error or self._exception_type(block) == self._recursion_error
+            error = error or self._overruns(address, block, is_deep=2 * its_frames >= its_limit)
         if frames < 0:
             raise NotYetError("the interpreter has no threads")
         return Depth(frames, limit, error, thread)
@@ -156,6 +157,24 @@ class Interpreter:
                 remaining, limit = again, limit_again
             self._last_limit = limit
         return max(0, limit - remaining), limit
+
+    def _overruns(self, address: int, block: bytes, *, is_deep: bool) -> bool:
+        """Whether a RecursionError of the interpreter's own is in flight in a thread: one that the job raised by hand has other words. One that is gone before
+        it is read counts where the stack *is_deep*."""
+        if self._exception_type(block) != self._recursion_error:
+            return False
+        at = self._layout.thread_exception or 0
+        try:
+            error = self._memory.pointer(address + at + 8) if self._layout.exception_is_type else _U64.unpack_from(block, at)[0]
+            said = self._objects.message(error)
+            is_still = self._memory.pointer(address + at) == _U64.unpack_from(block, at)[0]
+        except GoneError:
+            raise
+        except LayoutError:
+            return is_deep
+        if said is not None and (is_still or said.startswith(_OVERRUN_WORDS)):
+            return said.startswith(_OVERRUN_WORDS)
+        return is_deep
 
     def _exception_type(self, block: bytes) -> int:
         """The address of the type of the exception in flight, 0 if there is none."""

@@ -119,6 +119,20 @@ def test_a_recursion_error_in_flight_is_seen_in_a_loop_that_swallows_it(python: 
     assert "RecursionError" in names
 
 
+@pytest.mark.parametrize("words", [(), ("cycle in the bill of materials",)])
+def test_one_that_is_raised_by_hand_is_not_the_interpreters(python: Python, spawn: Spawn, words: tuple[str, ...]) -> None:
+    child = spawn(python.path, "eye_by_hand.py", *words)
+    child.line()
+    interpreter = attach(child)
+    deadline = time.monotonic() + PATIENCE_S
+    names: set[str | None] = set()
+    while "RecursionError" not in names and time.monotonic() < deadline:
+        names |= {stack.exception for stack in interpreter.stacks(max_frames=1)}
+    assert "RecursionError" in names
+    hits = sum(interpreter.depth().recursion_error for _ in range(3000))
+    assert hits < 30, "an error may be gone before it is read, but seldom is"
+
+
 def test_no_recursion_error_is_seen_in_a_healthy_recursion(python: Python, spawn: Spawn) -> None:
     child = spawn(python.path, "eye_churn.py")
     child.line()

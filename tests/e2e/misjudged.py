@@ -54,6 +54,19 @@ for _ in range(30):
     except MemoryError:
         pass
 """
+BY_HAND = """
+import time
+def check(n):
+    if n % 2:
+        raise RecursionError("a cycle in the bill of materials")
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    for n in range(1000):
+        try:
+            check(n)
+        except RecursionError:
+            pass
+"""
 REJECTS = """
 import time
 def walk(n):
@@ -112,6 +125,10 @@ ctypes.string_at(0)
 
 def _says(*texts: str) -> Callable[[End], object]:
     return lambda end: end.report["cycle"] is None and all(text in end.report["summary"] for text in texts)
+
+
+def _no_limit(end: End) -> object:
+    return end.report["cycle"] is None and end.report["limit"] is None
 
 
 def _crash(end: str, start: str, where: str, name: str = "SIGSEGV", code: int = 139) -> Control:
@@ -178,6 +195,8 @@ MISJUDGED: dict[str, Control] = {
     "RecursionErrors caught, then too many threads": _after(
         CAUGHT, "for i in range(40): threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); time.sleep(0.01)\ntime.sleep(5)", "processes"
     ),
+    "RecursionErrors by hand, caught all the time": Control(BY_HAND, everywhere=True, options=TIGHT, proof=_no_limit),
+    "RecursionErrors by hand, caught until its time is up": _after(BY_HAND.replace("+ 3", "+ 30"), "", "time", "busy"),
     "RecursionErrors caught now and then": _after(REJECTS, "", "time", "slow"),
     "MemoryErrors caught, then a sleep": _after(MEMORY_CAUGHT, "time.sleep(20)", "time", "hanging: sleeping"),
     "MemoryErrors caught, then a loop": _after(MEMORY_CAUGHT, "spin()", "cpu", "in spin", options=COMPUTES),

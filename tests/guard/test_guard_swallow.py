@@ -86,11 +86,16 @@ class OddError(Exception, metaclass=Odd):
 class DeepError(RecursionError):
     pass
 kinds = [type("Error%d" % number, (Exception,), {}) for number in range(400)]
-for kind in [OddError, *kinds, *kinds, DeepError, DeepError, RecursionError, OddError, MemoryError]:
+class ArgumentlessError(RecursionError):
+    args = property(lambda self: 1 / 0)
+said = "maximum recursion depth exceeded"
+deep = [DeepError(said), DeepError(said + " in comparison"), RecursionError("Stack overflow (used 9 kB)")]
+by_hand = [DeepError, RecursionError, RecursionError("cyclic"), RecursionError(7), ArgumentlessError]
+for kind in [OddError, *kinds, *kinds, *deep, *by_hand, OddError, MemoryError]:
     try:
         raise kind
-    except kind as error:
-        assert type(error) is kind
+    except Exception as error:
+        assert error is kind or type(error) is kind
 """
 
 

@@ -101,7 +101,7 @@ def root_of(value):
         cause = error.__cause__
         if cause is None and not error.__suppress_context__:
             cause = error.__context__
-        for other in (cause, *members[:ROOTS]):
+        for other in (cause,) + tuple(members[:ROOTS]):
             if other is not None and id(other) not in seen:
                 seen.add(id(other))
                 waiting.append(other)

@@ -21,6 +21,8 @@ PATIENCE_S = 0.5
 LOOKS = (1, 16, 1024, 65536)  # the first may be a healthy one, so the stack is looked at again when they do not end
 MOST_TYPES = 256  # remembered as harmless; they live as long as the process
 WATCHED = (RecursionError, MemoryError)
+OVERRUN = ("maximum recursion depth exceeded", "Stack overflow")  # the interpreter's own words
+ARGUMENTS = BaseException.__dict__["args"]  # whatever a class of the job's makes of that name
 
 _counts = [0, 0]
 _times = ([0] * LAST, [0] * LAST)
@@ -56,6 +58,11 @@ def _handled(code, offset, error):
             if len(_harmless) < MOST_TYPES:
                 _harmless.add(type(error))
             return
+        which = 0 if issubclass(type(error), RecursionError) else 1
+        if which == 0:  # one that the job raises by hand is its own way of saying something
+            said = ARGUMENTS.__get__(error)
+            if not said or type(said[0]) is not str or not said[0].startswith(OVERRUN):
+                return
         try:
             marks = error.__dict__  # each exception counts once: every `with` and `finally` on its way is a handler too
             if MARK in marks:
@@ -63,7 +70,6 @@ def _handled(code, offset, error):
             marks[MARK] = True
         except Exception:
             pass
-        which = 0 if issubclass(type(error), RecursionError) else 1
         count = _counts[which] = _counts[which] + 1
         times = _times[which]
         now = times[count % LAST] = monotonic_ns()
