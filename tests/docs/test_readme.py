@@ -45,6 +45,7 @@ def sample(command):
 def test_a_sample_is_what_is_printed(command, print_it, monkeypatch, capsys):
     monkeypatch.setattr(tables, "datetime", Then)
     monkeypatch.setattr(talk, "_client", lambda _config: Remembered())
+    monkeypatch.delenv("COLUMNS", raising=False)  # workers of a test run have it set
     assert print_it() == 0
     assert sample(command) == capsys.readouterr().out
 

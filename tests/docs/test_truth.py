@@ -69,7 +69,7 @@ def test_every_command_is_named_where_people_look_for_what_to_do(script, page):
 
 
 JOB, DRILL = SHAPES["Job"]["properties"], SHAPES["Drill"]["properties"]
-LISTED = {  # the rows of the table of shapes, and where the same shape stands in the API's document, which tests/e2e/test_shapes.py holds the program to
+LISTED = {  # the rows of the table of shapes, and where the same shape stands in the API's document, which tests/e2e/test_json_shapes.py holds the program to
     "`daemon`": SHAPES["Status"]["properties"]["daemon"],
     "a job": SHAPES["Job"],
     "its `limits`": JOB["limits"],

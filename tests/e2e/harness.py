@@ -67,8 +67,9 @@ def marked(mark: str) -> list[int]:
 
 
 def environment(mark: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours, marked, without what another Mainstay or the suite put there."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAINSTAY_", "NOTIFY_SOCKET", "COVERAGE", "PYTHON"))}
+    """Ours, marked, without what another Mainstay or the suite put there (workers of a test run have a width of the terminal set)."""
+    theirs = ("MAINSTAY_", "NOTIFY_SOCKET", "COVERAGE", "PYTHON", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return kept | {MARK: mark} | dict(more or {})
 
 
