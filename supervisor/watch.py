@@ -41,6 +41,7 @@ GLIMPSES_PER_S: Final = 120.0  # close looks at all attempts together; each take
 GLIMPSES_AT_ONCE: Final = 12.0
 PROCESSES_STUDIED: Final = 4
 THREADS_TOLD: Final = 64
+QUIETER: Final = 2.0
 CORES: Final = os.cpu_count() or 1
 
 
@@ -66,6 +67,7 @@ class Subject(Struct):
     looked_at: float = 0.0
     judged_at: float = 0.0
     rests_until: float = 0.0  # while its signature stays as it is
+    pause_s: float = 0.0  # until the next look, as the limits want it; longer and longer while it is quiet
     due: float = 0.0
     gone: bool = False
     untold: Breach | None = None  # told already, and not taken up
@@ -234,13 +236,16 @@ class Watch:
         signature = subject.sampler.signature(rested=now - subject.looked_at >= RESTED_S)
         subject.looked_at = now
         quiet = bool(signature) and signature == subject.signature and now - subject.judged_at < subject.trust_s
-        if quiet and now < subject.rests_until:  # what a thousand that sleep cost
-            self._push(subject, Mono(min(_together(now + dmax), subject.rests_until)))
-            return
+        if quiet:
+            # Not at once for long: a process that only computes or waits for some milliseconds shows no sign either, and may be about to grow on.
+            subject.pause_s = min(dmax, QUIETER * max(subject.pause_s, rules.LOOK_MIN_S))
+            later = _together(now + dmax) if subject.pause_s >= dmax else Mono(now + subject.pause_s)
+            if now < subject.rests_until:  # what a thousand that sleep cost
+                self._push(subject, Mono(min(later, subject.rests_until)))
+                return
         deadline = rules.deadline(subject.limits, subject.watched, subject.started)
         if quiet and (deadline is None or now < deadline):
             self._glimpse(subject, now)
-            later = _together(now + dmax)
             self._push(subject, Mono(min(at for at in (later, deadline, self._next_glimpse(subject)) if at is not None)))
             return
         subject.signature = signature
@@ -267,6 +272,7 @@ class Watch:
             cores=CORES,
         )
         subject.watched = judged.watched
+        subject.pause_s = judged.next_look_s
         subject.rests_until = study.rests_until(subject.limits, judged.watched, subject.started, subject.studied_at)
         for breach in judged.breaches:
             if breach.limit is LimitName.MEMORY_SOFT:

@@ -181,7 +181,10 @@ def judge(
     if soft:
         seen = replace(seen, soft_told=True, shared_at_soft_bytes=sample.shared_bytes)
     hard = _gravest(breaches) if breaches else None
-    return Judgement(seen, breaches, hard, _next_look_s(limits, seen, sample, started, now, armed=armed, dmax=dmax, cores=cores))
+    bearable = _bearable_bytes(limits.memory_bytes or 0, seen, sample, armed=armed, tasks=tasks_run_away)
+    return Judgement(
+        seen, breaches, hard, _next_look_s(limits, seen, sample, started, now, bearable_bytes=bearable, dmax=dmax, cores=cores)
+    )
 
 
 def _gravest(breaches: Sequence[Breach]) -> Breach | None:
@@ -393,14 +396,13 @@ def _stall_end(limits: Limits, watched: Watched, started: Mono) -> Mono | None:
 
 
 def _next_look_s(
-    limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, armed: bool, dmax: float, cores: int
+    limits: Limits, watched: Watched, sample: Sample, started: Mono, now: Mono, *, bearable_bytes: float, dmax: float, cores: int
 ) -> float:
     """Seconds until the next look: by headroom and growth, within [2 ms, *dmax*], but never past a deadline that lies ahead."""
     looks = [dmax, max(YOUNG_LOOK_S, 0.5 * (now - started))]
     rates = watched.rates
     if limits.memory_bytes is not None:
-        line = limits.memory_bytes + _slack_bytes(limits.memory_bytes, watched, sample, armed=armed)
-        looks.append(_pause_s(line - sample.memory_bytes, rates.memory, MEMORY_RATE_FEW if dmax <= LOOK_MAX_S else MEMORY_RATE))
+        looks.append(_pause_s(bearable_bytes - sample.memory_bytes, rates.memory, MEMORY_RATE_FEW if dmax <= LOOK_MAX_S else MEMORY_RATE))
     looks.append(_frames_pause_s(limits, sample, rates))
     if limits.processes is not None:
         looks.append(_pause_s(limits.processes - sample.processes, rates.processes, PROCESSES_RATE))
