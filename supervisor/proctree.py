@@ -9,12 +9,13 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from supervisor import procfs
 
 FREEZE_ROUNDS: Final = 50
+FEW: Final = 4  # processes at once; more may be a fork bomb
 
 
 def signal_process(pid: int, number: int) -> bool:
@@ -34,8 +35,10 @@ def signal_process(pid: int, number: int) -> bool:
 
 def freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
     """SIGSTOP everything below ``roots()`` (asked again in each round); the pids that were stopped."""
-    with _first_in_line():
+    try:
         return _freeze(roots)
+    finally:
+        as_usual()
 
 
 def _freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
@@ -44,6 +47,8 @@ def _freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
         fresh = [pid for pid in procfs.descendants(roots()) if pid not in stopped]
         if not fresh:
             break
+        if len(fresh) > FEW:
+            go_first()
         for pid in fresh:
             signal_process(pid, signal.SIGSTOP)
             stopped.add(pid)
@@ -52,11 +57,13 @@ def _freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
 
 def kill_round(roots: Callable[[], Iterable[int]]) -> int:
     """One round: freeze, then SIGKILL. How many processes were hit; 0 means that nothing alive is left below the roots."""
-    with _first_in_line():
+    try:
         victims = {pid for pid in _freeze(roots) if _is_alive(pid)}
         for pid in victims:
             signal_process(pid, signal.SIGKILL)
         return len(victims)
+    finally:
+        as_usual()
 
 
 _usual: list[tuple[int, os.sched_param]] = []  # how we ran before ``go_first``, while that holds
@@ -79,15 +86,6 @@ def as_usual() -> None:
     """Give up what ``go_first`` took. Nothing if it did not."""
     if _usual:
         os.sched_setscheduler(0, *_usual.pop())
-
-
-@contextlib.contextmanager
-def _first_in_line() -> Iterator[None]:
-    go_first()
-    try:
-        yield
-    finally:
-        as_usual()
 
 
 def _is_alive(pid: int) -> bool:
@@ -114,10 +112,18 @@ def reap(pid: int) -> tuple[int, float, int] | None:
     return None
 
 
+_own_peak = [0]  # bytes, as last read; it only grows
+
+
 def _own_peak_bytes(beyond: int) -> int:
     """The most that we held ourselves, exact where it is more than *beyond*.
 
     getrusage(2) is cheap, but its figure begins with what our parent had before it became us: a large one would hide the peak of every child.
     """
+    if beyond <= _own_peak[0]:
+        return _own_peak[0]
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return most if most < beyond else procfs.resident_peak_bytes(os.getpid()) or most
+    if most < beyond:
+        return most
+    _own_peak[0] = procfs.resident_peak_bytes(os.getpid()) or most
+    return _own_peak[0]

@@ -116,13 +116,16 @@ def policy() -> int:
 
 def test_who_ends_a_tree_goes_first_where_it_may_and_is_as_usual_afterwards():
     before, seen = policy(), []
-    with subprocess.Popen([sys.executable, "-c", "import os, time\nfor _ in range(3): os.fork()\ntime.sleep(60)"]) as child:
+    script = "import os, time\nfor _ in range(3): os.fork()\nprint(flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+        for _ in range(2**3):
+            assert child.stdout.readline()
 
         def roots() -> list[int]:
             seen.append(policy())
             return [child.pid]
 
-        assert proctree.kill_round(roots) >= 1
+        assert proctree.kill_round(roots) == 2**3
     assert set(seen) <= {os.SCHED_RR, before}
     assert os.geteuid() != 0 or os.SCHED_RR in seen
     assert policy() == before
