@@ -29,7 +29,7 @@ KEY_OF_LIMIT = {
     "output": ("output", "--output"),
 }
 
-LINEAGE_MOST = 16  # levels that the guard lets a script start itself (MOST in its lineage)
+LINEAGE_MOST = 12  # levels that the guard lets a script start itself (MOST in its lineage)
 
 # What a person may want to change, by outcome, where no limit struck.
 HINTS = {

@@ -46,7 +46,7 @@ def test_a_report_in_one_line():
 
 def test_a_script_that_started_itself_is_let_go_deeper_by_the_guard_and_not_by_a_limit():
     report = report_of(Verdict(Outcome.RECURSION, "again.py started itself.", LimitName.PROCESSES), Evidence(Exit(code=79)))
-    assert override(report)[0] == "if the job is right and the line is wrong: set MAINSTAY_LINEAGE_MAX in its environment (16)"
+    assert override(report)[0] == "if the job is right and the line is wrong: set MAINSTAY_LINEAGE_MAX in its environment (12)"
     source = (Path(supervisor.__file__).parent / "guard/site/_mainstay_guard/lineage.py").read_text()
     assert f"\nMOST = {LINEAGE_MOST} " in source
 

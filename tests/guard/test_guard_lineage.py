@@ -1,14 +1,14 @@
-"""A script that starts itself is stopped sixteen levels deep; process trees that mean no harm are left alone."""
+"""A script that starts itself is stopped twelve levels deep; process trees that mean no harm are left alone."""
 
 import pytest
 
 
-def test_a_script_that_starts_itself_is_stopped_sixteen_levels_deep(any_active, run, children):
+def test_a_script_that_starts_itself_is_stopped_twelve_levels_deep(any_active, run, children):
     ended = run(any_active, "guard_relaunch.py", "0")
-    assert ended.out.split() == [str(level) for level in range(16)]
+    assert ended.out.split() == [str(level) for level in range(12)]
     assert (ended.code, ended.err) == (79, "")
     assert ended.words.spoke
-    assert ended.words.lineage == (str(children / "guard_relaunch.py"), 16)
+    assert ended.words.lineage == (str(children / "guard_relaunch.py"), 12)
 
 
 def test_the_number_of_levels_can_be_set(python, run):
@@ -19,13 +19,13 @@ def test_the_number_of_levels_can_be_set(python, run):
 
 def test_a_module_and_a_command_that_start_themselves_are_stopped(python, run, children):
     ended = run(python, "-m", "guard_relaunch_as_module", environment={"PYTHONPATH": str(children)}, cwd=children)
-    assert ended.words.lineage == ("-m guard_relaunch_as_module", 16)
+    assert ended.words.lineage == ("-m guard_relaunch_as_module", 12)
     program = (
         "import os, subprocess, sys; print('x', flush=True); sys.exit(subprocess.run([sys.executable, '-c', os.environ['P']]).returncode)"
     )
     ended = run(python, "-c", program, environment={"P": program})
-    assert ended.out == "x\n" * 16
-    assert ended.words.lineage == ("-c " + program, 16)
+    assert ended.out == "x\n" * 12
+    assert ended.words.lineage == ("-c " + program, 12)
 
 
 def test_brothers_are_no_descent(python, run):

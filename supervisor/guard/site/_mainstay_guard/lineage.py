@@ -9,7 +9,7 @@ import sys
 
 VARIABLE = "MAINSTAY_LINEAGE"
 MOST_VARIABLE = "MAINSTAY_LINEAGE_MAX"
-MOST = 16  # at 10 MiB each they fit into most limits on memory
+MOST = 12  # at 35 MiB each they fit into 512 MiB
 MOST_SCRIPTS = 32  # remembered; more different ones in one line of descent are no recursion
 
 
