@@ -1,7 +1,7 @@
 """Restart latency: SIGKILL of a tiny child until the first instruction of the next one, Mainstay beside the smallest possible parent in C.
 
-Both run in the same minutes in blocks that take turns; the child is the same binary, writes CLOCK_MONOTONIC as its first act to a FIFO and
-sleeps. Mainstay's job is a service with ``restart: always`` and no wait (``backoff.first: 0s``), so what is left is its own work: reap,
+The two take turns, restart by restart, so that what the machine does meanwhile is done to both; the child is the same binary, writes CLOCK_MONOTONIC
+as its first act to a FIFO and sleeps. Mainstay's job is a service with ``restart: always`` and no wait (``backoff.first: 0s``), so what is left is its own work: reap,
 exit record on disk, verdict, history with the next intent, fork, exec. "Known" is when the keeper had reaped it.
 """
 
@@ -61,7 +61,7 @@ def known_ms(history: str, kills: dict[int, float]) -> list[float]:
     return [ended / 1e3 - kills[pid] * 1e3 for pid, ended in rows if pid in kills]
 
 
-def measure(folder: str, blocks: int, block: int) -> None:
+def measure(folder: str, restarts: int) -> None:
     binary = compile_floor(folder)
     if binary is None:
         raise UnmeasuredError("the child is a C program too")
@@ -73,14 +73,13 @@ def measure(folder: str, blocks: int, block: int) -> None:
         job = JOB.format(floor=binary, fifo=os.path.join(folder, "mainstay.fifo"))
         with Mainstay(os.path.join(folder, "m"), job) as mainstay:
             pids = {name: births.next()[1] for name, births in fifos.items()}
-            for _ in range(blocks):
+            for _ in range(restarts):
                 for name, births in fifos.items():
-                    for _ in range(block):
-                        dying = pids[name]
-                        took, pids[name], wall = kill_and_wait(births, dying)
-                        found[name].append(took)
-                        if name == "mainstay":
-                            kills[dying] = wall
+                    dying = pids[name]
+                    took, pids[name], wall = kill_and_wait(births, dying)
+                    found[name].append(took)
+                    if name == "mainstay":
+                        kills[dying] = wall
             time.sleep(1.0)
             known = known_ms(os.path.join(mainstay.state, "history.db"), kills)
     finally:
@@ -102,13 +101,12 @@ def report(found: dict[str, list[float]], known: list[float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--block", type=int, default=25, help="restarts per block and side")
+    parser.add_argument("--restarts", type=int, default=250, help="of each side")
     options = parser.parse_args()
 
     def work() -> None:
         with scratch() as folder:
-            measure(folder, options.blocks, options.block)
+            measure(folder, options.restarts)
 
     run("restart latency", work, within_s=180)
 
