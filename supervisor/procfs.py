@@ -78,15 +78,19 @@ def read_file(path: str, limit: int = 65536) -> bytes | None:
     except OSError:
         return None
     try:
-        text = piece = os.read(fd, min(limit, PAGE_BYTES))
-        while len(piece) > PAGE_BYTES - LAST_ENTRY and len(text) < limit:  # the kernel gives a list by the page, whatever is asked for
-            piece = os.read(fd, min(limit - len(text), PAGE_BYTES))
-            text += piece
-        return text
+        return _read(fd, limit)
     except OSError:
         return None
     finally:
         os.close(fd)
+
+
+def _read(fd: int, limit: int) -> bytes:
+    text = piece = os.read(fd, min(limit, PAGE_BYTES))
+    while len(piece) > PAGE_BYTES - LAST_ENTRY and len(text) < limit:  # the kernel gives a list by the page, whatever is asked for
+        piece = os.read(fd, min(limit - len(text), PAGE_BYTES))
+        text += piece
+    return text
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -143,6 +147,29 @@ def children(pid: int) -> list[int]:
         if tid != str(pid):
             found += _children_of(folder, tid)
     return found
+
+
+class Kin:
+    """The direct children of this process, read from files that stay open: opening them is four fifths of the time of a look.
+
+    Not for a copy of this process: it would see ours.
+    """
+
+    def __init__(self) -> None:
+        self._of = os.getpid()
+        self._folder = os.open(f"/proc/{self._of}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._list = os.open(f"/proc/{self._of}/task/{self._of}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+    def children(self) -> list[int]:
+        """Zombies included; of all our threads."""
+        if os.fstat(self._folder).st_nlink > 3:  # as in ``children``
+            return children(self._of)
+        os.lseek(self._list, 0, os.SEEK_SET)
+        return list(map(int, _read(self._list, CHILDREN_BYTES).split()))
+
+    def close(self) -> None:
+        os.close(self._folder)
+        os.close(self._list)
 
 
 def children_text(pid: int) -> bytes:

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import queue
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -19,6 +21,12 @@ for _ in range(int(sys.argv[1])):
     if os.fork() == 0:
         sys.stdin.read()
         os._exit(0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+READY = """
+import signal, sys
+signal.alarm(60)
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -54,6 +62,32 @@ def test_a_list_of_children_is_read_beyond_its_first_page() -> None:
         found = procfs.children(child.pid)
         assert len(found) == len(set(found)) == 900
         assert len(procfs.children_text(child.pid)) > procfs.PAGE_BYTES
+
+
+def test_our_own_children_are_seen_as_they_come_and_go_and_of_every_thread() -> None:
+    kin, quit_now = procfs.Kin(), threading.Event()
+    try:
+        assert sorted(kin.children()) == sorted(procfs.children(os.getpid()))
+        with ready(READY) as first:
+            assert first.pid in kin.children()
+            born: queue.Queue[subprocess.Popen[bytes]] = queue.Queue()
+
+            def start_one() -> None:
+                with ready(READY) as second:
+                    born.put(second)
+                    quit_now.wait(PATIENCE_S)
+
+            thread = threading.Thread(target=start_one)
+            thread.start()
+            second = born.get(timeout=PATIENCE_S)
+            assert {first.pid, second.pid} <= set(kin.children())
+            quit_now.set()
+            thread.join()
+            assert second.pid not in kin.children()
+        assert first.pid not in kin.children()
+    finally:
+        quit_now.set()
+        kin.close()
 
 
 @pytest.mark.parametrize("size", [1, 100, 4095, 4096, 4097, 12_288, 100_000])

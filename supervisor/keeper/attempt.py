@@ -26,13 +26,11 @@ class Attempt:
         "started_mono", "started_wall", "status", "successor", "unkillable",
     )  # fmt: skip
 
-    def __init__(
-        self, key: str, plan: Plan, child: Child, pid_started: int, started_mono: float, started_wall: float, cgroup: str | None = None
-    ) -> None:
+    def __init__(self, key: str, plan: Plan, child: Child, started_mono: float, started_wall: float, cgroup: str | None = None) -> None:
         self.key = key
         self.plan = plan
         self.child = child
-        self.pid_started = pid_started
+        self.pid_started = 0
         self.started_mono = started_mono
         self.started_wall = started_wall
         self.cgroup = cgroup
@@ -86,28 +84,31 @@ class Attempt:
         }
 
     def record(self, figures: dict[str, int]) -> dict[str, Any]:
-        """The exit record; *figures* are the cgroup's last."""
-        signalled = self.status is not None and self.status & 0x7F
-        return {
+        """The exit record; *figures* are the cgroup's last. What has nothing to tell is left out: the next attempt waits until it is written."""
+        record: dict[str, Any] = {
             "key": self.key,
             "pid": self.pid,
             "pid_started": self.pid_started,
-            "code": None if self.status is None or signalled or self.launch_error else self.status >> 8,
-            "signal": (self.status & 0x7F) if self.status is not None and signalled else None,
-            "launch_error": self.launch_error,
-            "killed_for": self.killed_for,
-            "asked_to_stop": self.asked_to_stop,
             "cpu_s": self.cpu_s,
             "max_rss_bytes": self.max_rss_bytes,
-            "memory_peak_bytes": figures.get("memory_peak_bytes"),
-            "oom_kills": figures.get("oom_kills"),
-            "pids_max_hits": figures.get("pids_max_hits"),
-            "output_bytes": self.capture.written if self.capture else 0,
-            "output_dropped_bytes": self.capture.dropped if self.capture else 0,
-            "leftovers": self.leftovers,
-            "unkillable": self.unkillable,
             "started_mono": self.started_mono,
             "started_wall": self.started_wall,
             "ended_mono": self.ended_mono,
             "ended_wall": self.ended_wall,
+            **figures,
         }
+        signal = (self.status or 0) & 0x7F
+        if self.status is not None and not signal and not self.launch_error:
+            record["code"] = self.status >> 8
+        told = {
+            "signal": signal,
+            "launch_error": self.launch_error,
+            "killed_for": self.killed_for,
+            "asked_to_stop": self.asked_to_stop,
+            "output_bytes": self.capture.written if self.capture else 0,
+            "output_dropped_bytes": self.capture.dropped if self.capture else 0,
+            "leftovers": self.leftovers,
+            "unkillable": self.unkillable,
+        }
+        record.update((name, value) for name, value in told.items() if value)
+        return record

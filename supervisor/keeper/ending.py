@@ -27,6 +27,7 @@ class Ending(Holding):
         super().__init__()
         self._records = records
         self._brain = brain
+        self._kin = procfs.Kin()
         self._owner: dict[tuple[int, int], str] = {}  # (pid, start time) of an orphan → the attempt it belongs to, "" for nobody's
         self._unread: dict[tuple[int, int], float] = {}  # the same → since when its owner cannot be told
         self._is_unsure = False  # whether the present round met such a one
@@ -120,7 +121,7 @@ class Ending(Holding):
         if attempt.cgroup is not None:
             return cgroup.processes(attempt.cgroup)
         known, held, brain = self._by_pid, self._held, self._brain.pid
-        strangers = (pid for pid in proctree.own_children() if pid not in known and pid not in held and pid != brain)
+        strangers = (pid for pid in self._kin.children() if pid not in known and pid not in held and pid != brain)
         return roots + [pid for pid in strangers if self._owner_of(pid) == attempt.key]
 
     def _owner_of(self, pid: int) -> str:
@@ -156,12 +157,20 @@ class Ending(Holding):
     def _finish(self, attempt: Attempt) -> None:
         del self._attempts[attempt.key]
         figures: dict[str, int] = {}
-        self._guarded("output", lambda: self._close_output(attempt))
-        group = attempt.cgroup
+        group, capture = attempt.cgroup, attempt.capture
+        if capture is not None:
+            self._guarded("output", capture.drain)
         if group is not None:
             self._guarded("figures", lambda: figures.update(cgroup.figures(group)))
-            self._remove_group(group, 50)
         self._keep_record(attempt.record(figures), self._take_successor(attempt))
+        self._put_off.append(lambda: self._let_go(attempt))
+
+    def _let_go(self, attempt: Attempt) -> None:
+        if attempt.capture is not None:
+            self._unwatch(attempt.capture.pipe)
+            attempt.capture.close()
+        if attempt.cgroup is not None:
+            self._remove_group(attempt.cgroup, 50)
 
     def _take_successor(self, attempt: Attempt) -> Successor | None:
         """What is to follow at once, if anything may."""
@@ -171,19 +180,14 @@ class Ending(Holding):
         self._drop_successor(attempt)
         return None
 
-    def _close_output(self, attempt: Attempt) -> None:
-        if attempt.capture is not None:
-            if attempt.capture.pipe >= 0:
-                self._unwatch(attempt.capture.pipe)
-            attempt.capture.close()
-
     # ---------------------------------------------------------------- the record
 
     def _keep_record(self, record: dict[str, Any], successor: Successor | None = None) -> None:
         """Write down how it ended and what follows, let that begin, and tell the brain, in that order.
 
         A record that was prepared ahead is noted first, which outlives us; that something may follow is on disk since then, so what follows need
-        not wait for the disk again. What cannot be written down is followed by nothing that the brain has not asked for.
+        not wait for the disk again, and we put off the rest until it has had the processor. What cannot be written down is followed by nothing
+        that the brain has not asked for.
         """
         if successor is not None:
             record["next"] = successor.key
@@ -191,10 +195,15 @@ class Ending(Holding):
                 self._records.confirm(record["key"])
                 if self._records.note(record):
                     self._begin(successor)
+                    self._put_off.append(lambda: self._write_and_tell(record, None))
+                    return
+        self._write_and_tell(record, successor)
+
+    def _write_and_tell(self, record: dict[str, Any], successor: Successor | None) -> None:
         trouble = self._records.write(record)
         if trouble is not None:
             say("exit_record_not_written", key=record["key"], error=trouble)
-        if successor is not None and successor.child.pid in self._held:
+        if successor is not None:
             if trouble is None:
                 self._begin(successor)
             else:

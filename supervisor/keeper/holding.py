@@ -6,6 +6,7 @@ How an attempt's tree is ended stands in ``ending``; whom the keeper tells of it
 import abc
 import contextlib
 import os
+import select
 import signal
 import time
 from typing import Final
@@ -79,18 +80,26 @@ class Holding(Rounds, abc.ABC):
         return child, pipe[0], group
 
     def _hold(self, key: str, plan: launch.Plan, child: launch.Child, output: int, group: str | None) -> None:
-        """From now on this child is ours to watch and to end. One that cannot be watched is ended at once, as one that failed to start."""
-        stat = procfs.read_stat(child.pid)
-        plan = plan._replace(environment={})  # it has been handed over; a thousand of them are 6 MiB
-        attempt = Attempt(key, plan, child, stat.started if stat else 0, time.monotonic(), time.time(), group)
+        """From now on this child is ours to watch and to end."""
+        self._take_over(self._enter(key, plan, child, group), output)
+
+    def _enter(self, key: str, plan: launch.Plan, child: launch.Child, group: str | None) -> Attempt:
+        attempt = Attempt(key, plan, child, time.monotonic(), time.time(), group)
         self._attempts[key] = attempt
         self._by_pid[child.pid] = attempt
+        return attempt
+
+    def _take_over(self, attempt: Attempt, output: int) -> None:
+        """The rest of holding it. One that cannot be watched is ended at once, as one that failed to start."""
+        stat = procfs.read_stat(attempt.pid)
+        attempt.pid_started = stat.started if stat else 0
+        attempt.plan = attempt.plan._replace(environment={})  # it has been handed over; a thousand of them are 6 MiB
         try:
             self._capture(attempt, output)
-            self._watch(child.errors, lambda _events: self._on_exec(attempt))
+            self._watch(attempt.child.errors, lambda _events: self._on_exec(attempt))
         except Exception as err:  # noqa: BLE001 - the child runs already: it must not be forgotten
-            say("keeper_handler_failed", doing=wire.SPAWN, key=key, error=f"{type(err).__name__}: {err}")
-            attempt.launch_error = f"cannot watch the process for {plan.argv[0]!r}: {err}"
+            say("keeper_handler_failed", doing=wire.SPAWN, key=attempt.key, error=f"{type(err).__name__}: {err}")
+            attempt.launch_error = f"cannot watch the process for {attempt.plan.argv[0]!r}: {err}"
             self._clear(attempt)
 
     def _capture(self, attempt: Attempt, output: int) -> None:
@@ -101,7 +110,7 @@ class Holding(Rounds, abc.ABC):
         except Exception:
             os.close(output)
             raise
-        self._watch(output, lambda _events: self._on_output(attempt))
+        self._watch(output, lambda events: self._on_output(attempt, events))
 
     def _on_exec(self, attempt: Attempt) -> None:
         self._unwatch(attempt.child.errors)
@@ -120,6 +129,7 @@ class Holding(Rounds, abc.ABC):
         successor, attempt.successor = attempt.successor, None
         if successor is None or self._held.pop(successor.child.pid, None) is None:
             return
+        self._unwatch(successor.child.gate)
         successor.child.close_gate()
         with contextlib.suppress(ProcessLookupError):
             os.kill(successor.child.pid, signal.SIGKILL)
@@ -130,9 +140,12 @@ class Holding(Rounds, abc.ABC):
 
     def _begin(self, successor: Successor) -> None:
         """The record that names it is on disk: from now on it is an attempt like any other."""
-        del self._held[successor.child.pid]
-        successor.child.let_go()
-        self._hold(successor.key, successor.plan, successor.child, successor.output, successor.group)
+        child = successor.child
+        del self._held[child.pid]
+        self._unwatch(child.gate)
+        attempt = self._enter(successor.key, successor.plan, child, successor.group)
+        child.let_go()
+        self._put_off.append(lambda: self._take_over(attempt, successor.output))
 
     def _remove_group(self, path: str, tries: int) -> None:
         """A group can be removed once its last zombie is reaped, which for strangers in it may take a moment."""
@@ -141,9 +154,12 @@ class Holding(Rounds, abc.ABC):
 
     # ---------------------------------------------------------------- output
 
-    def _on_output(self, attempt: Attempt) -> None:
+    def _on_output(self, attempt: Attempt, events: int) -> None:
         capture = attempt.capture
         if capture is None or capture.pipe < 0:
+            return
+        if not events & select.EPOLLIN:  # nobody holds its other end
+            self._unwatch(capture.pipe)
             return
         was_over = capture.over_limit
         if not capture.pump():

@@ -99,18 +99,20 @@ class Plan(NamedTuple):
 class Child:
     """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded. One that is held waits for ``let_go``."""
 
-    __slots__ = ("errors", "gate", "pid")
+    __slots__ = ("_is_ready", "errors", "gate", "pid")
 
     def __init__(self, pid: int, errors: int, gate: int = -1) -> None:
         self.pid = pid
         self.errors = errors
         self.gate = gate
+        self._is_ready = False
 
     def is_ready(self) -> bool:
-        """Whether a held child has all behind it that was to be on disk before it may begin. Asked once."""
-        with contextlib.suppress(OSError):
-            return os.read(self.gate, 1) == b"r"
-        return False
+        """Whether a held child has all behind it that was to be on disk before it may begin."""
+        if not self._is_ready:
+            with contextlib.suppress(OSError):
+                self._is_ready = os.read(self.gate, 1) == b"r"
+        return self._is_ready
 
     def let_go(self) -> None:
         """Let a held child go on to its exec. One that has died meanwhile is met by whoever reaps it."""

@@ -60,6 +60,7 @@ class Keeper(Ending):
         self._every(PING_S, self._ping)
         while self._exit_code is None:
             self._round()
+        self._catch_up()
         self._notify.stopping()
         return self._exit_code
 
@@ -89,6 +90,7 @@ class Keeper(Ending):
                 return
             if found is None:
                 return
+            self._catch_up()  # it may be one that we have yet to look at, which is too late once it is reaped
             usage = proctree.reap(found.si_pid)
             if usage is None:
                 return
@@ -280,6 +282,12 @@ class Keeper(Ending):
             return
         attempt.successor = Successor(key, plan._replace(environment={}), child, output, group, frozenset(message["not_after"]))
         self._held[child.pid] = attempt
+        self._watch(child.gate, lambda _events: self._on_gate(child))
+
+    def _on_gate(self, child: launch.Child) -> None:
+        """It is ready, or has died: asked now, when there is time, and not when it is to begin."""
+        child.is_ready()
+        self._unwatch(child.gate)
 
     def _disarm(self, message: wire.Message) -> None:
         attempt = self._attempts.get(message["after"])

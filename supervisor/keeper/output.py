@@ -97,12 +97,15 @@ class Capture:
         self._turned_over = self._size
         self._file = self._open()
 
-    def close(self) -> None:
-        """Take what is left in the pipe without waiting for anybody who still holds it, and let go."""
+    def drain(self) -> None:
+        """Take what is left in the pipe without waiting for anybody who still holds it."""
         for _ in range(64):
             before = self.written
             if not self.pump() or self.written == before:
                 break
+
+    def close(self) -> None:
+        """Let go of the pipe and the file."""
         for fd in (self.pipe, self._file, self._null):
             if fd >= 0:
                 os.close(fd)

@@ -16,6 +16,7 @@ _KEY: Final = re.compile(r"[0-9]+\.[0-9]+")
 # A prepared record: the first half is for it (a longer one is written as any other), the second has the leave for what may follow.
 _HALF: Final = 2048
 Record = dict[str, Any]
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # ``json.dumps`` makes a new one each time
 
 
 class Records:
@@ -86,7 +87,7 @@ class Records:
         fd = self._prepared.get(record["key"])
         if fd is None:
             return False
-        data = json.dumps(record, separators=(",", ":")).encode()
+        data = _encode(record).encode()
         with contextlib.suppress(OSError):
             if len(data) <= _HALF and os.pwrite(fd, data, 0) == len(data):
                 return True
@@ -117,7 +118,7 @@ class Records:
         try:
             fd = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                data = json.dumps(record, separators=(",", ":")).encode()
+                data = _encode(record).encode()
                 if os.write(fd, data) != len(data):  # not an error yet: the disk became full, or the file too large, on the way
                     raise OSError(errno.ENOSPC, "only a part of the record could be written")
                 os.fsync(fd)

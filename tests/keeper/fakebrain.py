@@ -33,6 +33,19 @@ code = control.recv(4)
 os._exit(int(code or b"0"))
 """
 
+# What an exit record leaves out when there is nothing to tell.
+ABSENT: Message = {
+    "code": None,
+    "signal": None,
+    "launch_error": None,
+    "killed_for": None,
+    "asked_to_stop": False,
+    "output_bytes": 0,
+    "output_dropped_bytes": 0,
+    "leftovers": 0,
+    "unkillable": [],
+}
+
 
 class FakeBrain:
     """One life of the brain."""
@@ -83,7 +96,8 @@ class FakeBrain:
         return dict(self.wait(wire.STARTED, lambda message: message["attempt"]["key"] == key)["attempt"])
 
     def ended(self, key: str) -> Message:
-        return dict(self.wait(wire.ENDED, lambda message: message["record"]["key"] == key)["record"])
+        """The exit record, with what it leaves out."""
+        return ABSENT | dict(self.wait(wire.ENDED, lambda message: message["record"]["key"] == key)["record"])
 
     def exit(self, code: int) -> None:
         """End by itself."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakebrain import PATIENCE_S, FakeBrain, Keeper, plan, shell, wait_for
+from fakebrain import ABSENT, PATIENCE_S, FakeBrain, Keeper, plan, shell, wait_for
 
 from supervisor import procfs, wire
 
@@ -242,16 +242,17 @@ def test_a_record_is_on_disk_before_it_is_told_and_stays_until_it_is_taken_over(
     brain = keeper.brain()
     brain.send(wire.SPAWN, key="1.1", plan=shell("exit 7"))
     record = brain.ended("1.1")
-    assert json.loads((keeper.state / "exits" / "1.1.json").read_text()) == record
+    written = json.loads((keeper.state / "exits" / "1.1.json").read_text())
+    assert ABSENT | written == record
     brain.die()
     brain = keeper.brain()
-    assert brain.hello["ended"] == [record]
+    assert brain.hello["ended"] == [written]
     assert brain.hello["restarts"] == 1
     keeper.process.kill()
     keeper.process.wait(PATIENCE_S)
     other = make_keeper()
     brain = other.brain()
-    assert brain.hello["ended"] == [record]
+    assert brain.hello["ended"] == [written]
     assert brain.hello["restarts"] == 0
     brain.send(wire.FORGET, key="1.1")
     wait_for(lambda: records(other) == [], "that the file goes")
@@ -532,7 +533,7 @@ def test_two_hundred_short_children_are_each_told_once(keeper: Keeper) -> None:
 
 def test_out_of_processes_is_a_record_and_not_the_end(make_keeper: MakeKeeper) -> None:
     def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
 
     keeper = make_keeper(preexec_fn=few)
     brain = keeper.brain()

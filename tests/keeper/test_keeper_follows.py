@@ -93,6 +93,24 @@ def test_a_child_that_was_held_sees_what_any_other_sees(keeper: Keeper, tmp_path
     assert "not.a.name=kept" in texts[0]
 
 
+def test_what_follows_and_ends_at_once_has_its_output_and_its_record(keeper: Keeper, tmp_path: Path) -> None:
+    """It may have ended before the keeper has come round to holding it."""
+    brain = keeper.brain()
+    for run in range(50):
+        output = tmp_path / f"{run}.out"
+        brain.send(wire.SPAWN, key=f"{run}.1", plan=LASTING)
+        first = brain.started(f"{run}.1")
+        following = plan("/bin/echo", "a last word", output=str(output))
+        brain.send(wire.ARM, key=f"{run}.2", after=f"{run}.1", plan=following, not_after=[])
+        wait_for(lambda: waiting(keeper), "a child that is held")
+        os.kill(first["pid"], signal.SIGKILL)
+        assert brain.ended(f"{run}.1")["next"] == f"{run}.2"
+        second = brain.ended(f"{run}.2")
+        assert (second["code"], second["output_bytes"]) == (0, len("a last word\n"))
+        assert second["pid_started"] >= first["pid_started"]
+        assert output.read_text() == "a last word\n"
+
+
 @pytest.mark.parametrize(
     "disturb",
     [

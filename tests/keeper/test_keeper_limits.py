@@ -32,7 +32,7 @@ def keeper(tmp_path: Path) -> Keeper:
 def attempt(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     """An attempt of that keeper whose tree never ends."""
     monkeypatch.setattr(proctree, "kill_round", lambda _roots: 1)
-    held = Attempt("1.1", Plan(["x"], {}, "/"), Child(UNKILLABLE, -1), 0, 0.0, 0.0)
+    held = Attempt("1.1", Plan(["x"], {}, "/"), Child(UNKILLABLE, -1), 0.0, 0.0)
     keeper._attempts[held.key] = held
     return held
 

@@ -92,10 +92,10 @@ def test_what_is_left_in_the_middle_of_an_exec_is_ended_too(keeper: Keeper) -> N
 def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[loop.Keeper, Attempt]:
     """A keeper in this process, an attempt of it whose main process has ended, and one orphan of which nothing is known but that it lives."""
     alone = loop.Keeper(str(tmp_path), ["/bin/false"])
-    attempt = Attempt("1.1", Plan(["x"], {}, "/"), Child(NOBODY, -1), 0, 0.0, 0.0)
+    attempt = Attempt("1.1", Plan(["x"], {}, "/"), Child(NOBODY, -1), 0.0, 0.0)
     attempt.status = 0
     alone._attempts[attempt.key] = attempt
-    monkeypatch.setattr(proctree, "own_children", lambda: [NOBODY + 1])
+    monkeypatch.setattr(alone._kin, "children", lambda: [NOBODY + 1])
     monkeypatch.setattr(proctree, "kill_round", lambda roots: len(roots()))
     monkeypatch.setattr(procfs, "read_stat", lambda pid: procfs.Stat(pid, "sh", "R", 1, pid, pid, 0.0, 0.0, 1, 5))
     return alone, attempt
