@@ -2,7 +2,8 @@
 
 Bare and guarded runs take turns, pair by pair, so that both see the same machine. Start-up is the whole life of ``python -c pass`` (wall
 time from the parent, CPU time from the kernel), with an empty report directory each time, as an attempt has it; run time is the job's own CPU time for the work alone. Handled exceptions are counted on
-3.12 and later, where the guard has an event for them. Interpreters: this one, and python3.12 to 3.14 where PATH, pyenv or
+3.12 and later, where the guard has an event for them: that is switched off and on in turns within one guarded process, for the same loop takes some
+30 ns more or less from process to process; several processes, the median. Interpreters: this one, and python3.12 to 3.14 where PATH, pyenv or
 scripts/newer-python.sh has them.
 """
 
@@ -25,7 +26,9 @@ START_GOAL_MS = 1.5
 EXEC_GOAL_MS = 60.0
 HANDLED_GOAL_NS = 80.0
 RUN_TIME_GOAL = 1.02  # 1.00 within what interleaved runs of some tenths of a second can tell
-EXCEPTIONS = 300_000
+EXCEPTIONS = 100_000
+TURNS = 12  # with the event and without
+PROCESSES = 5
 RUNS = 12  # of a workload, bare and guarded in turns: half a second each, or 2 % would be the noise
 WORKLOADS = {
     "fib": "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nf(23); B(); f(28); E()",
@@ -47,7 +50,26 @@ WORKLOADS = {
         "json.dumps(d); B()\nfor _ in range(450): json.loads(json.dumps(d))\nE()"
     ),
 }
-HANDLED = f"def g():\n    for _ in range({EXCEPTIONS}):\n        try:\n            raise ValueError\n        except ValueError:\n            pass\ng(); B(); g(); E()"
+HANDLED = f"""
+import sys, time
+def g(n):
+    for _ in range(n):
+        try:
+            raise ValueError
+        except ValueError:
+            pass
+tools = [tool for tool in (4, 3) if sys.monitoring.get_tool(tool) == "mainstay"]
+took = {{True: [], False: []}}
+for _ in range({TURNS}):
+    for on in took:
+        sys.monitoring.set_events(tools[0], sys.monitoring.events.EXCEPTION_HANDLED if on else 0)
+        g(1000)
+        begin = time.process_time_ns()
+        g({EXCEPTIONS})
+        took[on].append((time.process_time_ns() - begin) / {EXCEPTIONS})
+on, off = (sorted(values)[{TURNS} // 4] for values in took.values())
+print(on - off)
+"""
 CLOCK = "import time as _t\n_s = [0]\ndef B(): _s[0] = _t.process_time_ns()\ndef E(): print(_t.process_time_ns() - _s[0])\n"
 
 
@@ -104,21 +126,21 @@ def pairs(times: int, bare: Callable[[], tuple[float, float]], other: Callable[[
     return [medians[:2], medians[2:], [statistics.median(column) for column in differences], low]
 
 
-def work_ns(python: str, text: str, environment: dict[str, str]) -> int:
-    done = subprocess.run([python, "-c", CLOCK + text], env=environment, capture_output=True, text=True, check=False)
+def said(python: str, text: str, environment: dict[str, str]) -> float:
+    """The number that a script prints."""
+    done = subprocess.run([python, "-c", text], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UnmeasuredError(done.stderr.strip()[-300:])
-    return int(done.stdout)
+    return float(done.stdout)
 
 
-def compare(python: str, text: str, plain: dict[str, str], armed: dict[str, str], times: int) -> tuple[float, float]:
-    """(ratio of the lower quartiles guarded to bare, difference of them in ns)."""
+def compare(python: str, text: str, plain: dict[str, str], armed: dict[str, str], times: int) -> float:
+    """The lower quartile of CPU time, guarded over bare."""
     bare, guarded = [], []
     for _ in range(times):
-        bare.append(work_ns(python, text, plain))
-        guarded.append(work_ns(python, text, armed))
-    low, high = quantile(bare, 0.25), quantile(guarded, 0.25)
-    return high / low, high - low
+        bare.append(said(python, CLOCK + text, plain))
+        guarded.append(said(python, CLOCK + text, armed))
+    return quantile(guarded, 0.25) / quantile(bare, 0.25)
 
 
 def measure(folder: str, times: int) -> None:
@@ -134,8 +156,8 @@ def measure(folder: str, times: int) -> None:
         for _ in range(3):
             once(argv, plain), guarded_once(argv, armed)
         bare, guarded, added, low = pairs(times, lambda a=argv: once(a, plain), lambda a=argv, e=armed: guarded_once(a, e))  # type: ignore[misc]
-        ratios = {load: compare(python, text, plain, armed, RUNS)[0] for load, text in WORKLOADS.items()}
-        handled = compare(python, HANDLED, plain, armed, RUNS)[1] / EXCEPTIONS if minor >= 12 else None
+        ratios = {load: compare(python, text, plain, armed, RUNS) for load, text in WORKLOADS.items()}
+        handled = statistics.median(said(python, HANDLED, armed) for _ in range(PROCESSES)) if minor >= 12 else None
         cells = [
             f"{bare[0]:.2f}",
             f"{guarded[0]:.2f}",

@@ -10,7 +10,7 @@ supervisor/adapters/guard.py reads it; both know this table:
     41984  who starts whom among asyncio tasks
     65536 (n + 1)  full records: main, thread, swallowed RecursionError twice in turn, census of types, arguments of the innermost
     frames of the stack that was written down last
-    524288    faulthandler's dumps of fatal signals, by a descriptor of their own      1572864  stacks that were asked for, one behind the other
+    524288    faulthandler's dumps of fatal signals, one behind the other      1572864  stacks that were asked for, one behind the other
 
 A record is a 16-byte length line and then JSON. The length is written last: a record without it does not count. One file rather than three: it is the
 making of a file that a start waits for, 40 us each on ext4, and what is not written takes no room.
@@ -38,7 +38,7 @@ STACKS = 1572864
 
 _directory = ""
 _pid = 0
-_fds = []  # of the file: for records, and where faulthandler's dumps begin; the numbers stay the same over a fork
+_fd = -1  # of the file. Its offset is where faulthandler goes on, records are written by place. The number stays the same over a fork
 _identity = None  # (device, inode) of the .rep file
 written = {}  # where -> how many exceptions have been written down
 asked = [0, 0]  # how often somebody asked for the stack and what fills the memory, and how many bytes those stacks took
@@ -52,20 +52,19 @@ def open_all(directory, depth, refusal=False):
     if len(posix.listdir(directory)) >= most:
         return False
     path = "%s/%d.rep" % (directory, _pid)
-    flags = posix.O_RDWR | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
-    _hold(0, posix.open(path, flags | posix.O_CREAT | posix.O_TRUNC, 0o600))
-    _hold(1, posix.open(path, flags))
-    posix.lseek(_fds[1], FATAL, 0)
-    status = posix.fstat(_fds[0])
+    flags = posix.O_RDWR | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+    _hold(posix.open(path, flags, 0o600))
+    posix.lseek(_fd, FATAL, 0)
+    status = posix.fstat(_fd)
     _identity = (status.st_dev, status.st_ino)
     hello = "%s %d.%d.%d pid %d ppid %d depth %d" % ((HELLO,) + sys.version_info[:3] + (_pid, posix.getppid(), depth))
-    posix.pwrite(_fds[0], hello.ljust(127).encode()[:127] + b"\n" + bytes(LIMIT - 128) + b"%015d\n" % sys.getrecursionlimit(), 0)
+    posix.pwrite(_fd, hello.ljust(127).encode()[:127] + b"\n" + bytes(LIMIT - 128) + b"%015d\n" % sys.getrecursionlimit(), 0)
     return True
 
 
 def reopen_in_fork_child(depth):
-    """An own file under the same descriptor numbers, or none at all: never the parent's."""
-    if not _fds:
+    """An own file under the same descriptor number, or none at all: never the parent's."""
+    if _fd < 0:
         return
     try:
         if open_all(_directory, depth):
@@ -75,8 +74,7 @@ def reopen_in_fork_child(depth):
     global _identity
     _identity = None
     nowhere = posix.open("/dev/null", posix.O_WRONLY | posix.O_CLOEXEC)
-    for fd in _fds:
-        posix.dup2(nowhere, fd, False)
+    posix.dup2(nowhere, _fd, False)
     posix.close(nowhere)
 
 
@@ -85,9 +83,9 @@ def put(offset, data):
     if _identity is None:
         return
     try:
-        status = posix.fstat(_fds[0])
+        status = posix.fstat(_fd)
         if (status.st_dev, status.st_ino) == _identity:
-            posix.pwrite(_fds[0], data, offset)
+            posix.pwrite(_fd, data, offset)
             return
     except OSError:
         pass
@@ -110,20 +108,18 @@ def remove():
         posix.unlink("%s/%d.rep" % (_directory, _pid))
 
 
-def _hold(number, fd):
-    """Move *fd* to its high number, where neither the job's own files nor its habit of closing all low ones meet it."""
-    if number < len(_fds):
-        posix.dup2(fd, _fds[number], False)
-        posix.close(fd)
-        return
-    target = min(posix.sysconf("SC_OPEN_MAX"), 730) - 1 - number
-    while target > fd and _taken(target):
-        target -= 2
-    if target > fd:
+def _hold(fd):
+    """Move *fd* to our number: a high one, where neither the job's own files nor its habit of closing all low ones meet it."""
+    global _fd
+    target = _fd
+    if target < 0:
+        target = min(posix.sysconf("SC_OPEN_MAX"), 730) - 1
+        while target > fd and _taken(target):
+            target -= 1
+    if target != fd:
         posix.dup2(fd, target, False)
         posix.close(fd)
-        fd = target
-    _fds.append(fd)
+    _fd = target
 
 
 def _taken(fd):

@@ -137,14 +137,15 @@ def _enter(environ):
         if refusal:
             posix._exit(REFUSED)
     if is_open:
-        _catch_signals(files._fds[1])
+        _catch_signals(files._fd)
 
 
 def _catch_signals(fatal):
     if faulthandler.is_enabled():  # the job's own wish (-X faulthandler) goes before ours
         files.put_number(files.ELSEWHERE, 1)
     else:
-        faulthandler.enable(fatal, all_threads=True)
+        # Without the C stack (3.14): it is no evidence of ours, and to unwind it takes locks that the crash may have left taken.
+        faulthandler.enable(fatal, all_threads=True, **{"c_stack": False} if sys.version_info >= (3, 14) else {})
         faulthandler.enable, faulthandler.disable = _given_away(faulthandler.enable), _given_away(faulthandler.disable)
     # One thread only: walking the others while they run has crashed healthy jobs.
     faulthandler.register(_signal.SIGXCPU, fatal, all_threads=False, chain=True)

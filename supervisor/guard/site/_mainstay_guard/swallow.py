@@ -75,11 +75,11 @@ def _handled(code, offset, error):
         now = times[count % LAST] = monotonic_ns()
         if (count < STEP or count % STEP == 0 or now - _written[which] > PAUSE_NS) and files._identity is not None:
             _written[which] = now
-            status = posix.fstat(files._fds[0])
+            status = posix.fstat(files._fd)
             if (status.st_dev, status.st_ino) == files._identity:
-                posix.pwrite(files._fds[0], b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
+                posix.pwrite(files._fd, b"%015d\n" % count, files.SWALLOWED_MEMORY if which else files.SWALLOWED_RECURSION)
                 stamps = b"%015d\n%015d\n" % (times[(count + 1) % LAST] // 1000000, now // 1000000)
-                posix.pwrite(files._fds[0], stamps, files.SWALLOWED_AT[which])
+                posix.pwrite(files._fd, stamps, files.SWALLOWED_AT[which])
         if which == 0 and count in LOOKS:
             done = _thread.allocate_lock()
             done.acquire()
