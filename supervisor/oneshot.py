@@ -115,7 +115,7 @@ class OneShot:
             ended = proctree.reap(child.pid)
             if ended is not None:
                 self._reap_orphans()
-                return ended
+                return ended[1:]
             self._reap_orphans()
             # Whatever their environment says: all that come to us are the command's.
             self._watch.find_strays(os.getpid(), (child.pid,), at_once=True, owner=KEY)

@@ -98,8 +98,8 @@ def own_children() -> list[int]:
     return procfs.children(os.getpid())
 
 
-def reap(pid: int) -> tuple[int, float, int] | None:
-    """Collect the zombie *pid*: (wait status, CPU seconds, peak resident bytes) or None when it is not one (yet).
+def reap(pid: int = -1) -> tuple[int, int, float, int] | None:
+    """Collect the zombie *pid*, or any of ours: (pid, wait status, CPU seconds, peak resident bytes), None when there is none (yet).
 
     The kernel's peak begins with what the child had as a copy of us, before its exec; a peak that is no more than that says
     nothing about the child and is given as 0.
@@ -108,7 +108,7 @@ def reap(pid: int) -> tuple[int, float, int] | None:
         found, status, usage = os.wait4(pid, os.WNOHANG)
         if found:
             peak = usage.ru_maxrss * 1024
-            return status, usage.ru_utime + usage.ru_stime, peak if peak > _own_peak_bytes(peak) else 0
+            return found, status, usage.ru_utime + usage.ru_stime, peak if peak > _own_peak_bytes(peak) else 0
     return None
 
 

@@ -75,7 +75,7 @@ from supervisor import proctree
 mib = int(sys.argv[1])
 child = subprocess.Popen([sys.executable, "-c", f"bytearray({mib} << 20)"])
 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-_, _, peak = proctree.reap(child.pid)
+*_, peak = proctree.reap(child.pid)
 print(peak >> 20)
 """
 

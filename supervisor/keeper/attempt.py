@@ -22,7 +22,7 @@ class Attempt:
 
     __slots__ = (
         "asked_to_stop", "capture", "cgroup", "child", "clear_hits", "clear_pace_s", "clear_waits", "clearing_since", "cpu_s", "ended_mono",
-        "ended_wall", "key", "killed_for", "launch_error", "leftovers", "max_rss_bytes", "pid_started", "plan", "reported_bytes", "started",
+        "ended_wall", "key", "killed_for", "launch_error", "leftovers", "max_rss_bytes", "plan", "reported_bytes", "started",
         "started_mono", "started_wall", "status", "successor", "unkillable",
     )  # fmt: skip
 
@@ -30,7 +30,6 @@ class Attempt:
         self.key = key
         self.plan = plan
         self.child = child
-        self.pid_started = 0
         self.started_mono = started_mono
         self.started_wall = started_wall
         self.cgroup = cgroup
@@ -56,6 +55,11 @@ class Attempt:
     @property
     def pid(self) -> int:
         return self.child.pid
+
+    @property
+    def pid_started(self) -> int:
+        """Clock ticks after boot."""
+        return self.child.started
 
     @property
     def ends_by_itself(self) -> bool:

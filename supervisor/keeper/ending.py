@@ -106,6 +106,8 @@ class Ending(Holding):
                 if attempt.status is None:
                     # First: what makes orphans by the thousand makes more while each is asked whose it is.
                     proctree.freeze(lambda: [attempt.pid])
+                elif not self._roots(attempt):
+                    return 0  # as it nearly always is
                 return proctree.kill_round(lambda: self._roots(attempt))
             members = cgroup.processes(attempt.cgroup)
             if members and not self._guarded("cgroup_kill", lambda: cgroup.kill(str(attempt.cgroup))):

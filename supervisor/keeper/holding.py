@@ -4,7 +4,6 @@ How an attempt's tree is ended stands in ``ending``; whom the keeper tells of it
 """
 
 import abc
-import contextlib
 import os
 import select
 import signal
@@ -60,7 +59,7 @@ class Holding(Rounds, abc.ABC):
         except OSError as err:
             self._record_failed_launch(key, f"cannot start a process for {plan.argv[0]!r}: {err}")
         else:
-            self._hold(key, plan, child, output, group)
+            self._hold(key, plan, child, output, group, (time.monotonic(), time.time()))
 
     def _fork(self, key: str, plan: launch.Plan, *, held: tuple[int, ...] | None = None) -> tuple[launch.Child, int, str | None]:
         """A child, our end of its output, its group. ``OSError``, and then nothing of it is left."""
@@ -70,6 +69,8 @@ class Holding(Rounds, abc.ABC):
                 group = cgroup.create(self._jobs_group, key, plan.cgroup)
             pipe = launch.output_pipe()
             child = launch.fork_child(plan, group, stdio=(self._null, pipe[1], pipe[1]), held=held)
+            stat = procfs.read_stat(child.pid)
+            child.started = stat.started if stat else 0
         finally:
             if pipe[1] >= 0:
                 os.close(pipe[1])
@@ -79,27 +80,19 @@ class Holding(Rounds, abc.ABC):
                 cgroup.remove(group or cgroup.path_of(self._jobs_group, key))
         return child, pipe[0], group
 
-    def _hold(self, key: str, plan: launch.Plan, child: launch.Child, output: int, group: str | None) -> None:
-        """From now on this child is ours to watch and to end."""
-        self._take_over(self._enter(key, plan, child, group), output)
-
-    def _enter(self, key: str, plan: launch.Plan, child: launch.Child, group: str | None) -> Attempt:
-        attempt = Attempt(key, plan, child, time.monotonic(), time.time(), group)
+    def _hold(self, key: str, plan: launch.Plan, child: launch.Child, output: int, group: str | None, begun: tuple[float, float]) -> None:
+        """From *begun* on (CLOCK_MONOTONIC, Unix time) this child is ours to watch and to end. One that cannot be watched is ended at once, as one
+        that failed to start."""
+        plan = plan._replace(environment={})  # it has been handed over; a thousand of them are 6 MiB
+        attempt = Attempt(key, plan, child, *begun, group)
         self._attempts[key] = attempt
         self._by_pid[child.pid] = attempt
-        return attempt
-
-    def _take_over(self, attempt: Attempt, output: int) -> None:
-        """The rest of holding it. One that cannot be watched is ended at once, as one that failed to start."""
-        stat = procfs.read_stat(attempt.pid)
-        attempt.pid_started = stat.started if stat else 0
-        attempt.plan = attempt.plan._replace(environment={})  # it has been handed over; a thousand of them are 6 MiB
         try:
             self._capture(attempt, output)
-            self._watch(attempt.child.errors, lambda _events: self._on_exec(attempt))
+            self._watch(child.errors, lambda _events: self._on_exec(attempt))
         except Exception as err:  # noqa: BLE001 - the child runs already: it must not be forgotten
-            say("keeper_handler_failed", doing=wire.SPAWN, key=attempt.key, error=f"{type(err).__name__}: {err}")
-            attempt.launch_error = f"cannot watch the process for {attempt.plan.argv[0]!r}: {err}"
+            say("keeper_handler_failed", doing=wire.SPAWN, key=key, error=f"{type(err).__name__}: {err}")
+            attempt.launch_error = f"cannot watch the process for {plan.argv[0]!r}: {err}"
             self._clear(attempt)
 
     def _capture(self, attempt: Attempt, output: int) -> None:
@@ -124,14 +117,14 @@ class Holding(Rounds, abc.ABC):
         else:
             attempt.launch_error = launch.launch_error_text(attempt.plan, *failure)
 
-    def _drop_successor(self, attempt: Attempt) -> None:
-        """It is not to begin: end it where it waits. It is our child and not reaped, so the pid is its own."""
+    def _drop_successor(self, attempt: Attempt, *, is_reaped: bool = False) -> None:
+        """It is not to begin: end it where it waits. Until it is reaped its pid is its own."""
         successor, attempt.successor = attempt.successor, None
         if successor is None or self._held.pop(successor.child.pid, None) is None:
             return
         self._unwatch(successor.child.gate)
         successor.child.close_gate()
-        with contextlib.suppress(ProcessLookupError):
+        if not is_reaped:
             os.kill(successor.child.pid, signal.SIGKILL)
         os.close(successor.child.errors)
         os.close(successor.output)
@@ -140,12 +133,12 @@ class Holding(Rounds, abc.ABC):
 
     def _begin(self, successor: Successor) -> None:
         """The record that names it is on disk: from now on it is an attempt like any other."""
-        child = successor.child
+        key, plan, child, output, group, _ = successor
         del self._held[child.pid]
         self._unwatch(child.gate)
-        attempt = self._enter(successor.key, successor.plan, child, successor.group)
+        begun = time.monotonic(), time.time()
         child.let_go()
-        self._put_off.append(lambda: self._take_over(attempt, successor.output))
+        self._put_off.append(lambda: self._hold(key, plan, child, output, group, begun))
 
     def _remove_group(self, path: str, tries: int) -> None:
         """A group can be removed once its last zombie is reaped, which for strangers in it may take a moment."""

@@ -97,14 +97,18 @@ class Plan(NamedTuple):
 
 
 class Child:
-    """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded. One that is held waits for ``let_go``."""
+    """A child after the fork; ``errors`` (a pipe) reaches end of file when the exec has succeeded. One that is held waits for ``let_go``.
 
-    __slots__ = ("_is_ready", "errors", "gate", "pid")
+    ``started`` is its start time (clock ticks after boot), 0 if it had gone before it could be asked for.
+    """
+
+    __slots__ = ("_is_ready", "errors", "gate", "pid", "started")
 
     def __init__(self, pid: int, errors: int, gate: int = -1) -> None:
         self.pid = pid
         self.errors = errors
         self.gate = gate
+        self.started = 0
         self._is_ready = False
 
     def is_ready(self) -> bool:

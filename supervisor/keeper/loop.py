@@ -84,23 +84,18 @@ class Keeper(Ending):
         """Collect what has ended, for REAP_S at most: one who makes zombies faster than that must not have the loop to himself."""
         until = time.monotonic() + REAP_S
         while time.monotonic() < until:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
+            found = proctree.reap()
             if found is None:
                 return
-            self._catch_up()  # it may be one that we have yet to look at, which is too late once it is reaped
-            usage = proctree.reap(found.si_pid)
-            if usage is None:
-                return
-            attempt = self._by_pid.get(found.si_pid)
+            self._catch_up()  # it may be one that we have yet to hold
+            pid, status, cpu_s, max_rss_bytes = found
+            attempt = self._by_pid.get(pid)
             if attempt is not None:
-                self._guarded("exit", lambda: self._on_main_exit(attempt, *usage))  # noqa: B023 - called at once
-            elif found.si_pid in self._held:
-                self._drop_successor(self._held[found.si_pid])
-            elif found.si_pid == self._brain.pid:
-                self._guarded("brain_exit", lambda: self._on_brain_exit(usage[0]))  # noqa: B023
+                self._guarded("exit", lambda: self._on_main_exit(attempt, status, cpu_s, max_rss_bytes))  # noqa: B023 - called at once
+            elif pid in self._held:
+                self._drop_successor(self._held[pid], is_reaped=True)
+            elif pid == self._brain.pid:
+                self._guarded("brain_exit", lambda: self._on_brain_exit(status))  # noqa: B023
         self._after(0.0, self._reap)
 
     # ---------------------------------------------------------------- the brain

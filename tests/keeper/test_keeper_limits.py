@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -176,13 +175,12 @@ def test_a_host_without_room_for_the_keeper_is_told_in_one_line(code: str, mend:
 def test_zombies_without_end_leave_the_loop_its_turn(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
-    def another(*_: int) -> types.SimpleNamespace:
+    def another() -> tuple[int, int, float, int]:
         nonlocal calls
         calls += 1
-        return types.SimpleNamespace(si_pid=UNKILLABLE)
+        return UNKILLABLE, 0, 0.0, 0
 
-    monkeypatch.setattr(os, "waitid", another)
-    monkeypatch.setattr(proctree, "reap", lambda _pid: (0, 0.0, 0))
+    monkeypatch.setattr(proctree, "reap", another)
     keeper._reap()
     assert calls > 1
     assert timers(keeper) == 1  # goes on after the others
