@@ -157,19 +157,21 @@ class Kin:
 
     def __init__(self) -> None:
         self._of = os.getpid()
-        self._folder = os.open(f"/proc/{self._of}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._list = os.open(f"/proc/{self._of}/task/{self._of}/children", os.O_RDONLY | os.O_CLOEXEC)
+        self._files: list[int] = []  # none where they cannot be opened: then each look opens what it can
+        with contextlib.suppress(OSError):
+            self._files.append(os.open(f"/proc/{self._of}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._files.append(os.open(f"/proc/{self._of}/task/{self._of}/children", os.O_RDONLY | os.O_CLOEXEC))
 
     def children(self) -> list[int]:
         """Zombies included; of all our threads."""
-        if os.fstat(self._folder).st_nlink > 3:  # as in ``children``
+        if len(self._files) < 2 or os.fstat(self._files[0]).st_nlink > 3:  # as in ``children``
             return children(self._of)
-        os.lseek(self._list, 0, os.SEEK_SET)
-        return list(map(int, _read(self._list, CHILDREN_BYTES).split()))
+        os.lseek(self._files[1], 0, os.SEEK_SET)
+        return list(map(int, _read(self._files[1], CHILDREN_BYTES).split()))
 
     def close(self) -> None:
-        os.close(self._folder)
-        os.close(self._list)
+        while self._files:
+            os.close(self._files.pop())
 
 
 def children_text(pid: int) -> bytes:

@@ -85,6 +85,8 @@ def test_our_own_children_are_seen_as_they_come_and_go_and_of_every_thread() -> 
             thread.join()
             assert second.pid not in kin.children()
         assert first.pid not in kin.children()
+        kin.close()
+        assert sorted(kin.children()) == sorted(procfs.children(os.getpid()))
     finally:
         quit_now.set()
         kin.close()

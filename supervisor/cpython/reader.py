@@ -29,7 +29,7 @@ _CHUNK_BYTES = 16 << 10  # the size CPython gives a data-stack chunk unless one 
 _MAX_CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 4
 _MAX_LEVELS = 150_000
-_OVERRUN_WORDS = ("maximum recursion depth exceeded", "Stack overflow")
+OVERRUN_WORDS = ("maximum recursion depth exceeded", "Stack overflow")
 _TRIES = 6  # a walk of a running, fast-changing stack fails in about 1 % of tries
 _CHECKS = 40
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1, 1 << 31
@@ -172,8 +172,8 @@ class Interpreter:
             raise
         except LayoutError:
             return is_deep
-        if said is not None and (is_still or said.startswith(_OVERRUN_WORDS)):
-            return said.startswith(_OVERRUN_WORDS)
+        if said is not None and (is_still or said.startswith(OVERRUN_WORDS)):
+            return said.startswith(OVERRUN_WORDS)
         return is_deep
 
     def _exception_type(self, block: bytes) -> int:

@@ -164,10 +164,10 @@ class Ending(Holding):
             self._guarded("output", capture.drain)
         if group is not None:
             self._guarded("figures", lambda: figures.update(cgroup.figures(group)))
+        self._put_off.append(lambda: self._release(attempt))
         self._keep_record(attempt.record(figures), self._take_successor(attempt))
-        self._put_off.append(lambda: self._let_go(attempt))
 
-    def _let_go(self, attempt: Attempt) -> None:
+    def _release(self, attempt: Attempt) -> None:
         if attempt.capture is not None:
             self._unwatch(attempt.capture.pipe)
             attempt.capture.close()

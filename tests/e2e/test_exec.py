@@ -19,6 +19,8 @@ from overshoot import allowed
 
 from supervisor import proctree
 from supervisor.asking import GRACE_S
+from supervisor.config import schema
+from supervisor.config.kinds import Nullable, Whole
 
 BOUND_S = 60
 CHILDREN = Path(__file__).resolve().parent.parent / "children"
@@ -211,6 +213,20 @@ def test_exit_codes_pass_through(run: Exec, code: int) -> None:
 @pytest.mark.parametrize("name", ["KILL", "SEGV", "TERM", "PIPE"])
 def test_a_death_by_a_signal_that_we_did_not_send_is_128_and_its_number(run: Exec, name: str) -> None:
     assert run("--", "sh", "-c", f"kill -{name} $$").code == 128 + getattr(signal, f"SIG{name}")
+
+
+@pytest.mark.parametrize("option", ["recursion", "processes"])
+def test_a_count_has_the_bounds_that_the_config_gives_it(run: Exec, option: str) -> None:
+    kind = schema.LIMITS.by_name[option].kind
+    assert isinstance(kind, Nullable)
+    assert isinstance(kind.kind, Whole)
+    least, most = kind.kind.least, kind.kind.most
+    for count in (least - 1, most + 1):
+        refused = run(f"--{option}", str(count), "--", "true")
+        assert refused.code == 2, count
+        assert f"--{option}" in refused.err
+    for count in (least, most):
+        assert "--" + option not in run(f"--{option}", str(count), "--", "true").err, count
 
 
 def test_what_cannot_be_found_is_127_and_what_cannot_be_executed_126(run: Exec, tmp_path: Path) -> None:

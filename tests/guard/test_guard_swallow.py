@@ -1,12 +1,16 @@
 """Recursion and memory errors that the job catches itself: counted on 3.12 and later, each once, and live."""
 
+import ast
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from supervisor.adapters.guard import arm, read_last_words, swallowed
+from supervisor.adapters.guard import SITE, arm, read_last_words, swallowed
+from supervisor.core.verdict.errors import OVERRUN_WORDS
+from supervisor.cpython.reader import OVERRUN_WORDS as WORDS_OF_THE_EYE
 
 
 def test_swallowed_errors_are_counted_exactly_and_the_turn_is_named(monitored, both):
@@ -103,3 +107,11 @@ def test_types_that_are_harmless_many_or_odd_do_not_hide_those_that_count(monito
     ended, _ = both(monitored, "-c", _MANY_TYPES)
     assert (ended.code, ended.err) == (0, "")
     assert (ended.words.swallowed_recursion, ended.words.swallowed_memory) == (3, 1)
+
+
+def test_guard_eye_and_verdict_know_the_interpreters_own_words_by_the_same_beginnings() -> None:
+    """None of the three may import another."""
+    source = Path(SITE, "_mainstay_guard", "swallow.py").read_text()
+    (assigned,) = (node.value for node in ast.parse(source).body if isinstance(node, ast.Assign) and node.targets[0].id == "OVERRUN")
+    assert ast.literal_eval(assigned) == WORDS_OF_THE_EYE
+    assert [words.startswith(beginning) for words, beginning in zip(OVERRUN_WORDS, WORDS_OF_THE_EYE, strict=True)] == [True, True]
