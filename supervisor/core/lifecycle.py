@@ -237,8 +237,12 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     _count_failures(turn, job, verdict, event)
     healing = _consider(turn, run, job, verdict, event)
     decision = _decide(turn, run, job, verdict, event.evidence, healing)
+    if event.followed:  # whatever would be decided now: the next attempt runs, and is this run's
+        decision = restart.Restart(0.0, verdict.outcome)
     healed = _heal(turn, run, verdict, healing, decision)
     will = _will(turn, run, decision, healing)
+    if event.followed and run.stop is not None:
+        will = [f"end attempt {run.attempt + 1}, which began in the moment in which this one was to be stopped"]
     did = [*_did(run, event, verdict), *healed]
     incident, told = _observe(turn, run, job, verdict, did, will)
     _write_end(turn, run, event, verdict, [*did, *told], will, incident)
@@ -428,7 +432,7 @@ def _back_off(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict, d
         window = turn.state.job_of(run.id).restart.budget.within_s
         recent = tuple(at for at in memo.restarts if turn.now.mono - at <= window)
         turn.state = turn.state.remember(restarts=(*recent, turn.now.mono))
-    if isinstance(healing.step, RunCommand):
+    if isinstance(healing.step, RunCommand) and not begun:
         begin_attempt(turn, replace(run, pid=None, then_start=False, errand=(verdict.outcome.value, healing.course.taken - 1)))
     else:
         _wait(turn, run, decision.after_s, begun=begun)

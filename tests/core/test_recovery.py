@@ -14,7 +14,7 @@ from supervisor.core.events import ReleaseWish
 from supervisor.core.evidence import Progress
 from supervisor.core.jobs import Backoff, Job
 from supervisor.core.model import Outcome
-from supervisor.core.records import SlotResult
+from supervisor.core.records import AttemptPhase, SlotResult
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 
 LIVES_ON = Life()
@@ -322,3 +322,46 @@ def test_a_fire_time_that_passed_before_the_first_look_is_not_forgotten():
     world.run(1)
     world.verify_slots()
     assert len(world.store.slots) == 1
+
+
+@pytest.mark.parametrize(
+    ("deed", "lives"),
+    [
+        (lambda w: w.wish("stop", "job"), []),
+        (lambda w: w.wish("restart", "job"), ["2.1"]),
+        (lambda w: w.wish("pause", "job"), ["1.2"]),  # what goes on is left alone
+        (lambda w: (w.wish("pause", "job"), w.wish("stop", "job")), []),
+        (lambda w: w.reload(), []),
+        (lambda w: w.shut_down(), []),
+    ],
+    ids=["stop", "restart", "pause", "pause and stop", "reload without it", "shutdown"],
+)
+def test_a_wish_that_comes_before_the_news_of_an_end_meets_what_followed_it(deed: Callable[[World], Any], lives: list[str]) -> None:
+    """The keeper has begun the next attempt, and nobody has told the brain: it must not live on with nobody watching."""
+    world = World(job(backoff=AT_ONCE, when="always", budget=(20, 50)))
+    world.boot()
+    world.run(5)
+    world.keeper.end("1.1", signal=9)
+    assert sorted(world.keeper.live) == ["1.2"]
+    deed(world)
+    world.run(30)
+    assert sorted(world.keeper.live) == lives
+    assert world.store.attempts[1, 2].phase is (AttemptPhase.STARTED if "1.2" in lives else AttemptPhase.ENDED)
+    world.verify()
+
+
+def test_what_followed_at_once_is_not_waited_for_whatever_the_end_was() -> None:
+    """Out of memory on the host means a wait; but the keeper, which cannot know, has begun the next one."""
+    world = World(job(backoff=AT_ONCE, when="always", budget=(20, 50)))
+    world.boot()
+    world.run(5)
+    world.host_oom_kills = 1
+    world.keeper.end("1.1", signal=9)
+    world.run(0)
+    assert world.store.attempts[1, 1].outcome is Outcome.HOST_OOM
+    world.host_oom_kills = 0
+    world.keeper.end("1.2", code=3)
+    world.run(5)
+    assert world.store.attempts[1, 2].exit_code == 3
+    assert sorted(world.keeper.live) == ["1.3"]
+    world.verify()

@@ -97,7 +97,7 @@ class Simulation:
 
     def _befall(self) -> None:
         random, world = self.random, self.world
-        deeds = [self._crash, self._crash, self._keeper, self._reboot, self._down, self._wish, self._wish, self._reload]
+        deeds = [self._crash, self._crash, self._keeper, self._reboot, self._down, self._wish, self._wish, self._reload, self._cross]
         if self.clock_is_set:
             deeds += [self._jump, self._jump]
         random.choice(deeds)()
@@ -127,6 +127,16 @@ class Simulation:
         if verb in ("stop", "pause"):
             self.world.run(self.random.choice([0, 60, 5 * HOUR]))
             self.world.wish("start", name)
+
+    def _cross(self) -> None:
+        """An attempt ends, and the keeper may have begun the next; before the brain hears of it somebody wants something, or the host is out of memory."""
+        live = self.world.keeper.live
+        armed = [key for key, child in live.items() if child.armed is not None]
+        if armed or live:
+            self.world.host_oom_kills = self.random.choice([0, 0, 1])
+            self.world.keeper.end(self.random.choice(sorted(armed or live)), signal=9)
+        self.random.choice([self._wish, self._wish, self._reload, lambda: self.world.run(0)])()
+        self.world.host_oom_kills = 0
 
     def _reload(self) -> None:
         changed = [one for one in self.configured if self.random.random() < 0.9]

@@ -60,6 +60,7 @@ class World:
         self.on_crash: Callable[[World], Any] = lambda _world: None
         self.finished = False
         self.power_lost = False
+        self.host_oom_kills = 0  # during each attempt that ends now
         self.steps = 0
         self.restarts: dict[str, list[float]] = {}
         self.acted: Counter[str] = Counter()
@@ -205,7 +206,9 @@ class World:
         if job is not None:
             lived = record["ended_mono"] - record["started_mono"]
             begun, over = (datetime.fromtimestamp(record[name], UTC) for name in ("started_wall", "ended_wall"))
-            evidence = Evidence(exit_of(record), duration_s=max(0.0, lived), progress=record["position"])
+            evidence = Evidence(
+                exit_of(record), duration_s=max(0.0, lived), progress=record["position"], host_oom_kills=self.host_oom_kills
+            )
             self._deliver(AttemptEnded(job, run, attempt, evidence, begun, over, followed=following is not None))
         self.keeper.obey({"op": wire.FORGET, "key": record["key"]})
         self._count_action()
