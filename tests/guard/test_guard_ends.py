@@ -1,10 +1,12 @@
 """How a job ended: fatal signals with their stacks, orderly ends, ends without a mark."""
 
+import os
 import signal
+import subprocess
 
 import pytest
 
-from supervisor.adapters.guard import read_stacks
+from supervisor.adapters.guard import arm, read_stacks
 
 
 @pytest.mark.parametrize(("kind", "number", "name"), [("segv", signal.SIGSEGV, "SIGSEGV"), ("abort", signal.SIGABRT, "SIGABRT")])
@@ -58,3 +60,29 @@ def test_a_job_that_wants_faulthandler_for_itself_keeps_it(python, run):
 def test_ctrl_c_ends_a_guarded_job_as_it_ends_any(python, both):
     ended, _ = both(python, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGINT); signal.pause()")
     assert ended.code == -signal.SIGINT
+
+
+REUSES = """
+import os
+here = "/proc/self/fd/"
+(ours,) = [int(name) for name in os.listdir(here) if os.path.exists(here + name) and os.readlink(here + name).endswith(".rep")]
+os.closerange(3, 4096)
+fd = os.open(os.environ["OWN"], os.O_RDWR | os.O_CREAT)
+os.dup2(fd, ours)
+pid = os.fork()
+if pid == 0:
+    os.write(ours, b"the child's own")
+    raise ValueError("of the child")
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_forked_child_keeps_the_file_for_which_the_job_took_our_number(python, tmp_path):
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    environment = arm(dict(os.environ) | {"OWN": str(tmp_path / "own")}, str(reports), 400)
+    subprocess.run([python, "-c", REUSES], env=environment, check=True, capture_output=True, timeout=60)
+    assert (tmp_path / "own").read_text() == "the child's own"
+    said = [report.read_bytes() for report in reports.iterdir()]
+    assert len(said) == 2
+    assert sum(b"of the child" in one for one in said) == 1

@@ -64,18 +64,30 @@ def open_all(directory, depth, refusal=False):
 
 def reopen_in_fork_child(depth):
     """An own file under the same descriptor number, or none at all: never the parent's."""
+    global _fd, _identity
     if _fd < 0:
         return
+    if _is_anothers():
+        _fd = -1
     try:
         if open_all(_directory, depth):
             return
     except OSError:
         pass
-    global _identity
     _identity = None
-    nowhere = posix.open("/dev/null", posix.O_WRONLY | posix.O_CLOEXEC)
-    posix.dup2(nowhere, _fd, False)
-    posix.close(nowhere)
+    if _fd >= 0:
+        nowhere = posix.open("/dev/null", posix.O_WRONLY | posix.O_CLOEXEC)
+        posix.dup2(nowhere, _fd, False)
+        posix.close(nowhere)
+
+
+def _is_anothers():
+    """Whether the job has closed our descriptor and uses its number for something of its own."""
+    try:
+        status = posix.fstat(_fd)
+    except OSError:
+        return False
+    return _identity is not None and (status.st_dev, status.st_ino) != _identity
 
 
 def put(offset, data):
