@@ -166,16 +166,16 @@ class OneShot:
 
     def _clear(self, *, everything: bool = False) -> int:
         """End whatever of the tree still lives; how many processes were hit."""
-        ended = 0
+        ended: set[int] = set()
         deadline = time.monotonic() + CLEAR_S
         while time.monotonic() < deadline:
             hit = proctree.kill_round(proctree.own_children)
-            ended += hit
+            ended |= hit
             self._reap_orphans()
             if not hit or (everything and not proctree.own_children()):
                 break
             time.sleep(0.001)
-        return ended
+        return len(ended)
 
     # ---------------------------------------------------------------- output
 

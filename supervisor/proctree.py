@@ -55,13 +55,13 @@ def _freeze(roots: Callable[[], Iterable[int]]) -> set[int]:
     return stopped
 
 
-def kill_round(roots: Callable[[], Iterable[int]]) -> int:
-    """One round: freeze, then SIGKILL. How many processes were hit; 0 means that nothing alive is left below the roots."""
+def kill_round(roots: Callable[[], Iterable[int]]) -> set[int]:
+    """One round: freeze, then SIGKILL. What was hit, some of it perhaps again; nothing means that nothing alive is left below the roots."""
     try:
         victims = {pid for pid in _freeze(roots) if _is_alive(pid)}
         for pid in victims:
             signal_process(pid, signal.SIGKILL)
-        return len(victims)
+        return victims
     finally:
         as_usual()
 

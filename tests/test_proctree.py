@@ -38,10 +38,10 @@ def test_a_process_whose_first_thread_has_ended_is_alive_and_is_killed():
             os.sched_yield()
         assert stat is not None
         assert not stat.is_dead
-        assert proctree.kill_round(lambda: [child.pid]) == 1
+        assert proctree.kill_round(lambda: [child.pid]) == {child.pid}
         assert ended(child.pid, 30)
         assert child.wait(30) == -9
-        assert proctree.kill_round(lambda: [child.pid]) == 0
+        assert proctree.kill_round(lambda: [child.pid]) == set()
     finally:
         child.kill()
         child.wait()
@@ -52,7 +52,7 @@ def test_a_stopped_process_is_killed():
     child = subprocess.Popen(["sleep", "60"])
     try:
         proctree.freeze(lambda: [child.pid])
-        assert proctree.kill_round(lambda: [child.pid]) == 1
+        assert proctree.kill_round(lambda: [child.pid]) == {child.pid}
         assert child.wait(30) == -9
     finally:
         child.kill()
@@ -65,7 +65,7 @@ def test_a_zombie_is_dead():
     stat = procfs.read_stat(child.pid)
     assert stat is not None
     assert stat.is_dead
-    assert proctree.kill_round(lambda: [child.pid]) == 0
+    assert proctree.kill_round(lambda: [child.pid]) == set()
     assert child.wait() == 0
 
 
@@ -125,7 +125,7 @@ def test_who_ends_a_tree_goes_first_where_it_may_and_is_as_usual_afterwards():
             seen.append(policy())
             return [child.pid]
 
-        assert proctree.kill_round(roots) == 2**3
+        assert len(proctree.kill_round(roots)) == 2**3
     assert set(seen) <= {os.SCHED_RR, before}
     assert os.geteuid() != 0 or os.SCHED_RR in seen
     assert policy() == before

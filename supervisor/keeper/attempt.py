@@ -43,7 +43,7 @@ class Attempt:
         self.max_rss_bytes = 0
         self.ended_mono = 0.0
         self.ended_wall = 0.0
-        self.leftovers = 0
+        self.leftovers: set[int] = set()
         self.clearing_since: float | None = None
         self.clear_waits = False  # a timer for the next round is set
         self.clear_pace_s = 0.0
@@ -111,7 +111,7 @@ class Attempt:
             "asked_to_stop": self.asked_to_stop,
             "output_bytes": self.capture.written if self.capture else 0,
             "output_dropped_bytes": self.capture.dropped if self.capture else 0,
-            "leftovers": self.leftovers,
+            "leftovers": len(self.leftovers),
             "unkillable": self.unkillable,
         }
         record.update((name, value) for name, value in told.items() if value)

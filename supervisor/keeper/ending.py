@@ -15,6 +15,7 @@ from supervisor.keeper.records import Records
 from supervisor.keeper.say import say
 
 CLEAR_EVERY_S: Final = 0.002  # between the first two rounds of ending a tree; doubles while nothing new appears in it
+UNKNOWN: Final = 0  # no process has this pid
 CLEAR_SLOWEST_S: Final = 0.1
 CLEAR_FOR_S: Final = 5.0  # then what still lives is called unkillable (uninterruptible sleep)
 EXEC_S: Final = 0.25  # an exec takes no longer; an orphan whose environment cannot be read until then has none, or is not ours to read
@@ -42,9 +43,9 @@ class Ending(Holding):
             os.killpg(attempt.pid, signal.SIGCONT)  # a stopped process would not see it
 
     def _end(self, attempt: Attempt) -> None:
+        self._drop_successor(attempt)
         if attempt.killed_for is None and attempt.status is None:
             attempt.killed_for = "stop"
-            self._drop_successor(attempt)
         self._clear_unless_waiting(attempt)
 
     # ---------------------------------------------------------------- rounds
@@ -83,11 +84,11 @@ class Ending(Holding):
         self._is_unsure = False
         hit = self._kill_round(attempt)
         if attempt.status is not None and attempt.killed_for is None:
-            attempt.leftovers += hit
+            attempt.leftovers |= hit - {UNKNOWN}
         if hit or self._is_unsure or attempt.status is None:
             if now - attempt.clearing_since < CLEAR_FOR_S:
-                grows = hit > attempt.clear_hits
-                attempt.clear_hits = hit
+                grows = len(hit) > attempt.clear_hits
+                attempt.clear_hits = len(hit)
                 attempt.clear_pace_s = CLEAR_EVERY_S if grows else min(CLEAR_SLOWEST_S, attempt.clear_pace_s * 2)
                 self._clear_after(attempt, attempt.clear_pace_s)
                 return
@@ -99,23 +100,23 @@ class Ending(Holding):
                 return
         self._finish(attempt)
 
-    def _kill_round(self, attempt: Attempt) -> int:
-        """One round; how many processes were hit. A round that fails counts as one that hit something: there has to be another."""
+    def _kill_round(self, attempt: Attempt) -> set[int]:
+        """One round; what was hit. A round that fails counts as one that hit something: there has to be another."""
         try:
             if attempt.cgroup is None:
                 if attempt.status is None:
                     # First: what makes orphans by the thousand makes more while each is asked whose it is.
                     proctree.freeze(lambda: [attempt.pid])
                 elif not self._roots(attempt):
-                    return 0  # as it nearly always is
+                    return set()  # as it nearly always is
                 return proctree.kill_round(lambda: self._roots(attempt))
             members = cgroup.processes(attempt.cgroup)
             if members and not self._guarded("cgroup_kill", lambda: cgroup.kill(str(attempt.cgroup))):
                 proctree.kill_round(lambda: cgroup.processes(str(attempt.cgroup)))  # an older kernel has no cgroup.kill
-            return len(members)
+            return set(members)
         except (OSError, ValueError) as err:
             say("keeper_handler_failed", doing="kill", key=attempt.key, error=f"{type(err).__name__}: {err}")
-            return 1
+            return {UNKNOWN}
 
     def _roots(self, attempt: Attempt) -> list[int]:
         """Where the attempt's processes hang in the tree: its main process while it lives, and orphans of it that came to us."""
@@ -159,20 +160,24 @@ class Ending(Holding):
     def _finish(self, attempt: Attempt) -> None:
         del self._attempts[attempt.key]
         figures: dict[str, int] = {}
-        group, capture = attempt.cgroup, attempt.capture
-        if capture is not None:
-            self._guarded("output", capture.drain)
+        group, successor = attempt.cgroup, self._take_successor(attempt)
+        if attempt.capture is not None:
+            self._guarded("output", attempt.capture.drain)
+        if successor is None:
+            self._close_output(attempt)  # first: what is to be opened now may have no other descriptors
         if group is not None:
             self._guarded("figures", lambda: figures.update(cgroup.figures(group)))
-        self._put_off.append(lambda: self._release(attempt))
-        self._keep_record(attempt.record(figures), self._take_successor(attempt))
+            self._put_off.append(lambda: self._remove_group(group, 50))
+        record = attempt.record(figures)
+        if successor is None or not self._follow_at_once(attempt, record, successor):
+            self._close_output(attempt)
+            self._write_and_tell(record, successor)
 
-    def _release(self, attempt: Attempt) -> None:
-        if attempt.capture is not None:
-            self._unwatch(attempt.capture.pipe)
-            attempt.capture.close()
-        if attempt.cgroup is not None:
-            self._remove_group(attempt.cgroup, 50)
+    def _close_output(self, attempt: Attempt) -> None:
+        capture = attempt.capture
+        if capture is not None and capture.pipe >= 0:
+            self._unwatch(capture.pipe)
+            self._guarded("output", capture.close)
 
     def _take_successor(self, attempt: Attempt) -> Successor | None:
         """What is to follow at once, if anything may."""
@@ -184,22 +189,24 @@ class Ending(Holding):
 
     # ---------------------------------------------------------------- the record
 
-    def _keep_record(self, record: dict[str, Any], successor: Successor | None = None) -> None:
-        """Write down how it ended and what follows, let that begin, and tell the brain, in that order.
+    # Write down how it ended and what follows, let that begin, and tell the brain: in that order. What cannot be written down is followed by nothing
+    # that the brain has not asked for.
 
-        A record that was prepared ahead is noted first, which outlives us; that something may follow is on disk since then, so what follows need
-        not wait for the disk again, and we put off the rest until it has had the processor. What cannot be written down is followed by nothing
-        that the brain has not asked for.
+    def _follow_at_once(self, attempt: Attempt, record: dict[str, Any], successor: Successor) -> bool:
+        """Let *successor* begin as soon as the record is noted, which outlives us. False where it cannot be: then it goes the whole way first.
+
+        That something may follow is on disk since the record was prepared, so what follows need not wait for the disk again; and we put off the rest
+        until it has had the processor.
         """
-        if successor is not None:
-            record["next"] = successor.key
-            if successor.child.is_ready():
-                self._records.confirm(record["key"])
-                if self._records.note(record):
-                    self._begin(successor)
-                    self._put_off.append(lambda: self._write_and_tell(record, None))
-                    return
-        self._write_and_tell(record, successor)
+        record["next"] = successor.key
+        if not successor.child.is_ready():
+            return False
+        self._records.confirm(record["key"])
+        if not self._records.note(record):
+            return False
+        hold = self._begin(successor)
+        self._put_off += [lambda: self._close_output(attempt), hold, lambda: self._write_and_tell(record, None)]
+        return True
 
     def _write_and_tell(self, record: dict[str, Any], successor: Successor | None) -> None:
         trouble = self._records.write(record)
@@ -207,7 +214,7 @@ class Ending(Holding):
             say("exit_record_not_written", key=record["key"], error=trouble)
         if successor is not None:
             if trouble is None:
-                self._begin(successor)
+                self._put_off.append(self._begin(successor))
             else:
                 del record["next"]
                 self._drop_successor(self._held[successor.child.pid])
@@ -215,7 +222,7 @@ class Ending(Holding):
 
     def _record_failed_launch(self, key: str, why: str) -> None:
         now_mono, now_wall = time.monotonic(), time.time()
-        self._keep_record(
+        self._write_and_tell(
             {
                 "key": key,
                 "launch_error": why,
@@ -223,5 +230,6 @@ class Ending(Holding):
                 "started_wall": now_wall,
                 "ended_mono": now_mono,
                 "ended_wall": now_wall,
-            }
+            },
+            None,
         )

@@ -86,14 +86,14 @@ def _wait(keeper: int) -> int:
 
 def _end_children() -> int:
     """Kill and reap until we have no children; how many processes were killed."""
-    ended = 0
+    ended: set[int] = set()
     deadline = time.monotonic() + CLEAR_S
     while time.monotonic() < deadline:
-        ended += proctree.kill_round(proctree.own_children)
+        ended |= proctree.kill_round(proctree.own_children)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0] and time.monotonic() < deadline:
                 pass
         if not proctree.own_children():
-            return ended
+            return len(ended)
         time.sleep(0.002)
-    return ended
+    return len(ended)

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from typing import Final
 
 from supervisor import procfs, wire
@@ -131,19 +132,25 @@ class Holding(Rounds, abc.ABC):
         if successor.group is not None:
             self._remove_group(successor.group, 50)
 
-    def _begin(self, successor: Successor) -> None:
-        """The record that names it is on disk: from now on it is an attempt like any other."""
+    def _begin(self, successor: Successor) -> Callable[[], None]:
+        """The record that names it is written: it goes on to its exec. To be done next: hold it, as any other attempt."""
         key, plan, child, output, group, _ = successor
         del self._held[child.pid]
         self._unwatch(child.gate)
         begun = time.monotonic(), time.time()
         child.let_go()
-        self._put_off.append(lambda: self._hold(key, plan, child, output, group, begun))
+        return lambda: self._hold(key, plan, child, output, group, begun)
 
     def _remove_group(self, path: str, tries: int) -> None:
         """A group can be removed once its last zombie is reaped, which for strangers in it may take a moment."""
         if not cgroup.remove(path) and tries:
-            self._after(0.02, lambda: self._remove_group(path, tries - 1))
+            self._after(0.02, lambda: self._remove_unused_group(path, tries - 1))
+
+    def _remove_unused_group(self, path: str, tries: int) -> None:
+        """Unless it was made for an attempt of the same key meanwhile."""
+        held = (attempt.successor.group for attempt in self._held.values() if attempt.successor is not None)
+        if path not in {attempt.cgroup for attempt in self._attempts.values()} | set(held):
+            self._remove_group(path, tries)
 
     # ---------------------------------------------------------------- output
 

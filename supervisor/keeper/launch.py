@@ -167,7 +167,12 @@ def fork_child(
     fsyncs those descriptors and waits before its exec until it is let go; it dies with us.
     """
     errors_read, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    gate_read, gate_write = _gate() if held is not None else (-1, -1)
+    try:
+        gate_read, gate_write = _gate() if held is not None else (-1, -1)
+    except OSError:
+        os.close(errors_read)
+        os.close(errors_write)
+        raise
     parent = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _CAUGHT)  # or a signal to the child would speak through our own wake-up pipe
     try:

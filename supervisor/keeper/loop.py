@@ -247,7 +247,10 @@ class Keeper(Ending):
 
     def _ask(self, message: wire.Message) -> None:
         attempt = self._attempts.get(message["key"])
-        if attempt is None or attempt.status is not None:
+        if attempt is None:
+            return
+        self._drop_successor(attempt)  # also while what it left is still being ended
+        if attempt.status is not None:
             return
         if self._stopping and attempt.asked_to_stop and message["signal"] == attempt.plan.stop_signal:
             return  # once is enough: some programs take a second request for "without tidying up"
@@ -257,9 +260,9 @@ class Keeper(Ending):
         attempt = self._attempts.get(message["key"])
         if attempt is None:
             return
+        self._drop_successor(attempt)
         if attempt.killed_for is None and attempt.status is None:
             attempt.killed_for = message["reason"]
-            self._drop_successor(attempt)
         self._clear_unless_waiting(attempt)
 
     def _arm(self, message: wire.Message) -> None:

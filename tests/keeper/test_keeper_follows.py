@@ -1,6 +1,7 @@
 """An attempt that the keeper begins by itself: when it may, when it may not, and that it is a child like any other."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -125,6 +126,60 @@ def test_nothing_follows_an_end_that_somebody_wanted(keeper: Keeper, disturb: Ca
     disturb(brain)
     assert "next" not in brain.ended("1.1")
     assert heard(keeper, brain) == []
+
+
+@pytest.mark.parametrize(("op", "more"), [(wire.SIGNAL, {"signal": "TERM"}), (wire.KILL, {"reason": "stop"})])
+def test_nothing_follows_an_end_that_somebody_wanted_while_what_it_left_was_still_being_ended(
+    keeper: Keeper, op: str, more: dict[str, str]
+) -> None:
+    brain = keeper.brain()
+    # An orphan without an environment is asked for a quarter of a second whose it is.
+    first = armed(keeper, brain, shell("env -i setsid sleep 5 & sleep 0.2; kill -9 $$"), LASTING)
+    wait_for(lambda: (stat := procfs.read_stat(first["pid"])) is None or stat.is_dead, "that its main process has ended")
+    brain.send(op, key="1.1", **more)
+    assert "next" not in brain.ended("1.1")
+    assert heard(keeper, brain) == []
+
+
+def free_numbers(keeper: Keeper) -> list[int]:
+    """Of descriptors, as the keeper would take them."""
+    taken = set(map(int, os.listdir(f"/proc/{keeper.process.pid}/fd")))
+    return [number for number in range(500) if number not in taken]
+
+
+def allow(keeper: Keeper, descriptors: int) -> None:
+    hard = resource.prlimit(keeper.process.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(keeper.process.pid, resource.RLIMIT_NOFILE, (descriptors, hard))
+
+
+def test_a_leave_for_which_there_are_no_descriptors_costs_none(keeper: Keeper, tmp_path: Path) -> None:
+    brain = keeper.brain()
+    for missing in range(10):
+        before = len(free_numbers(keeper))
+        brain.send(wire.SPAWN, key=f"{missing}.1", plan=LASTING | {"output": str(tmp_path / "out")})
+        started = brain.started(f"{missing}.1")
+        allow(keeper, free_numbers(keeper)[missing])
+        brain.send(wire.ARM, key=f"{missing}.2", after=f"{missing}.1", plan=LASTING, not_after=[])
+        brain.send(wire.SPAWN, key="again", plan=plan("/nonexistent"))  # its answer says that the one before it was obeyed
+        brain.ended("again")
+        brain.send(wire.FORGET, key="again")
+        allow(keeper, 500)
+        brain.send(wire.DISARM, after=f"{missing}.1")
+        os.kill(started["pid"], signal.SIGKILL)
+        brain.ended(f"{missing}.1")
+        brain.send(wire.FORGET, key=f"{missing}.1")
+        wait_for(lambda before=before: len(free_numbers(keeper)) == before, "that its descriptors are free again")  # type: ignore[misc]
+
+
+def test_a_record_that_was_told_is_on_disk_although_there_is_no_descriptor_left(keeper: Keeper, tmp_path: Path) -> None:
+    brain = keeper.brain()
+    brain.send(wire.SPAWN, key="1.1", plan=LASTING | {"output": str(tmp_path / "out")})
+    started = brain.started("1.1")
+    allow(keeper, free_numbers(keeper)[0])
+    os.kill(started["pid"], signal.SIGKILL)
+    brain.ended("1.1")
+    assert (keeper.state / "exits" / "1.1.json").exists()
+    assert "exit_record_not_written" not in keeper.log()
 
 
 def test_nothing_follows_where_the_leave_was_taken_back(keeper: Keeper) -> None:

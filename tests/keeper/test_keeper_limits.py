@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import proctree
-from supervisor.keeper import ending, loop
+from supervisor.keeper import cgroup, ending, loop
 from supervisor.keeper.attempt import Attempt
 from supervisor.keeper.guardian import KEEPER_DIED
 from supervisor.keeper.launch import Child, Plan
@@ -30,7 +30,7 @@ def keeper(tmp_path: Path) -> Keeper:
 @pytest.fixture
 def attempt(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     """An attempt of that keeper whose tree never ends."""
-    monkeypatch.setattr(proctree, "kill_round", lambda _roots: 1)
+    monkeypatch.setattr(proctree, "kill_round", lambda _roots: {UNKILLABLE})
     held = Attempt("1.1", Plan(["x"], {}, "/"), Child(UNKILLABLE, -1), 0.0, 0.0)
     keeper._attempts[held.key] = held
     return held
@@ -184,6 +184,17 @@ def test_zombies_without_end_leave_the_loop_its_turn(keeper: Keeper, monkeypatch
     keeper._reap()
     assert calls > 1
     assert timers(keeper) == 1  # goes on after the others
+
+
+def test_a_group_that_was_made_anew_meanwhile_is_not_removed(keeper: Keeper, attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(cgroup, "remove", lambda path: bool(asked.append(path)))
+    attempt.cgroup = "/jobs/1.1"
+    keeper._remove_unused_group("/jobs/1.1", 10)
+    assert asked == []
+    keeper._remove_unused_group("/jobs/1.2", 10)
+    assert asked == ["/jobs/1.2"]
+    assert timers(keeper) == 1  # not yet: its last process is to be collected
 
 
 GUARDED = """

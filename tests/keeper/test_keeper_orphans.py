@@ -96,7 +96,7 @@ def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[loop.Keeper,
     attempt.status = 0
     alone._attempts[attempt.key] = attempt
     monkeypatch.setattr(alone._kin, "children", lambda: [NOBODY + 1])
-    monkeypatch.setattr(proctree, "kill_round", lambda roots: len(roots()))
+    monkeypatch.setattr(proctree, "kill_round", lambda roots: set(roots()))
     monkeypatch.setattr(procfs, "read_stat", lambda pid: procfs.Stat(pid, "sh", "R", 1, pid, pid, 0.0, 0.0, 1, 5))
     return alone, attempt
 
@@ -106,10 +106,10 @@ def test_an_orphan_whose_owner_cannot_be_told_is_waited_for(ended: tuple[loop.Ke
     monkeypatch.setattr(procfs, "claimed_attempt", lambda _pid: None)
     alone._clear(attempt)
     assert attempt.clear_waits
-    assert attempt.leftovers == 0
+    assert attempt.leftovers == set()
     monkeypatch.setattr(procfs, "claimed_attempt", lambda _pid: "1.1")
     alone._clear_again(attempt)
-    assert attempt.leftovers == 1
+    assert attempt.leftovers == {NOBODY + 1}
 
 
 def test_an_orphan_without_an_environment_holds_nobody_up_for_long(
@@ -121,4 +121,4 @@ def test_an_orphan_without_an_environment_holds_nobody_up_for_long(
     monkeypatch.setattr(ending, "EXEC_S", 0.0)
     alone._clear_again(attempt)
     assert attempt.key not in alone._attempts  # its record was written
-    assert attempt.leftovers == 0
+    assert attempt.leftovers == set()
