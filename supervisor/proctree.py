@@ -6,6 +6,7 @@ own child (we are the subreaper) and is found by the next round.
 """
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -19,17 +20,29 @@ FEW: Final = 4  # processes at once; more may be a fork bomb
 
 
 def signal_process(pid: int, number: int) -> bool:
-    """Send a signal to exactly this process; False when it is gone. A pidfd, so that a recycled pid is never hit."""
+    """Send a signal to exactly this process; False when it is gone. A pidfd, so that a recycled pid is never hit.
+
+    Where no descriptor is left it goes to the pid: a limit that cannot be enforced for want of one would be worse than a pid that was, in these
+    microseconds, given to another.
+    """
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
-        return False
+    except OSError as err:
+        return err.errno in (errno.EMFILE, errno.ENFILE) and _signal_pid(pid, number)
     try:
         signal.pidfd_send_signal(fd, number)
     except OSError:
         return False
     finally:
         os.close(fd)
+    return True
+
+
+def _signal_pid(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
     return True
 
 
@@ -90,7 +103,9 @@ def as_usual() -> None:
 
 def _is_alive(pid: int) -> bool:
     stat = procfs.read_stat(pid)
-    return stat is not None and not stat.is_dead
+    if stat is None:  # it has gone, or there is no descriptor to read by
+        return _signal_pid(pid, 0)
+    return not stat.is_dead
 
 
 def own_children() -> list[int]:

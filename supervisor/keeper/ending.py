@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from supervisor import procfs, proctree, wire
@@ -29,6 +30,7 @@ class Ending(Holding):
         self._records = records
         self._brain = brain
         self._kin = procfs.Kin()
+        self._spare = os.dup(self._null)
         self._owner: dict[tuple[int, int], str] = {}  # (pid, start time) of an orphan → the attempt it belongs to, "" for nobody's
         self._unread: dict[tuple[int, int], float] = {}  # the same → since when its owner cannot be told
         self._is_unsure = False  # whether the present round met such a one
@@ -83,6 +85,10 @@ class Ending(Holding):
             attempt.clear_pace_s = CLEAR_EVERY_S
         self._is_unsure = False
         hit = self._kill_round(attempt)
+        if self._is_unsure:
+            self._is_unsure = False
+            with self._spare_descriptor():
+                hit |= self._kill_round(attempt)
         if attempt.status is not None and attempt.killed_for is None:
             attempt.leftovers |= hit - {UNKNOWN}
         if hit or self._is_unsure or attempt.status is None:
@@ -99,6 +105,18 @@ class Ending(Holding):
                 self._clear_after(attempt, CLEAR_FOR_S)
                 return
         self._finish(attempt)
+
+    @contextlib.contextmanager
+    def _spare_descriptor(self) -> Iterator[None]:
+        """There is one descriptor at least, to look at processes by: whatever else took the others, a tree has to be ended."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                self._spare = os.dup(self._null)
 
     def _kill_round(self, attempt: Attempt) -> set[int]:
         """One round; what was hit. A round that fails counts as one that hit something: there has to be another."""
@@ -130,7 +148,10 @@ class Ending(Holding):
     def _owner_of(self, pid: int) -> str:
         """The attempt that it belongs to, "" for nobody's; also where that cannot be told yet, which the round is told of."""
         stat = procfs.read_stat(pid)
-        if stat is None or stat.is_dead:
+        if stat is None:  # it is listed and not reaped, so there is no descriptor left to read by
+            self._is_unsure = True
+            return ""
+        if stat.is_dead:
             return ""
         identity = (pid, stat.started)
         owner = self._owner.get(identity)

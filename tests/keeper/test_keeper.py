@@ -533,7 +533,7 @@ def test_two_hundred_short_children_are_each_told_once(keeper: Keeper) -> None:
 
 def test_out_of_processes_is_a_record_and_not_the_end(make_keeper: MakeKeeper) -> None:
     def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (17, 17))
 
     keeper = make_keeper(preexec_fn=few)
     brain = keeper.brain()

@@ -182,6 +182,20 @@ def test_a_record_that_was_told_is_on_disk_although_there_is_no_descriptor_left(
     assert "exit_record_not_written" not in keeper.log()
 
 
+def test_a_tree_is_ended_although_there_is_no_descriptor_left(keeper: Keeper, tmp_path: Path) -> None:
+    brain = keeper.brain()
+    environment = {"PATH": os.environ["PATH"], "MAINSTAY_RUN": "1", "MAINSTAY_ATTEMPT": "1"}
+    script = f"setsid sleep 1000 & echo $! > {tmp_path}/orphan; exec sleep 1000"
+    brain.send(wire.SPAWN, key="1.1", plan=shell(script, environment=environment))
+    brain.started("1.1")
+    wait_for(lambda: (tmp_path / "orphan").exists() and (tmp_path / "orphan").read_text(), "the other process")
+    allow(keeper, free_numbers(keeper)[0])
+    brain.send(wire.KILL, key="1.1", reason="memory")
+    record = brain.ended("1.1")
+    assert (record["killed_for"], record["signal"], record["unkillable"]) == ("memory", 9, [])
+    wait_for(lambda: [stat.pid for stat in keeper.children()] == [brain.pid], "that nothing is left")
+
+
 def test_nothing_follows_where_the_leave_was_taken_back(keeper: Keeper) -> None:
     brain = keeper.brain()
     first = armed(keeper, brain, LASTING, LASTING)
