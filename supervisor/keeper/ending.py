@@ -148,8 +148,8 @@ class Ending(Holding):
     def _owner_of(self, pid: int) -> str:
         """The attempt that it belongs to, "" for nobody's; also where that cannot be told yet, which the round is told of."""
         stat = procfs.read_stat(pid)
-        if stat is None:  # it is listed and not reaped, so there is no descriptor left to read by
-            self._is_unsure = True
+        if stat is None:  # it is listed and not reaped: there is no descriptor left to read by, or it is hidden from us (hidepid)
+            self._ask_again((pid, 0))
             return ""
         if stat.is_dead:
             return ""
@@ -157,15 +157,22 @@ class Ending(Holding):
         owner = self._owner.get(identity)
         if owner is None:
             owner = self._find_owner(pid, stat.session, stat.started)
-            if owner is None and time.monotonic() - self._unread.setdefault(identity, time.monotonic()) < EXEC_S:
-                self._is_unsure = True
+            if owner is None and self._ask_again(identity):
                 return ""
             self._unread.pop(identity, None)
             if len(self._owner) > 4096:
                 self._owner.clear()
-                self._unread.clear()
             owner = self._owner[identity] = owner or ""
         return owner
+
+    def _ask_again(self, identity: tuple[int, int]) -> bool:
+        """Whether the owner of that one, which cannot be told now, is to be asked for again; the round is told so."""
+        if len(self._unread) > 4096:
+            self._unread.clear()
+        now = time.monotonic()
+        again = now - self._unread.setdefault(identity, now) < EXEC_S
+        self._is_unsure |= again
+        return again
 
     def _find_owner(self, pid: int, session: int, started: int) -> str | None:
         """By its session, else by what its environment says, unless it is older than the attempt that it names; None if that cannot be told now."""

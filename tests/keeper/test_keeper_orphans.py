@@ -122,3 +122,15 @@ def test_an_orphan_without_an_environment_holds_nobody_up_for_long(
     alone._clear_again(attempt)
     assert attempt.key not in alone._attempts  # its record was written
     assert attempt.leftovers == set()
+
+
+def test_an_orphan_that_is_hidden_from_us_holds_nobody_up_for_long(
+    ended: tuple[loop.Keeper, Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, attempt = ended
+    monkeypatch.setattr(procfs, "read_stat", lambda _pid: None)
+    alone._clear(attempt)
+    assert attempt.clear_waits
+    monkeypatch.setattr(ending, "EXEC_S", 0.0)
+    alone._clear_again(attempt)
+    assert attempt.key not in alone._attempts
