@@ -12,19 +12,22 @@ GIVEN_FILES: Final = "MAINSTAY_GIVEN_FILES"  # from the keeper to its brains: th
 
 
 def arm(environment: Mapping[str, str], report_dir: str, recursion: int | None, *, site: str = SITE) -> dict[str, str]:
-    """The job's environment with the guard in it: PYTHONPATH keeps what it held, behind *site*.
+    """The job's environment with the guard in it: PYTHONPATH keeps what it held, behind *site*, but for other guards (of the attempt that we are part of).
 
     *report_dir* must exist and be writable by the job's user; *recursion* None leaves Python's own limit, capped by the guard.
     """
     path = environment.get("PYTHONPATH")
-    behind = (
-        [entry for entry in path.split(os.pathsep) if entry != site] if path else []
-    )  # an empty entry is the current directory: keep it
+    entries = path.split(os.pathsep) if path else []
+    behind = [entry for entry in entries if not _is_site(entry)]  # an empty entry is the current directory: keep it
     armed = dict(environment) | {"PYTHONPATH": os.pathsep.join([site, *behind]), "MAINSTAY_GUARD_DIR": report_dir}
     armed.pop("MAINSTAY_RECURSION", None)
     if recursion is not None:
         armed["MAINSTAY_RECURSION"] = str(recursion)
     return armed
+
+
+def _is_site(entry: str) -> bool:
+    return entry == SITE or os.path.exists(os.path.join(entry, "_mainstay_guard", "hooks.py"))
 
 
 def raise_files() -> None:

@@ -203,7 +203,7 @@ class Brain:
         def eye_for(pid: int) -> Eye:
             return Eye(pid, self.places.cache)
 
-        launcher = Launcher(self.places, self.environment, guard.arm)
+        launcher = Launcher(self.places, self.environment)
         return Daemon(
             config=self.config,
             state=state,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from supervisor import procfs
-from supervisor.arming import arm, rlimits
+from supervisor.arming import SITE, arm, rlimits
 from supervisor.keeper import launch
 from supervisor.page import create_page
 
@@ -73,10 +73,31 @@ def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_
     if not environment.keys() >= set(procfs.ATTEMPT):  # else we are part of a job's attempt, and what we start is too
         environment |= dict.fromkeys(procfs.ATTEMPT, "1")
     if use_guard:
-        environment = arm(environment, run_dir, limits.get("recursion_frames"))
+        environment = arm(environment, run_dir, limits.get("recursion_frames"), site=_site())
     plan = launch.Plan(list(argv), environment, _directory(), limits=rlimits(limits.get("cpu_s"), limits.get("files")))
     counts = limits.get("output_bytes") is not None or limits.get("stall_s") is not None
     return start_plan(plan, run_dir, (1, 2) if counts else ())
+
+
+def _site() -> str:
+    """The guard where Python can keep it compiled: a copy of our user's, where the installation is somebody else's.
+
+    Not for root, whose HOME may be that of the person behind sudo: what lies there is not to be run as root.
+    """
+    if os.geteuid() == 0 or os.access(SITE + "/_mainstay_guard", os.W_OK):
+        return SITE
+    from supervisor.guardsites import GuardSites
+
+    try:
+        return GuardSites(os.path.join(cache_dir(), "guard"), remove_run_dir).of(os.geteuid())
+    except OSError:  # it guards just as well from there, later in each start
+        return SITE
+
+
+def cache_dir() -> str:
+    """For what costs time to find out or make again: layouts of interpreters, the guard's copy."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "mainstay")
 
 
 def _directory() -> str:
@@ -141,7 +162,7 @@ def make_run_dir() -> str:
 
 
 def remove_run_dir(folder: str) -> None:
-    """Remove the folder of a command that is over. What the guard leaves lies flat in it; for anything else a real walk is loaded."""
+    """Remove a folder of ours, of a command that is over: what the guard leaves lies flat in it; for anything else a real walk is loaded."""
     try:
         for entry in os.scandir(folder):
             os.unlink(entry.path)

@@ -18,7 +18,7 @@ from supervisor.adapters import guard
 from supervisor.adapters.clock import Clock
 from supervisor.adapters.sampler import Sampler
 from supervisor.asking import Asking
-from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, remove_run_dir, wait_for_exec
+from supervisor.command import FORWARDED, OURS_FAILED, Started, Stream, cache_dir, remove_run_dir, wait_for_exec
 from supervisor.core import outcome
 from supervisor.core.evidence import Breach, Evidence, Fault, Look, OomVictim, Verdict
 from supervisor.core.jobs import Expect, Job, Launch, Limits, OutputAction
@@ -317,13 +317,7 @@ def _eye(pid: int) -> DepthReader:
     """An eye; loaded when the first one is wanted, for many a command is over before that."""
     from supervisor.adapters.eye import Eye
 
-    return Eye(pid, _cache_dir())
-
-
-def _cache_dir() -> str:
-    """Where layouts of interpreters are kept, so that only the first look at each costs a start of it."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "mainstay")
+    return Eye(pid, cache_dir())
 
 
 def _reap_now(child: launch.Child) -> tuple[int, float, int]:

@@ -3,12 +3,13 @@
 import grp
 import os
 import pwd
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import structlog
 from msgspec import Struct
 
-from supervisor.arming import rlimits
+from supervisor.arming import SITE, arm, rlimits
 from supervisor.core.jobs import Job, Launch, Limits, OutputAction
 from supervisor.core.model import Wall
 from supervisor.errors import LaunchError
@@ -100,16 +101,17 @@ def environment(base: Mapping[str, str], job: Job, who: Identity) -> dict[str, s
 
 
 _FOR_OTHERS: Final = ("PATH", "LANG", "LANGUAGE", "TZ")
-Arm = Callable[[Mapping[str, str], str, int | None], dict[str, str]]
+
+log = structlog.get_logger()
 
 
 class Launcher:
     """Plans attempts for one state directory."""
 
-    def __init__(self, state: Places, base_environment: Mapping[str, str], arm: Arm) -> None:
+    def __init__(self, state: Places, base_environment: Mapping[str, str]) -> None:
         self._state = state
         self._base = base_environment
-        self._arm = arm
+        self._uncopied: set[int] = set()  # users for whom no copy of the guard could be made
 
     def plan(self, job: Job, run: int, attempt: int, slot: Wall | None, quarantine: Sequence[str] = ()) -> dict[str, Any]:
         """The SPAWN message's plan; makes the attempt's folders. *quarantine* are keys of records that the attempt leaves out.
@@ -142,7 +144,7 @@ class Launcher:
         if slot is not None:
             env["MAINSTAY_SLOT"] = slot.isoformat().replace("+00:00", "Z")
         if job.launch.guard:
-            env = self._arm(env, self._state.run(key), job.limits.recursion_frames)
+            env = arm(env, self._state.run(key), job.limits.recursion_frames, site=self._guard(uid))
         return {
             "argv": list(job.launch.argv),
             "environment": env,
@@ -162,3 +164,15 @@ class Launcher:
             "grace_s": job.stop.grace_s,
             "stop_signal": job.stop.signal,
         }
+
+    def _guard(self, uid: int) -> str:
+        """The copy that the user's Pythons can keep compiled; the installation's own guards just as well, later in each start."""
+        if uid not in self._uncopied:
+            try:
+                return self._state.guard(uid)
+            except OSError as err:
+                self._uncopied.add(uid)
+                log.warning(
+                    "guard_not_copied", path=self._state.path, error=str(err), consequence="starts of Python jobs may take 10 ms longer"
+                )
+        return SITE

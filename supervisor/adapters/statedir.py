@@ -9,6 +9,7 @@
       logs/JOB/RUN.ATTEMPT.log
       runs/RUN.ATTEMPT/    the job's own: the guard's reports and the shared page, gone after the verdict
       jobs/JOB/            the job's own: metrics.prom, checkpoint.json
+      guard/UID-CHECKSUM/  what jobs of that user have in PYTHONPATH (see ``guardsites``)
       multiproc/JOB/       sums.json, and the job's own RUN.ATTEMPT/ (see ``multiproc.tally``)
       trash/               what is being deleted, beside the loop (see ``trash``)
 
@@ -23,6 +24,7 @@ from typing import Final
 
 from supervisor import owners
 from supervisor.errors import SupervisorError
+from supervisor.guardsites import GuardSites
 from supervisor.page import create_page
 from supervisor.trash import Trash
 
@@ -37,12 +39,13 @@ class StateDir:
     def __init__(self, path: str) -> None:
         self.path = path
         self._trash = Trash(os.path.join(path, "trash"))
+        self._guards = GuardSites(os.path.join(path, "guard"), self._trash.put)
 
     def create(self) -> None:
         """Make what is missing. ``SupervisorError`` when it cannot be made or is not ours."""
         try:
             os.makedirs(self.path, mode=ENTER, exist_ok=True)
-            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER), ("multiproc", ENTER), ("trash", OURS)):
+            for name, mode in (("logs", OURS), ("runs", ENTER), ("jobs", ENTER), ("multiproc", ENTER), ("guard", ENTER), ("trash", OURS)):
                 folder = os.path.join(self.path, name)
                 os.makedirs(folder, mode=mode, exist_ok=True)
                 found = os.lstat(folder)
@@ -107,6 +110,10 @@ class StateDir:
     def metrics(self, job: str) -> str:
         return f"{self.path}/jobs/{job}/metrics.prom"  # asked for a hundred times a second
 
+    def guard(self, uid: int) -> str:
+        """The guard for jobs of user *uid* (-1: ourselves): what goes into PYTHONPATH. ``OSError``."""
+        return self._guards.of(os.geteuid() if uid == -1 else uid)
+
     @property
     def multiproc(self) -> str:
         return os.path.join(self.path, "multiproc")
@@ -152,6 +159,9 @@ class StateDir:
             for name in os.listdir(os.path.join(self.path, "runs")):
                 if name not in keep:
                     self._trash.put(self.run(name))
+        if not keep:
+            with contextlib.suppress(OSError):
+                self._guards.sweep()
         self._trash.empty()
 
     def sweep_jobs(self, keep: Collection[str], before: float) -> list[str]:

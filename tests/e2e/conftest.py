@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import otheruser
 import pytest
 from harness import Mainstay
 
@@ -23,6 +24,13 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     yield one
     close_all(made)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user can reach, for Mainstay as that user (``otheruser.as_nobody``)."""
+    with otheruser.folder() as found:
+        yield found
 
 
 def close_all(made: list[Mainstay]) -> None:

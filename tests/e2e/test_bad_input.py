@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -14,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROGRAM, ROOT, Mainstay, environment, free_port, wait_for
+from harness import PROGRAM, Mainstay, environment, free_port, wait_for
+from otheruser import as_nobody
 
 HERE = Path(__file__).resolve().parent
 JOB = "jobs:\n  one: {command: ['true'], schedule: manual}\n"
@@ -128,40 +128,6 @@ def test_a_lock_that_is_a_trap_is_not_followed(unstarted: Mainstay, tmp_path: Pa
     (unstarted.state / "lock").symlink_to(victim)
     refused(unstarted, 1, "lock")
     assert victim.read_text() == "precious"
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that another user can reach (pytest's own are closed), with a copy of Mainstay that this user can read."""
-    folder = Path("/tmp") / f"mainstay-test-{os.getpid()}-{free_port()}"
-    folder.mkdir(mode=0o755)
-    shutil.copytree(ROOT / "supervisor", folder / "lib" / "supervisor")
-    yield folder
-    shutil.rmtree(folder)
-
-
-def as_nobody(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Mainstay as a user who owns nothing; by a Python that this user may execute."""
-    python = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.access(path, os.X_OK)), None)
-    if python is None or shutil.which("setpriv") is None:
-        pytest.skip("no setpriv, or no Python that another user can execute")
-    packages = subprocess.run(
-        [sys.executable, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    found = folder / "lib"
-    for name in ("yaml", "msgspec", "cronsim", "structlog", "psutil"):
-        if not (found / name).exists() and (Path(packages) / name).is_dir():
-            shutil.copytree(Path(packages) / name, found / name)
-    start = f"import sys; sys.path.insert(0, {str(found)!r}); sys.argv[0] = 'mainstay'; from supervisor.cli import main; sys.exit(main())"
-    return subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-I", "-B", "-c", start, *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment("nobody"),
-    )
 
 
 @root_only

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import PROGRAM, Mainstay, alive, environment, wait_for
-from test_bad_input import as_nobody, open_folder  # noqa: F401 - a fixture
+from otheruser import as_nobody
 
 from supervisor import client, keepers
 
@@ -112,7 +112,7 @@ def test_a_daemon_that_says_nothing_in_time_is_said_to_run(mainstay: Mainstay, s
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody else")
-def test_another_user_is_told_whose_daemon_it_is(open_folder: Path) -> None:  # noqa: F811
+def test_another_user_is_told_whose_daemon_it_is(open_folder: Path) -> None:
     folder = open_folder / "d"
     folder.mkdir(mode=0o755)
     daemon = Mainstay(folder, JOBS)

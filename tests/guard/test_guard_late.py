@@ -1,7 +1,6 @@
 """What is made only when a report is due works wherever the job has brought itself by then; a start without compiled files is as good as one with."""
 
 import os
-import py_compile
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -10,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.adapters.guard import SITE, arm, read_last_words, read_stacks
-
-MOST_BYTES = 32768  # of a compiled file, as sitecustomize reads them
+from supervisor.guardsites import GuardSites
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user or change its root directory")
 
@@ -103,13 +101,12 @@ def test_nothing_of_the_reports_is_made_in_a_job_that_needs_none(python: str, pl
     assert not any(late in out for late in ("report", "census", "tasks"))
 
 
-def test_the_import_system_is_not_asked_where_compiled_files_are_there(any_active: str, place: Place) -> None:
-    """It takes several times as long, and would be asked without a word if the stamp were wrong or a file too large."""
-    place.compile(any_active)
+def test_the_import_system_is_asked_by_a_first_start_alone(any_active: str, place: Place) -> None:
+    """It takes several times as long, and would be asked without a word if the stamp were wrong."""
     program = "import sys; print([name for name, module in sys.modules.items() if 'mainstay' in name and module.__spec__ is not None])"
-    assert place.run(any_active, "-c", program)[1] == "[]\n"
+    assert [place.run(any_active, "-c", program)[1] for _ in range(3)] == ["['_mainstay_guard.bundle']\n", "[]\n", "[]\n"]
     shutil.rmtree(place.site / "_mainstay_guard" / "__pycache__")
-    assert "_mainstay_guard.report" in place.run(any_active, "-c", program)[1]
+    assert place.run(any_active, "-c", program)[1] == "['_mainstay_guard.bundle']\n"
 
 
 SAYS = "import sys; print(sys._mainstay_test); raise ValueError('told')"
@@ -123,6 +120,7 @@ def _say(place: Place, what: str) -> None:
 
 def test_a_compiled_file_that_is_older_than_its_source_is_passed_over(any_active: str, place: Place) -> None:
     place.compile(any_active)
+    place.run(any_active, "-c", "pass")
     _say(place, "the new source")
     _, out, _, words = place.run(any_active, "-c", SAYS)
     assert (out, words.exception.message) == ("the new source\n", "told")
@@ -134,7 +132,14 @@ def test_what_is_compiled_by_the_first_start_serves_the_second(any_active: str, 
     for _ in range(2):
         _, out, _, words = place.run(any_active, "-c", SAYS)
         assert (out, words.exception.message) == ("said\n", "told")
-        assert {path.name.partition(".")[0] for path in (folder / "__pycache__").iterdir()} >= {"hooks", "files", "lineage", "report"}
+        assert {path.name.partition(".")[0] for path in (folder / "__pycache__").iterdir()} >= {
+            "hooks",
+            "files",
+            "lineage",
+            "report",
+            "start",
+        }
+        assert not [path for path in (folder / "__pycache__").iterdir() if path.name.rpartition(".")[2].isdecimal()]  # half-written ones
 
 
 @pytest.mark.parametrize("options", [("-B",), ("-O",), ("-OO",), ("-B", "-O")])
@@ -146,6 +151,22 @@ def test_a_start_without_compiled_files_is_guarded_all_the_same(python: str, pla
     assert ("-B" in options) != (place.site / "_mainstay_guard" / "__pycache__").exists()
 
 
+@pytest.mark.parametrize("option", ["-B", "-OB"])
+def test_a_copy_made_for_a_user_keeps_what_a_start_needs_even_where_bytecode_is_not_wanted(
+    any_active: str, bare_environment: Mapping[str, str], tmp_path: Path, option: str
+) -> None:
+    """Most images for containers set PYTHONDONTWRITEBYTECODE, and would pay for the compiler at each start."""
+    site = GuardSites(str(tmp_path / "copies"), shutil.rmtree).of(os.geteuid())
+    for path in Path(site, "_mainstay_guard", "__pycache__").iterdir():
+        path.unlink()
+    program = "import sys; print('_mainstay_guard.bundle' in sys.modules)"
+    environment = arm(bare_environment, str(tmp_path), None, site=site)
+    said = [
+        subprocess.run([any_active, option, "-c", program], env=environment, capture_output=True, timeout=60, check=True) for _ in range(2)
+    ]
+    assert [one.stdout for one in said] == [b"True\n", b"False\n"]
+
+
 @pytest.mark.parametrize("mode", ["checked-hash", "unchecked-hash"])
 def test_compiled_files_that_are_told_by_their_hash_are_left_to_the_import_system(python: str, place: Place, mode: str) -> None:
     place.compile(python, "--invalidation-mode", mode)
@@ -153,9 +174,10 @@ def test_compiled_files_that_are_told_by_their_hash_are_left_to_the_import_syste
     assert words.exception.message == "told"
 
 
-@pytest.mark.parametrize("bad", [b"", b"\0" * 16, b"\0" * 40_000])
+@pytest.mark.parametrize("bad", [b"", b"\0" * 16, b"\0" * 40_000, b"N", b")\x03NNN"])
 def test_compiled_files_that_are_none_cost_nothing_but_time(python: str, place: Place, bad: bytes) -> None:
     place.compile(python)
+    place.run(python, "-c", "pass")
     for path in (place.site / "_mainstay_guard" / "__pycache__").iterdir():
         path.write_bytes(bad)
     _, _, err, words = place.run(python, "-c", "raise ValueError('told')")
@@ -163,7 +185,16 @@ def test_compiled_files_that_are_none_cost_nothing_but_time(python: str, place: 
     assert words.exception.message == "told"
 
 
-def test_every_compiled_file_is_small_enough_to_be_read_at_once(tmp_path: Path) -> None:
-    for path in Path(SITE, "_mainstay_guard").glob("*.py"):
-        compiled = py_compile.compile(str(path), cfile=str(tmp_path / "x.pyc"), doraise=True)
-        assert os.path.getsize(compiled) < 0.8 * MOST_BYTES, path.name
+def test_what_is_kept_is_never_written_through_a_link(python: str, place: Place, tmp_path: Path) -> None:
+    """The folder may be one that another process of the job's user can write."""
+    place.compile(python)
+    mine = tmp_path / "mine"
+    mine.write_text("untouched")
+    kept = place.site / "_mainstay_guard" / "__pycache__"
+    tag = subprocess.run(
+        [python, "-c", "import sys; print(sys.implementation.cache_tag)"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    (kept / f"start.{tag}.bin").symlink_to(mine)
+    assert place.run(python, "-c", "raise ValueError('told')")[3].exception.message == "told"
+    assert mine.read_text() == "untouched"
+    assert not (kept / f"start.{tag}.bin").is_symlink()

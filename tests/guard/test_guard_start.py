@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_guard_loads_only_itself_and_builtin_modules(any_active, run):
     with_us = set(json.loads(run(any_active, "-c", LOOK).out)[2])
     without = set(json.loads(run(any_active, "-c", LOOK, guarded=False).out)[2])
     ours = {"sitecustomize", "atexit", "faulthandler"} | {
-        f"_mainstay_guard{name}" for name in ("", ".hooks", ".files", ".lineage", ".swallow")
+        f"_mainstay_guard{name}" for name in ("", ".bundle", ".hooks", ".files", ".lineage", ".swallow")
     }
     assert with_us - without <= ours
     assert "_mainstay_guard.hooks" in with_us
@@ -66,6 +67,23 @@ def test_arming_twice_is_arming_once():
     once = arm({"PYTHONPATH": "/lib", "MAINSTAY_RECURSION": "7"}, "/report", None)
     assert once == {"PYTHONPATH": f"{SITE}:/lib", "MAINSTAY_GUARD_DIR": "/report"}
     assert arm(once, "/other", 400) == {"PYTHONPATH": f"{SITE}:/lib", "MAINSTAY_GUARD_DIR": "/other", "MAINSTAY_RECURSION": "400"}
+
+
+def test_another_guard_in_the_path_is_taken_out_of_it(tmp_path):
+    """That of the attempt that we are part of, of whichever installation."""
+    other = tmp_path / "other"
+    (other / "_mainstay_guard").mkdir(parents=True)
+    (other / "_mainstay_guard" / "hooks.py").touch()
+    assert arm({"PYTHONPATH": f"{other}:/lib::{SITE}"}, "/report", None)["PYTHONPATH"] == f"{SITE}:/lib:"
+
+
+def test_two_guards_in_the_path_guard_once(any_active, run, tmp_path):
+    shutil.copytree(SITE, tmp_path / "other", ignore=shutil.ignore_patterns("__pycache__"))
+    program = "import sys; print([p for p in sys.path if 'guard' in p or 'other' in p], sys.excepthook.__code__.co_filename); raise ValueError('once')"
+    text = f"import os, sys; os.environ['PYTHONPATH'] += ':{tmp_path}/other'; os.execv(sys.executable, [sys.executable, '-c', {program!r}])"
+    ended = run(any_active, "-c", text)
+    assert ended.out == f"[] {SITE}/_mainstay_guard/hooks.py\n"
+    assert (ended.words.exception.message, ended.err.count("Traceback")) == ("once", 1)
 
 
 def test_a_sitecustomize_that_we_hide_is_run_in_our_place(any_active, both, tmp_path):
@@ -116,7 +134,7 @@ def test_an_old_python_runs_its_job_as_if_we_were_not_there(old, both, tmp_path)
 def test_the_guard_parses_on_an_old_python(old, site):
     program = "import ast, sys; [ast.parse(open(name).read()) for name in sys.argv[1:]]"
     names = [os.path.join(folder, name) for folder, _, names in os.walk(site) for name in names if name.endswith(".py")]
-    assert len(names) == 9
+    assert len(names) == 10
     subprocess.run([old, "-c", program, *names], check=True, timeout=30)
 
 

@@ -4,8 +4,6 @@ It never prints, and raises only what the shadowed module raises. It parses on e
 """
 
 _HERE = __file__
-_MOST_BYTES = 32768  # of a compiled file; ours have half of that at most. Twice as much, and malloc would ask the kernel for it
-_AT_START = ("files", "lineage", "swallow", "hooks")  # each after those it needs
 
 
 def _arm():
@@ -14,7 +12,10 @@ def _arm():
 
     here = os.path.dirname(__file__)
     try:
-        if sys.version_info >= (3, 8) and sys.implementation.name == "cpython" and "MAINSTAY_GUARD_DIR" in os.environ:
+        is_wanted = (
+            "MAINSTAY_GUARD_DIR" in os.environ and "_mainstay_guard" not in sys.modules
+        )  # but for a guard that stands before us in the path
+        if is_wanted and sys.version_info >= (3, 8) and sys.implementation.name == "cpython":
             _load(os.path.join(here, "_mainstay_guard")).arm(os.environ)
             sys.meta_path.append(type(sys.implementation)(find_spec=_find_for_jobs))
     except Exception:  # not BaseException: a Ctrl-C that lands here has to end the job, as it would without us
@@ -24,10 +25,9 @@ def _arm():
 
 
 def _load(folder):
-    """The guard's hooks, with what they need, straight from the compiled files.
+    """The guard's hooks, with what they need, out of one file, which the first start leaves for those after it.
 
-    The import system asks the disk ten times for each module, and every job waits for that at its start. Where a compiled file is missing or
-    old, it is asked all the same, and writes one if it may.
+    The import system asks the disk ten times for each module, and every job waits for that at its start.
     """
     import builtins
     import sys
@@ -37,19 +37,20 @@ def _load(folder):
     package.__path__ = [folder]
     package.__file__ = folder + "/__init__.py"
     _preload()
-    for name in _AT_START:
-        if name == "swallow" and sys.version_info < (3, 12):
-            continue
-        code = _compiled(folder, name)
-        if code is None:
-            __import__("_mainstay_guard." + name)
-            continue
+    level = sys.flags.optimize
+    path = "%s/__pycache__/start.%s%s.bin" % (folder, sys.implementation.cache_tag, ".opt-%d" % level if level else "")
+    names = (
+        ("files", "lineage", "swallow", "hooks") if sys.version_info >= (3, 12) else ("files", "lineage", "hooks")
+    )  # each after those it needs
+    stamp = _stamp(folder, names + ("report",))
+    codes, report = _kept(path, stamp, loads) or _collect(path, stamp, names)
+    for name, code in zip(names, codes):
         module = sys.modules["_mainstay_guard." + name] = type(sys)("_mainstay_guard." + name)
         module.__file__ = "%s/%s.py" % (folder, name)
         module.__package__ = "_mainstay_guard"
-        exec(loads(code), module.__dict__)
+        exec(code, module.__dict__)
         setattr(package, name, module)
-    package.hooks.keep_for_later("report", _compiled(folder, "report"), loads, vars(builtins))
+    package.hooks.keep_for_later("report", report, loads, vars(builtins))
     return package.hooks
 
 
@@ -67,25 +68,36 @@ def _preload():
         pass
 
 
-def _compiled(folder, name):
-    """The code of a module as marshal knows it, from a compiled file that fits the interpreter and the source (PEP 552, by time and size), or None."""
+def _stamp(folder, names):
+    """What tells whether a compiled file fits the interpreter and the sources."""
     import os
-    import sys
     from _frozen_importlib_external import MAGIC_NUMBER
 
-    level = sys.flags.optimize
+    found = [os.stat("%s/%s.py" % (folder, name)) for name in names]
+    return (MAGIC_NUMBER,) + tuple([(status.st_mtime_ns, status.st_size) for status in found])
+
+
+def _kept(path, stamp, loads):
+    """(codes, marshalled code of report) as bundle.collect has left them; None where there are none of this *stamp*."""
+    import os
+
     try:
-        source = os.stat("%s/%s.py" % (folder, name))
-        cached = "%s/__pycache__/%s.%s%s.pyc" % (folder, name, sys.implementation.cache_tag, ".opt-%d" % level if level else "")
-        fd = os.open(cached, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.read(fd, _MOST_BYTES)
+            data = os.read(fd, os.fstat(fd).st_size)
         finally:
             os.close(fd)
-    except OSError:
+        found, codes, report = loads(data)
+        return (codes, report) if found == stamp else None
+    except Exception:  # there is none, or it is broken, in whatever way
         return None
-    stamp = [(int(number) & 0xFFFFFFFF).to_bytes(4, "little") for number in (0, source.st_mtime, source.st_size)]
-    return data[16:] if data[:16] == MAGIC_NUMBER + b"".join(stamp) and len(data) < _MOST_BYTES else None
+
+
+def _collect(path, stamp, names):
+    __import__("_mainstay_guard.bundle")
+    import sys
+
+    return sys.modules["_mainstay_guard.bundle"].collect(path, stamp, names, "report")
 
 
 def _find_for_jobs(name, path=None, target=None):
@@ -95,7 +107,11 @@ def _find_for_jobs(name, path=None, target=None):
     import os
     from _frozen_importlib_external import spec_from_file_location
 
-    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(_HERE))))
+    here = os.path.dirname(os.path.abspath(_HERE))
+    try:
+        folder = os.readlink(os.path.join(here, "_mainstay_guard", "home"))  # of a copy (supervisor.guardsites)
+    except OSError:
+        folder = os.path.dirname(os.path.dirname(here))
     return spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
 
 

@@ -32,12 +32,10 @@ def keep_for_later(name, code, loads, all_builtins):
     """Hold *code*, of a module that most jobs never need, as bytes: until somebody asks for the module, and wherever the job has brought itself by then.
 
     No file can be opened, found or trusted to be of our version when a report is due: the job may have no descriptor left, another user,
-    another root, or run since before an upgrade. Without *code* the module is imported now.
+    another root, or run since before an upgrade.
     """
     global _report
     _report = _late(name, code, type(sys), loads, {"posix": posix, "sys": sys, "_imp": sys.modules["_imp"]}, all_builtins)
-    if code is None:
-        __import__("_mainstay_guard." + name)
 
 
 def _late(name, code, module_type, loads, needs, all_builtins):
