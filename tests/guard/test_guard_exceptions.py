@@ -1,6 +1,7 @@
 """What the guard writes down of uncaught exceptions, and that the job's own output stays as it was."""
 
 import resource
+import zipfile
 
 import pytest
 
@@ -179,3 +180,101 @@ def test_a_job_whose_modules_hide_the_standard_library_is_still_heard(python, bo
     script.write_text("def work():\n    raise ValueError('mine')\nwork()\n")
     ended, _ = both(python, str(script))
     assert ended.words.exception.message == "mine"
+
+
+HOOKS = {
+    "silent": "sys.excepthook = lambda *a: None",
+    "its own report": "sys.excepthook = lambda kind, value, trace: print('died of', kind.__name__, file=sys.stderr)",
+    "one that fails": "sys.excepthook = lambda *a: 1 // 0",
+    "one that exits": "sys.excepthook = lambda *a: sys.exit(3)",
+    "none": "sys.excepthook = None",
+    "gone": "del sys.excepthook",
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_an_exception_is_written_down_although_the_job_has_a_hook_of_its_own(python, both, hook):
+    """As rich.traceback.install() puts there, and many a logging set-up."""
+    program = f"import sys\n{HOOKS[hook]}\ndef fail(): raise ValueError('unheard')\nfail()"
+    ended, _ = both(python, "-c", program)
+    facts = ended.words.exception
+    assert (facts.type, facts.message, facts.where) == ("ValueError", "unheard", "main")
+    assert [frame.function for frame in facts.frames] == ["<module>", "fail"]
+
+
+def test_a_recursion_is_known_as_such_although_the_job_has_a_hook_of_its_own(any_active, both):
+    ended, _ = both(any_active, "-c", "import sys\nsys.excepthook = lambda *a: None\ndef f(): f()\nf()")
+    assert (ended.words.exception.type, [frame.function for frame in ended.words.cycle.frames]) == ("RecursionError", ["f"])
+
+
+@pytest.mark.parametrize("start", [["-m", "own"], ["own.py"], ["folder"], ["-m", "folder"], ["folder.zip"]])
+def test_it_is_found_however_the_job_was_started(python, both, tmp_path, start):
+    program = "import sys\nsys.excepthook = lambda *a: None\nraise ValueError('unheard')\n"
+    (tmp_path / "own.py").write_text(program)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__main__.py").write_text(program)
+    with zipfile.ZipFile(tmp_path / "folder.zip", "w") as archive:
+        archive.writestr("__main__.py", program)
+    assert both(python, *start)[0].words.exception.message == "unheard"
+
+
+def test_a_hook_that_hands_it_on_is_told_once(python, both):
+    program = "import sys\nfirst = sys.excepthook\ndef mine(*a): first(*a)\nsys.excepthook = mine\nraise ValueError('handed on')"
+    ended, _ = both(python, "-c", program)
+    assert (ended.words.exception.message, ended.err.count("Traceback")) == ("handed on", 1)
+
+
+SHOWN = {
+    "by the module code": "import code\ncode.InteractiveInterpreter(globals()).runsource('1/0')",
+    "by calling the hook": "try: 1/0\nexcept Exception: sys.excepthook(*sys.exc_info())",
+    "by calling the hook, deep": "def inner():\n    try: 1/0\n    except Exception: sys.excepthook(*sys.exc_info())\ninner()",
+    "without a trace": "sys.excepthook(ValueError, ValueError('shown'), None)",
+    "in a thread": "import threading\ndef run():\n    try: 1/0\n    except Exception: sys.excepthook(*sys.exc_info())\n"
+    "thread = threading.Thread(target=run); thread.start(); thread.join()",
+    "as the last one": "def inner():\n    try: 1/0\n    except Exception as err: sys.last_value, sys.last_traceback = err, err.__traceback__\ninner()",
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_an_error_that_was_only_shown_is_not_what_ended_the_job(python, both, shown):
+    """A recipe for threads that is as old as threads, and what Qt does with those of its slots."""
+    ended, _ = both(python, "-c", f"import sys\n{SHOWN[shown]}\nsys.exit(1)")
+    assert ended.words.exception is None or ended.words.exception.where in ("thread", "unraisable")
+
+
+def test_what_ends_the_job_after_an_error_that_was_only_shown_is_told(python, run):
+    ended = run(python, "-c", f"import sys\n{SHOWN['by calling the hook']}\nraise KeyError('the end')")
+    assert (ended.words.exception.type, ended.words.exception.where) == ("KeyError", "main")
+
+
+@pytest.mark.parametrize("source", ["def f(:", "x = '\0'", "(" * 300 + ")" * 300])
+def test_a_main_program_that_cannot_be_compiled_is_told(python, run, tmp_path, source):
+    (tmp_path / "main.py").write_text(source)
+    ended = run(python, "main.py")
+    assert (ended.code, ended.words.exception.where) == (1, "main"), ended.err
+    (tmp_path / "lib.py").write_text("import sys; sys.excepthook = lambda *a: None")
+    assert run(python, "-c", f"import lib; exec({source!r})").words.exception.where == "main"
+
+
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)"])
+def test_a_hook_that_ends_the_process_at_once_leaves_no_word(python, run, end):
+    ended = run(python, "-c", f"import os, sys\nsys.excepthook = lambda *a: {end}\nraise ValueError")
+    assert ended.words.exception is None
+
+
+@pytest.mark.parametrize("name", ["excepthook", "unraisablehook"])
+def test_the_hooks_look_like_those_that_came_with_the_interpreter(any_active, both, name):
+    """Libraries ask that before they put their own there (exceptiongroup, trio), and the module code before it prints."""
+    both(any_active, "-c", f"import sys, threading; print(sys.{name} is sys.__{name}__)")
+
+
+def test_a_job_that_goes_back_to_the_first_hook_is_told(python, both):
+    program = "import sys\nsys.excepthook = lambda *a: None\nsys.excepthook = sys.__excepthook__\nraise ValueError('back')"
+    assert both(python, "-c", program)[0].words.exception.message == "back"
+
+
+def test_a_hook_that_was_there_before_us_is_called_as_before(python, both, tmp_path):
+    """A .pth file of its environment may have put it there."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nold = sys.excepthook\nsys.excepthook = lambda *a: (print('seen'), old(*a))\n")
+    ended, _ = both(python, "-c", "raise ValueError('told')", environment={"PYTHONPATH": str(tmp_path)})
+    assert (ended.out, ended.words.exception.message) == ("seen\n", "told")

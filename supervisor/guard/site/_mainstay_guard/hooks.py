@@ -35,7 +35,9 @@ def keep_for_later(name, code, loads, all_builtins):
     another root, or run since before an upgrade.
     """
     global _report
-    _report = _late(name, code, type(sys), loads, {"posix": posix, "sys": sys, "_imp": sys.modules["_imp"]}, all_builtins)
+    _report = _late(
+        name, code, type(sys), loads, {"posix": posix, "sys": sys, "_imp": sys.modules["_imp"], "_thread": _thread}, all_builtins
+    )
 
 
 def _late(name, code, module_type, loads, needs, all_builtins):
@@ -180,8 +182,8 @@ def _asked(number, frame):
 
 def _catch_exceptions(environ):
     _reserve.append(bytes(RESERVE_BYTES))
-    sys.excepthook = _main_hook(sys.excepthook, _reserve, _report)
-    sys.unraisablehook = _hook("unraisable", sys.unraisablehook, _reserve, _report)
+    _take("excepthook", _main_hook(sys.excepthook, _reserve, _report))
+    _take("unraisablehook", _hook("unraisable", sys.unraisablehook, _reserve, _report))
     threading = sys.modules.get("threading")
     if threading is not None:
         threading.excepthook = _hook("thread", threading.excepthook, _reserve, _report)
@@ -189,11 +191,21 @@ def _catch_exceptions(environ):
         _thread._excepthook = _hook("thread", _thread._excepthook, _reserve, _report)  # threading will copy it
 
 
+def _take(name, hook):
+    """Be the hook of that *name*, and the one that came with the interpreter where that is in force: many a library asks whether it still is."""
+    if getattr(sys, name) is getattr(sys, "__%s__" % name):
+        setattr(sys, "__%s__" % name, hook)
+    setattr(sys, name, hook)
+
+
 def _main_hook(previous, reserve, report):
+    size = RESERVE_BYTES
+
     def excepthook(kind, value, trace):
         try:
             del reserve[:]
-            report().exception(kind, value, trace, "main")
+            if not report().uncaught(kind, value, trace):
+                reserve.append(bytes(size))  # the process goes on
         except BaseException:
             pass
         previous(kind, value, trace)
@@ -233,6 +245,12 @@ def _follow(environ):
 
 def _ended():
     """Runs last of all atexit functions, because it was registered first. os._exit, exec and signals leave no mark."""
+    try:
+        if getattr(sys, "last_value", None) is not None and "main" not in files.written:
+            del _reserve[:]
+            _report().passed_by(sys.last_value, sys.last_traceback)  # by an excepthook of the job's own
+    except Exception:
+        pass
     try:
         files.put_number(files.FINALIZED, 1)
         if _counts is not None and (_counts[0] or _counts[1]):

@@ -4,6 +4,7 @@ Works while the job is out of memory or at odds with its own modules: no imports
 """
 
 import _imp
+import _thread
 import posix
 import sys
 
@@ -69,6 +70,35 @@ def exception(kind, value, trace, where):
             _commit_arguments(where, number, innermost_frames(trace, depth))
     elif facts["message"]:
         _commit(files.FACTS[where], files.FACTS_BYTES, facts, codes, depth)
+
+
+def uncaught(kind, value, trace):
+    """Write down what sys.excepthook was called with; True when it ends the process. Jobs call it too, for errors that they only want to be shown."""
+    is_end = _ends_main(value, trace)
+    # The main thread's number is that of the process.
+    exception(kind, value, trace, "main" if is_end else "unraisable" if _thread.get_native_id() == posix.getpid() else "thread")
+    return is_end
+
+
+def passed_by(value, trace):
+    """Write down what ended the main program although our hook was not called with it: the job has put its own in its place."""
+    if _ends_main(value, trace):
+        exception(type(value), value, trace, "main")
+
+
+def _ends_main(value, trace):
+    """Whether it has left the main program. The interpreter keeps such a one as sys.last_value before it calls any hook.
+
+    So do others with what they only print (the module code, C that calls PyErr_Print); but only an exception that left the main program has been
+    through its outermost frame, or, where it could not even be compiled, through none.
+    """
+    if value is not getattr(sys, "last_value", None):
+        return False
+    if trace is None:
+        return True
+    frame = trace.tb_frame
+    name = frame.f_globals.get("__name__")
+    return frame.f_back is None and (name == "runpy" or (name == "__main__" and frame.f_code.co_name == "<module>"))
 
 
 def by_hand(trace):
