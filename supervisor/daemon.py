@@ -22,7 +22,22 @@ from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.multiproc import Tally
 from supervisor.agenda import Agenda
 from supervisor.core import engine
-from supervisor.core.actions import Action, Arm, AskToStop, Disarm, Finished, KillTree, Record, StartAttempt, TellAttemptEnded, TellIncident
+from supervisor.core.actions import (
+    Action,
+    Arm,
+    AskToStop,
+    Disarm,
+    Finished,
+    KillTree,
+    Record,
+    StartAttempt,
+    TellAttemptEnded,
+    TellHealing,
+    TellIncident,
+    TellParked,
+    TellRunEnded,
+    TellSlotMissed,
+)
 from supervisor.core.engine import Answer
 from supervisor.core.events import (
     AttemptEnded,
@@ -57,6 +72,7 @@ from supervisor.watch import Subject, Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
+COUNTED: Final = (TellRunEnded, TellSlotMissed, TellIncident, TellHealing, TellParked)
 TOGETHER: Final = 32  # jobs that are due and share one commit: deciding about them takes some milliseconds
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
@@ -251,9 +267,10 @@ class Daemon:
                 self._step(Due(name))
             return
         self._take(result)
+        self._save_counted(result)
 
-    def _step(self, event: Event) -> Answer | None:
-        """One event through the core. A mistake of ours in it must not stop the other jobs."""
+    def _step(self, event: Event, *, saves: bool = True) -> Answer | None:
+        """One event through the core. A mistake of ours in it must not stop the other jobs. Not *saves*: the caller keeps the counters."""
         try:
             result = engine.step(self.state, event, self._clock.now())
         except Exception:
@@ -267,6 +284,8 @@ class Daemon:
                 self.watch.tell_again(wire.attempt_key(event.run, event.attempt))
             return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
         self._take(result)
+        if saves:
+            self._save_counted(result)
         return result.answer
 
     def _take(self, result: engine.Step) -> None:
@@ -275,6 +294,11 @@ class Daemon:
         self._apply_all(result)
         for name in result.touched:
             self._after(name)
+
+    def _save_counted(self, result: engine.Step) -> None:
+        """Counters of what was written down go with it: a brain that dies now would take them back, and the rows stay."""
+        if any(isinstance(action, COUNTED) for action in result.actions):
+            self._counting.save(self._live)
 
     def _apply_all(self, result: engine.Step) -> None:
         now = self._clock.now()
@@ -405,6 +429,7 @@ class Daemon:
                 self._events.append(ShutdownAsked())
             case wire.RELOAD:
                 self.reload()
+                self._link.send(wire.RELOADED)
             case other:
                 log.warning("message_unknown", op=other)
 
@@ -452,9 +477,7 @@ class Daemon:
             is_judged = self._judge(live, record, subject)
         if record.get("next") is not None:
             self._go_on(record["next"], job, is_judged=is_judged)
-        self._counting.save(
-            self._live
-        )  # with the row, or a brain that dies now takes them back, and a counter that falls looks like many events
+        self._counting.save(self._live)
         if live is not None and any(live.saved):
             self._counting.forget([key])
         if is_judged:
@@ -484,7 +507,7 @@ class Daemon:
             self._counting.records(live, event.evidence.records or 0)
         self._take_job_metrics(live.job, live.run, self._keys_of(live.job), ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), event.evidence)
-        return self._step(event) is None
+        return self._step(event, saves=False) is None
 
     def _let_records_go(self) -> None:
         """Exit records that the history holds now; until it does they stay with the keeper."""

@@ -28,6 +28,7 @@ KILL: Final = "kill"  # key, reason: SIGKILL to the whole tree until nothing is 
 FORGET: Final = "forget"  # key: the exit record has been taken over
 PONG: Final = "pong"  # answer of the brain's loop to PING
 READY: Final = "ready"  # status: the brain supervises
+RELOADED: Final = "reloaded"  # what RELOAD asked for was done, or refused
 STATUS: Final = "status"  # status: one line for `systemctl status`
 BYE: Final = "bye"  # code: everything is stopped, the keeper may go
 

@@ -103,7 +103,7 @@ SCHEDULE_MAP = Shape(
         Key(
             "catch_up",
             Word(CatchUp),
-            "Fire times that passed while Mainstay was down: forget them, run the last one, or run all. Those of a pause are always skipped.",
+            "Fire times that passed while Mainstay was down: forget them, run the last one, or run all. Those of a pause are always skipped; those of a time in which the job was disabled, not in the config or on another schedule count for nothing.",
             _schedule.catch_up,
         ),
         Key(

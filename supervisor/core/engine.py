@@ -11,7 +11,7 @@ from typing import Final, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core import incidents, lifecycle, overdue, silences, timetable
+from supervisor.core import incidents, lifecycle, overdue, schedule, silences, timetable
 from supervisor.core.actions import Action, Finished, KillTree, Record, TellIncident, TellSilenced
 from supervisor.core.crowd import EVERYONE, MEMO, Crowd, receiver_of, summarize
 from supervisor.core.events import (
@@ -31,8 +31,8 @@ from supervisor.core.events import (
     Wish,
 )
 from supervisor.core.heal import Course
-from supervisor.core.jobs import Job, Launch, RestartWhen
-from supervisor.core.model import Incident, Mono, Now, Outcome, RunId, State, Trigger, Wall
+from supervisor.core.jobs import Job, Launch
+from supervisor.core.model import Incident, Mono, Now, RunId, State, Trigger, Wall
 from supervisor.core.plan import restarts_running
 from supervisor.core.records import JobMemo, QuarantinedRecord, Row, SkipReason
 from supervisor.core.state import EngineState, JobState, LiveRun, Memo, StopReason
@@ -169,8 +169,9 @@ def _due(turn: Turn) -> None:
     memo = turn.state.memo
     over = memo.paused and memo.paused_until is not None and turn.now.wall >= memo.paused_until
     if over and not (turn.closing or turn.state.removed):  # no person has spoken: what is parked stays so
+        timetable.end_pause(turn)
         turn.state = turn.state.remember(paused=False, paused_until=None, expected_since=turn.now.wall)
-        start_if_service(turn, fresh=True)
+        lifecycle.start_if_service(turn, fresh=True)
     for run in turn.state.memo.runs:
         lifecycle.due(turn, run)
     timetable.due(turn)
@@ -215,9 +216,18 @@ def _unblock(turn: Turn) -> None:
     turn.state = turn.state.remember(paused=False, paused_until=None, parked=None, restarts=(), course=Course())
 
 
-def _begin(turn: Turn, *, stays_paused: bool = False) -> Answer:
+def _refusal(turn: Turn) -> Answer | None:
+    """Why nothing of this job can be started, whatever is asked."""
+    if turn.state.removed:
+        return Answer(ok=False, text=f"{turn.state.name} is no longer in the config, and is only ending; put it back and reload")
     if not turn.state.job.enabled:
         return Answer(ok=False, text=f"{turn.state.name} is disabled in the config; set enabled: true and reload")
+    return None
+
+
+def _begin(turn: Turn, *, stays_paused: bool = False) -> Answer:
+    if (refusal := _refusal(turn)) is not None:
+        return refusal
     paused, until = (turn.state.memo.paused, turn.state.memo.paused_until) if stays_paused else (False, None)
     _unblock(turn)
     turn.state = turn.state.remember(paused=paused, paused_until=until)
@@ -227,7 +237,9 @@ def _begin(turn: Turn, *, stays_paused: bool = False) -> Answer:
 
 
 def _wish_start(turn: Turn, wish: Wish) -> Answer:
-    stopping = any(run.stop is StopReason.OPERATOR for run in turn.state.memo.runs)
+    stopping = any(run.stop is not None for run in turn.state.memo.runs)
+    if stopping and (refusal := _refusal(turn)) is not None:
+        return refusal
     if turn.state.memo.runs and not stopping:
         _unblock(turn)
         return Answer(ok=True, text=_running_text(turn))
@@ -256,6 +268,8 @@ def _wish_stop(turn: Turn, _wish: Wish) -> Answer:
 def _wish_restart(turn: Turn, _wish: Wish) -> Answer:
     if not turn.state.memo.runs:
         return _begin(turn)
+    if (refusal := _refusal(turn)) is not None:
+        return refusal
     _unblock(turn)
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.OPERATOR, then_start=True)
@@ -444,7 +458,8 @@ def _add(turn: Turn, former: Memo | None) -> None:
     if former is not None and former.last_slot is not None:
         turn.state = turn.state.remember(last_slot=former.last_slot, lived=former.lived)
         timetable.count_from_now(turn)
-    start_if_service(turn)
+    _mind_schedule(turn)
+    lifecycle.start_if_service(turn)
 
 
 def _must(job: Job | None) -> Job:
@@ -455,11 +470,22 @@ def _must(job: Job | None) -> Job:
 
 def _remove(turn: Turn) -> None:
     turn.state = replace(turn.state, removed=True)
+    _mind_schedule(turn)
     for run in turn.state.memo.runs:
         lifecycle.stop_run(turn, run, StopReason.RELOAD)
     timetable.drop_backlog(turn, SkipReason.STOPPED)
     because = "the drill is over" if turn.state.job.drill else "the job was removed from the config"
     lifecycle.recover(turn, because, for_good=True)
+
+
+def _mind_schedule(turn: Turn) -> None:
+    """What a schedule would have done before it was this job's, or while the job was disabled or not in the config, is nobody's business."""
+    memo, timing = turn.state.memo, schedule.name_of(turn.state.job.schedule.when)
+    is_away = turn.state.removed or not turn.state.job.enabled
+    if not is_away and (memo.away or memo.timing not in ("", timing)):
+        timetable.count_from_now(turn)
+    if (memo.away, memo.timing) != (is_away, timing):
+        turn.state = turn.state.remember(away=is_away, timing=timing)
 
 
 def _change(turn: Turn, before: JobState, new: Job) -> None:
@@ -471,8 +497,7 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
         turn.state = turn.state.remember(expected_since=turn.now.wall)
     if (old.heal, old.launch) != (new.heal, new.launch):
         turn.state = turn.state.remember(course=Course())
-    if old.schedule.when != new.schedule.when:
-        timetable.count_from_now(turn)
+    _mind_schedule(turn)
     if not new.enabled:
         timetable.drop_backlog(turn, SkipReason.STOPPED)
         for run in turn.state.memo.runs:
@@ -481,21 +506,8 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
         for run in turn.state.memo.runs:
             lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=not turn.state.memo.paused)
     else:
-        start_if_service(turn, fresh=was_off or not old.schedule.is_service)
+        lifecycle.start_if_service(turn, fresh=was_off or not old.schedule.is_service)
     turn.dispatch_due()  # a window may have gone
-
-
-def start_if_service(turn: Turn, *, fresh: bool = False) -> None:
-    """A service is kept running, unless an operator or its own failures say otherwise.
-
-    One that has ended well and is not to be restarted for that begins again only with a *fresh* start of Mainstay.
-    """
-    memo, job = turn.state.memo, turn.state.job
-    idle = not (memo.runs or memo.paused or memo.parked or turn.closing)
-    ended_well = memo.last is not None and memo.last.outcome is Outcome.SUCCEEDED
-    finished = ended_well and job.restart.when is not RestartWhen.ALWAYS and not fresh
-    if job.schedule.is_service and job.enabled and idle and not finished:
-        lifecycle.start_run(turn, Trigger.STARTUP)
 
 
 # ---------------------------------------------------------------- after a restart of the brain
@@ -553,7 +565,8 @@ def restore(
         if job is None:
             _remove(turn)
         else:
-            start_if_service(turn, fresh=memo.epoch != keeper.epoch)
+            _mind_schedule(turn)
+            lifecycle.start_if_service(turn, fresh=memo.epoch != keeper.epoch)
         done = _close(state, turn)
         state, actions, touched = done.state, [*actions, *_unfinished(done)], [*touched, name]
     known = {(run.id, run.attempt) for job_state in state.jobs.values() for run in job_state.memo.runs}

@@ -92,7 +92,8 @@ class Overlap(StrEnum):
 
 
 class CatchUp(StrEnum):
-    """What happens to fire times that passed while Mainstay was not running. Those of a pause are always skipped."""
+    """What happens to fire times that passed while Mainstay was not running. Those of a pause are always skipped; those
+    of a time in which the job was disabled, not in the config or on another schedule count for nothing."""
 
     NONE = "none"
     LAST = "last"

@@ -29,7 +29,7 @@ from supervisor.core.actions import (
 from supervisor.core.events import AttemptEnded, AttemptLost, AttemptStarted, Breached
 from supervisor.core.evidence import Evidence, Exit, Verdict
 from supervisor.core.jitter import unit
-from supervisor.core.jobs import Expect, Job, RestartWhen
+from supervisor.core.jobs import Expect, Job, Overlap, RestartWhen
 from supervisor.core.model import Incident, LimitName, Mono, Outcome, State, Trigger, Wall
 from supervisor.core.prose import clean, counted
 from supervisor.core.records import AttemptPhase, AttemptRow, GoodRow, QuarantinedRecord, RunRow, SlotResult, SlotRow
@@ -263,12 +263,12 @@ def _settle_errand(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdi
     verdict = replace(verdict, summary=f"the command of a heal step, {clean(program, heal.KEY_SHOWN)}: {verdict.summary}")
     run = replace(run, attempt_wall=event.started_at, deadline=None, cpu_s=run.cpu_s + event.evidence.exit.cpu_s)
     turn.put(run)
-    stays = run.stop is not None or turn.closing or turn.state.removed or turn.state.memo.paused
+    stays = run.stop is not None or turn.closing or turn.state.is_blocked
     wait_s = restart.backoff_s(
         turn.state.job_of(run.id).restart, max(turn.state.memo.failures_in_row, 1), unit(turn.state.name, run.attempt)
     )
     will = (
-        "nothing: it was stopped or paused meanwhile"
+        "nothing: it was stopped, paused or parked meanwhile"
         if stays
         else f"start attempt {run.attempt + 1} in {format_duration(round(wait_s, 1))}"
     )
@@ -276,7 +276,7 @@ def _settle_errand(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdi
     turn.tell(TellCommandEnded(turn.state.name, run.id, run.attempt, verdict))
     run = replace(run, errand=None)
     if stays:
-        _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped or paused while the command of a heal step ran"))
+        _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped, paused or parked while the command of a heal step ran"))
     else:
         _wait(turn, run, wait_s)
 
@@ -393,6 +393,8 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, evidence: Evid
         return restart.Done(restart.DoneReason.BUDGET_SPENT)  # the next fire time is its next chance
     if memo.paused and isinstance(decision, restart.Restart):
         return restart.Done(restart.DoneReason.PAUSED)  # the run is over; the end of the pause starts a service again
+    if memo.parked is not None and isinstance(decision, restart.Restart):
+        return restart.Done(restart.DoneReason.PARKED)
     return decision
 
 
@@ -456,21 +458,42 @@ def _end_run(turn: Turn, run: LiveRun, verdict: Verdict, decision: restart.Decis
         last=Last(run.id, verdict.outcome, verdict.summary, now, duration, run.memory_peak_bytes)
     )
     turn.tell(TellRunEnded(row))
-    if isinstance(decision, restart.Park):
+    if isinstance(decision, restart.Park) and turn.state.memo.parked is None:
         turn.state = turn.state.remember(parked=decision.reason.value)
         turn.tell(TellParked(job.name, verdict.outcome, decision.reason.value))
-    _next_run(turn, run)
+        for other in [one for one in turn.state.memo.runs if one.phase is State.BACKING_OFF]:
+            _end_run(turn, other, Verdict(Outcome.STOPPED, f"the job was parked, for run {run.id}, while it waited for its next attempt"))
+    _next_run(turn, run, was_service=job.schedule.is_service)
 
 
-def _next_run(turn: Turn, run: LiveRun) -> None:
-    """A run that was waiting for the end of this one."""
+def _next_run(turn: Turn, run: LiveRun, *, was_service: bool) -> None:
+    """A run that was waiting for the end of this one, or a service that has become wanted (again) while it was ending.
+
+    Of several runs that end to begin anew, the last to end is followed by one.
+    """
     state = turn.state
-    if turn.closing or state.removed or not state.job.enabled:
+    if turn.closing or state.removed or not state.job.enabled or any(other.then_start for other in state.memo.runs):
         return
-    if run.then_start and state.memo.parked is None:
+    has_room = not state.memo.runs or state.job.schedule.overlap is Overlap.ALLOW
+    if run.then_start and state.memo.parked is None and has_room:
         start_run(turn, Trigger.REQUEST if run.stop is StopReason.OPERATOR else Trigger.STARTUP)
     elif state.awaits_backlog:
         take_backlog(turn)
+    elif run.stop is not None or not was_service:  # whoever still wants it stopped has paused or disabled it
+        start_if_service(turn, fresh=True)
+
+
+def start_if_service(turn: Turn, *, fresh: bool = False) -> None:
+    """A service is kept running, unless an operator or its own failures say otherwise.
+
+    One that has ended well and is not to be restarted for that begins again only with a *fresh* start of Mainstay.
+    """
+    memo, job = turn.state.memo, turn.state.job
+    idle = not (memo.runs or memo.paused or memo.parked or turn.closing)
+    ended_well = memo.last is not None and memo.last.outcome is Outcome.SUCCEEDED
+    finished = ended_well and job.restart.when is not RestartWhen.ALWAYS and not fresh
+    if job.schedule.is_service and job.enabled and idle and not finished:
+        start_run(turn, Trigger.STARTUP)
 
 
 def take_backlog(turn: Turn) -> None:
@@ -517,6 +540,8 @@ def _will(turn: Turn, run: LiveRun, decision: restart.Decision, healing: heal.He
         return [f"nothing more: the job is parked ({decision.reason.value}) until `mainstay start {name}`"]
     fire = turn.state.next_start
     memo = turn.state.memo
+    if memo.parked is not None:
+        return [f"nothing more: the job is parked ({memo.parked}) until `mainstay start {name}`"]
     if memo.paused and memo.paused_until is not None:
         return [f"nothing until its pause ends at {memo.paused_until:%Y-%m-%d %H:%M:%S} UTC, or `mainstay resume {name}`"]
     if memo.paused or run.stop is StopReason.OPERATOR:

@@ -33,7 +33,7 @@ class ParkReason(StrEnum):
 class DoneReason(StrEnum):
     """Why no attempt follows. ``budget_spent`` is for a job with fire times: the next one is its next chance, so it need not be parked.
 
-    ``paused``: an operator wants no restarts for now.
+    ``paused``: an operator wants no restarts for now; ``parked``: another run of the job has given it up meanwhile.
     """
 
     SUCCEEDED = "succeeded"
@@ -42,6 +42,7 @@ class DoneReason(StrEnum):
     NOT_RETRIED = "not_retried"
     BUDGET_SPENT = "budget_spent"
     PAUSED = "paused"
+    PARKED = "parked"
 
 
 class Restart(Struct, frozen=True):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from supervisor.core.jitter import unit
-from supervisor.core.jobs import CatchUp, Cron, Every, Schedule
+from supervisor.core.jobs import CatchUp, Cron, Every, Manual, Schedule, Service
 from supervisor.core.model import Wall
 
 if TYPE_CHECKING:
@@ -147,6 +147,19 @@ def _multiples(every_s: float, since: Wall, until: Wall, limit: int) -> tuple[Wa
     last = (until - EPOCH) // step
     first = max((since - EPOCH) // step + 1, last - limit + 1)
     return tuple(EPOCH + n * step for n in range(first, last + 1))
+
+
+def name_of(when: Every | Cron | Manual | Service) -> str:
+    """The same text for the same fire times, in every version of ours: it is remembered."""
+    match when:
+        case Every(every_s):
+            return f"every {every_s!r}"
+        case Cron(expression, timezone):
+            return f"cron {expression} {timezone}"
+        case Manual():
+            return "manual"
+        case Service():
+            return "service"
 
 
 def _step(every_s: float) -> timedelta:

@@ -81,7 +81,8 @@ class Memo(Struct, frozen=True):
     expected from then on (a start of Mainstay, the end of a pause); before it is set, since ``configured_at``. ``desk``: silences, and what was said
     of the open incidents (see ``core.dispatch``). ``past``: bugs whose incidents are over. ``well_since``: it has not failed since then, while an
     incident that flaps is held open. ``course``: its failures in sequence, and what was done about
-    them. ``failure_before_at`` is the failure before ``last_failure_at``.
+    them. ``failure_before_at`` is the failure before ``last_failure_at``. ``away``: disabled, or not in the config any more. ``timing``
+    names the schedule of which ``last_slot`` is one.
     """
 
     configured_at: Wall
@@ -106,6 +107,8 @@ class Memo(Struct, frozen=True):
     past: tuple[incident_rules.Past, ...] = ()
     well_since: Wall | None = None
     failure_before_at: Wall | None = None
+    away: bool = False
+    timing: str = ""
     course: heal.Course = field(default_factory=heal.Course)
 
     def encode(self) -> str:

@@ -18,6 +18,7 @@ from supervisor.core.turn import Turn
 FRESH: Final = timedelta(seconds=60)  # a slot that we come to later than this was missed: catch_up says what becomes of it
 BACKLOG_MAX: Final = 1000
 SLOTS_MAX: Final = 10_000
+_INSTANT: Final = timedelta(microseconds=1)
 
 
 def due(turn: Turn) -> None:
@@ -28,11 +29,22 @@ def due(turn: Turn) -> None:
     if isinstance(job.schedule.when, Every) and turn.state.awaits_first_run:
         _first_run(turn, job.schedule.when.every_s)
     _find_place(turn)
-    slots = _due_slots(turn)
+    slots = _due_slots(turn, turn.now.wall)
     if slots:
         _deal(turn, slots)
     if turn.state.awaits_backlog:
         lifecycle.take_backlog(turn)
+
+
+def end_pause(turn: Turn) -> None:
+    """A pause with an end is over: its fire times that came while Mainstay was down were paused like the others."""
+    job, until = turn.state.job, turn.state.memo.paused_until
+    if until is None or not (job.enabled and job.schedule.is_timed):
+        return
+    _find_place(turn)
+    slots = _due_slots(turn, min(until, turn.now.wall) - _INSTANT)
+    if slots:
+        _deal(turn, slots)
 
 
 def count_from_now(turn: Turn) -> None:
@@ -57,8 +69,7 @@ def _first_run(turn: Turn, every: float) -> None:
     """An interval job that has never run starts at once, for the slot that it is in."""
     slot = datetime.fromtimestamp(turn.now.wall.timestamp() // every * every, UTC)
     turn.state = turn.state.remember(last_slot=slot, lived=lived.add(turn.state.memo.lived, slot, slot))
-    if not turn.state.memo.runs:
-        lifecycle.start_run(turn, Trigger.STARTUP, slot)
+    _fire(turn, slot, Trigger.STARTUP)
 
 
 def _find_place(turn: Turn) -> None:
@@ -73,8 +84,8 @@ def _find_place(turn: Turn) -> None:
         turn.state = turn.state.remember(last_slot=here, lived=stretches, settled_at=now)
 
 
-def _due_slots(turn: Turn) -> tuple[Wall, ...]:
-    state, now = turn.state, turn.now.wall
+def _due_slots(turn: Turn, now: Wall) -> tuple[Wall, ...]:
+    state = turn.state
     if state.next_slot is None or state.next_start is None or state.next_start > now:
         return ()
     plan, name = state.job.schedule, state.name
@@ -117,10 +128,10 @@ def _wait_in_line(turn: Turn, slots: tuple[Wall, ...]) -> None:
         lifecycle.take_backlog(turn)
 
 
-def _fire(turn: Turn, slot: Wall) -> None:
+def _fire(turn: Turn, slot: Wall, trigger: Trigger = Trigger.SCHEDULE) -> None:
     state = turn.state
     if not state.memo.runs or state.job.schedule.overlap is Overlap.ALLOW:
-        lifecycle.start_run(turn, Trigger.SCHEDULE, slot)
+        lifecycle.start_run(turn, trigger, slot)
     elif state.job.schedule.overlap is Overlap.REPLACE:
         drop_backlog(turn, SkipReason.OVERLAP)
         turn.state = turn.state.remember(backlog=(slot,))

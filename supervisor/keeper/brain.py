@@ -32,7 +32,8 @@ class Brain:
         self._started_at = 0.0
         self._quick_deaths = 0
         self.pid = -1
-        self.was_ready = False
+        self.was_ready = False  # one of them, ever
+        self.is_ready = False
         self.restarts = -1
 
     def start(self) -> socket.socket:
@@ -58,6 +59,7 @@ class Brain:
         self._sock = ours
         self._decoder = wire.Decoder()
         self._unsent.clear()
+        self.is_ready = False
         self._asked_at = None
         self._started_at = time.monotonic()
         self.restarts += 1

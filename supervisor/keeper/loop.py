@@ -48,6 +48,7 @@ class Keeper(Ending):
         self._untold: list[str] = []  # keys of exit records that did not fit into HELLO
         self._exit_code: int | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._is_reload_due = False
 
     def run(self) -> int:
         """Until everything is stopped; the exit code."""
@@ -77,7 +78,9 @@ class Keeper(Ending):
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._guarded("stop", self._ask_to_stop)
                 elif number == signal.SIGHUP:
-                    self._send({"op": wire.RELOAD})
+                    self._is_reload_due = True  # until it is done: a brain that is on its way up hears of it when it is ready
+                    if self._brain.is_ready:
+                        self._send({"op": wire.RELOAD})
         self._reap()  # whatever came: a SIGCHLD may hide behind a full pipe
 
     def _reap(self) -> None:
@@ -151,7 +154,7 @@ class Keeper(Ending):
         """Some of the records that did not fit into that brain's HELLO, newest first, when it has taken what was sent."""
         if brain != self._brain.pid or not self._untold:
             return
-        if self._brain.was_ready and not self._brain.has_unsent:
+        if self._brain.is_ready and not self._brain.has_unsent:
             now, self._untold = self._untold[-TELL_AT_ONCE:], self._untold[:-TELL_AT_ONCE]
             for key in reversed(now):
                 record = self._records.get(key)
@@ -300,10 +303,16 @@ class Keeper(Ending):
         self._notify.watchdog()
 
     def _ready(self, message: wire.Message) -> None:
-        self._brain.was_ready = True
+        self._brain.was_ready = self._brain.is_ready = True
         self._notify.ready(message.get("status", ""))
         if self._stopping:
             self._send({"op": wire.SHUTDOWN})
+        elif self._is_reload_due:  # once more: it may be what the one before died of
+            self._is_reload_due = False
+            self._send({"op": wire.RELOAD})
+
+    def _reloaded(self, _message: wire.Message) -> None:
+        self._is_reload_due = False
 
     def _status(self, message: wire.Message) -> None:
         self._notify.status(message["status"])
@@ -376,6 +385,7 @@ _VERBS: Final[dict[str, Callable[[Keeper, wire.Message], None]]] = {
     wire.FORGET: Keeper._forget,  # noqa: SLF001
     wire.PONG: Keeper._pong,  # noqa: SLF001
     wire.READY: Keeper._ready,  # noqa: SLF001
+    wire.RELOADED: Keeper._reloaded,  # noqa: SLF001
     wire.STATUS: Keeper._status,  # noqa: SLF001
     wire.BYE: Keeper._bye,  # noqa: SLF001
 }

@@ -4,7 +4,8 @@ from supervisor.core.actions import AskToStop, Finished, KillTree, Record, Start
 from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.engine import Step
 from supervisor.core.events import Due, Event
-from supervisor.core.model import Now, State
+from supervisor.core.jobs import RestartWhen
+from supervisor.core.model import Now, Outcome, State
 from supervisor.core.records import AttemptPhase, AttemptRow, JobMemo, RunRow
 from supervisor.core.state import EngineState, Memo
 
@@ -15,6 +16,8 @@ def check(before: EngineState, event: Event | None, result: Step, now: Now) -> N
     check_memos(before, result)
     check_runs(result.state)
     check_waits(result)
+    check_services(result)
+    check_parked(result)
     if isinstance(event, Due) and event.job in result.state.jobs:
         check_progress(result.state, event.job, now)
     if event is not None and result.state.closing and result.state.is_idle:
@@ -84,6 +87,26 @@ def check_waits(result: Step) -> None:
             assert wall <= job.memo.paused_until
         idle = not job.memo.runs and job.next_slot is not None
         assert not idle or state.closing or job.wall_deadline(closing=False) is not None
+
+
+def check_services(result: Step) -> None:
+    """A service that nobody has stopped runs, unless it has ended as its policy wants no more of it."""
+    for state in [result.state.jobs[name] for name in result.touched if name in result.state.jobs]:
+        job, last = state.job, state.memo.last
+        if not job.schedule.is_service or not job.enabled or state.is_blocked or result.state.closing or state.memo.runs:
+            continue
+        assert last is not None, f"{state.name} is a service and was never started"
+        policy = job.restart
+        over = policy.when is RestartWhen.NEVER or (last.outcome is Outcome.SUCCEEDED and policy.when is not RestartWhen.ALWAYS)
+        over = over or (policy.retry_on is not None and last.outcome not in policy.retry_on)
+        assert over and last.outcome is not Outcome.STOPPED, f"{state.name} is a service, and is down after run {last.run} ({last.outcome})"  # noqa: PT018
+
+
+def check_parked(result: Step) -> None:
+    """A job that was given up starts nothing by itself, whichever of its runs would."""
+    for state in [result.state.jobs[name] for name in result.touched if name in result.state.jobs]:
+        waiting = [run.id for run in state.memo.runs if run.phase is State.BACKING_OFF]
+        assert state.memo.parked is None or not waiting, f"{state.name} is parked, and runs {waiting} wait for another attempt"
 
 
 def check_progress(state: EngineState, name: str, now: Now) -> None:

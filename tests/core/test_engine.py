@@ -1,5 +1,6 @@
 """All jobs together: new configs, restores, and what holds whatever happens in whatever order."""
 
+import pytest
 from fakes import T0, Life
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,88 @@ def test_a_service_whose_policy_alone_changed_goes_on_with_the_old_one():
 
 def test_a_service_that_is_restarted_between_two_attempts_starts_at_once():
     Play(job()).at(1).when(started(), ended(code=1)).at(1).when(reload(job(argv=("other",)))).expect("run 1 stopped", "start 2.1")
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        ("stop", "resume"),
+        ("stop", "start"),
+        ("restart", "pause", "resume"),
+        ("restart", "pause", "start"),
+        ("pause", "stop", "resume"),
+        ("reload", "stop", "start"),
+        ("reload", "pause", "start"),
+        ("reload", "stop", "resume"),
+        ("disable", "enable"),
+    ],
+)
+def test_a_service_that_is_wanted_again_before_its_end_starts_after_it(wishes):
+    other, off = job(argv=("other",)), replace(job(), enabled=False)
+    told = {"reload": reload(other), "disable": reload(off), "enable": reload(job())}
+    play = Play(job()).at(1).when(started()).at(2).when(*(told.get(one) or wish(one) for one in wishes))
+    assert play.state.jobs["job"].state is State.STOPPING
+    play.at(3).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+
+
+def test_a_service_whose_pause_ends_before_its_run_does_starts_after_it():
+    play = Play(job()).at(1).when(started()).at(2).when(wish("restart"), wish("pause", until_s=3)).at(4).when(DUE)
+    play.at(5).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+
+
+def test_a_service_whose_pause_lasts_longer_than_its_run_starts_at_the_end_of_the_pause():
+    play = Play(job()).at(1).when(started()).at(2).when(wish("restart"), wish("pause", until_s=9))
+    play.at(5).when(STOPPED).expect(*CHANGED, state="paused", wait=4).at(9).when(DUE).expect("start 2.1", state="starting")
+
+
+@pytest.mark.parametrize("end", [ended(), ended(code=1), STOPPED], ids=["well", "failed", "ended by hand"])
+def test_a_job_that_becomes_a_service_while_it_runs_is_started_as_one_after_it(end):
+    play = Play(job(manual=True, when="never")).when(wish("trigger"), started()).at(2).when(reload(job()))
+    assert play.state.jobs["job"].state is State.RUNNING
+    play.at(3).when(end)
+    assert "start 2.1" in play.lines
+
+
+def test_start_says_that_a_service_which_a_reload_restarts_is_coming():
+    play = Play(job()).at(1).when(started()).at(2).when(reload(job(argv=("other",)))).when(wish("start"))
+    play.says("job stops and starts again").at(3).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
+
+
+def overlapping(**more):
+    """Three runs of one job at a time."""
+    play = Play(job(every=60, overlap="allow", **more)).when(DUE, started())
+    return play.at(60).when(DUE, started(2)).at(120).when(DUE, started(3))
+
+
+def test_a_restart_of_several_runs_is_followed_by_one():
+    play = overlapping().at(121).when(wish("restart")).expect("ask 1.1 TERM", "ask 2.1 TERM", "ask 3.1 TERM")
+    play.at(122).when(ended(2, signal=15, asked_to_stop=True)).expect("attempt 2.1 stopped", "run 2 stopped")
+    play.when(ended(3, signal=15, asked_to_stop=True)).expect("attempt 3.1 stopped", "run 3 stopped")
+    play.when(STOPPED).expect(*CHANGED, "start 4.1", state="starting")
+
+
+def test_several_runs_whose_job_comes_back_as_a_service_are_followed_by_one():
+    play = overlapping().at(121).when(reload(), reload(job()))
+    play.at(122).when(*(ended(run, signal=15, asked_to_stop=True) for run in (1, 2, 3)))
+    assert [line for line in play.lines if line.startswith("start")] == ["start 4.1"]
+
+
+def test_a_restart_does_not_add_a_run_where_another_has_begun_meanwhile():
+    play = overlapping().at(121).when(wish("restart")).at(180).when(DUE, started(4))  # the next fire time
+    play.when(reload(job(every=60, overlap="forbid")))
+    play.when(*(ended(run, signal=15, asked_to_stop=True) for run in (1, 2, 3)))
+    assert [line for line in play.lines if line.startswith("start")] == []
+    assert [run.id for run in play.memo.runs] == [4]
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_who_asks_for_a_job_that_is_ending_for_good_is_told_so(verb):
+    play = Play(job()).at(1).when(started()).at(2).when(reload(replace(job(), enabled=False)), wish(verb))
+    play.says("job is disabled in the config; set enabled: true and reload", ok=False)
+    play.when(STOPPED).expect(*CHANGED, state="disabled")
+    play = Play(job()).at(1).when(started()).at(2).when(reload(), wish(verb))
+    play.says("job is no longer in the config, and is only ending; put it back and reload", ok=False)
+    play.when(STOPPED).expect(*CHANGED)
 
 
 def test_a_run_of_a_timed_job_keeps_its_config_and_the_next_one_has_the_new():

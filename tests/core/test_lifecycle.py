@@ -4,8 +4,9 @@ import pytest
 from msgspec.structs import replace
 from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lost, started, wish
 
-from supervisor.core.jobs import AlertPolicy, Limits, StopPolicy
-from supervisor.core.model import Outcome
+from supervisor.core.jobs import AlertPolicy, Backoff, Limits, StopPolicy
+from supervisor.core.model import Outcome, State
+from supervisor.core.remedy import HealPolicy, RunCommand
 
 OPENED = ("notify opened ops", "incident 1 opened")
 
@@ -366,3 +367,46 @@ def test_the_process_of_an_old_config_is_stopped_and_judged_by_it():
     from playbook import reload
 
     play.at(2).when(reload(new)).expect("ask 1.1 TERM", state="stopping", wait=3)
+
+
+# ---------------------------------------------------------------- several runs of one job
+
+CRASH = {"signal": 11}
+OVERLAPPING = {"every": 60, "overlap": "allow", "park_on": frozenset({Outcome.CRASHED}), "budget": (9, 600)}
+
+
+def test_a_job_that_one_run_has_parked_starts_no_attempt_for_another():
+    play = Play(job(**OVERLAPPING)).when(DUE, started()).at(60).when(DUE, started(2))
+    play.at(61).when(ended(2, **CRASH)).expect(
+        "notify opened ops", "attempt 2.1 crashed", "run 2 crashed", "incident 1 opened", "parked crashed park_on", state="running"
+    )
+    play.at(62).when(ended(1, code=3))
+    assert [line for line in play.lines if line.startswith(("run", "start", "parked"))] == ["run 1 failed"]
+    assert "nothing more: the job is parked (park_on) until `mainstay start job`" in str(play.last.actions)
+    play.at(500).when(DUE)
+    assert not [line for line in play.lines if line.startswith("start")]
+
+
+def test_a_run_that_waits_for_its_next_attempt_is_over_when_another_parks_the_job():
+    play = Play(job(**OVERLAPPING, backoff=Backoff(first_s=100, factor=1, max_s=100, jitter=0))).when(DUE, started(), ended(code=3))
+    play.at(60).when(DUE, started(2), ended(2, **CRASH))
+    assert [line for line in play.lines if line.startswith(("run", "parked"))] == [
+        "run 2 crashed",
+        "run 1 stopped",
+        "parked crashed park_on",
+    ]
+    assert play.memo.runs == ()
+    assert play.job_state().state is State.PARKED
+
+
+def test_a_job_is_parked_once_however_many_of_its_runs_would():
+    play = Play(job(**OVERLAPPING)).when(DUE, started()).at(60).when(DUE, started(2)).at(61).when(ended(2, **CRASH), ended(1, **CRASH))
+    assert [line for line in play.lines if line.startswith("parked")] == ["parked crashed park_on"]
+
+
+def test_the_command_of_a_heal_step_is_the_last_of_a_run_whose_job_is_parked_meanwhile():
+    healing = HealPolicy(2, {"failed": (RunCommand(("clean",), 5.0),)})
+    play = Play(job(**OVERLAPPING, heal=healing)).when(DUE, started(), ended(code=3)).at(1).when(DUE, started(1, 2), ended(1, 2, code=3))
+    assert "start 1.3" in play.lines, play.lines
+    play.at(60).when(DUE, started(1, 3), started(2), ended(2, **CRASH)).at(61).when(ended(1, 3))
+    assert play.lines == ["attempt 1.3 succeeded", "run 1 stopped", "command 1.3 succeeded"]

@@ -98,6 +98,7 @@ class Simulation:
     def _befall(self) -> None:
         random, world = self.random, self.world
         deeds = [self._crash, self._crash, self._keeper, self._reboot, self._down, self._wish, self._wish, self._reload, self._cross]
+        deeds += [self._change_mind]
         if self.clock_is_set:
             deeds += [self._jump, self._jump]
         random.choice(deeds)()
@@ -138,12 +139,24 @@ class Simulation:
         self.random.choice([self._wish, self._wish, self._reload, lambda: self.world.run(0)])()
         self.world.host_oom_kills = 0
 
+    def _change_mind(self) -> None:
+        """Several wishes before the first of them is fulfilled."""
+        name = self.random.choice([*self.world.state.jobs, "service"])
+        for _ in range(self.random.randint(2, 4)):
+            verb = self.random.choice(["start", "stop", "restart", "pause", "resume", "pause"])
+            until = self.world.clock.passed + self.random.choice([0.2, 5, HOUR]) if verb == "pause" and self.random.random() < 0.5 else None
+            self.world.wish(verb, name, until)
+            self.world.run(self.random.choice([0, 0, 0.1, 2]))
+        self.world.wish(self.random.choice(["start", "resume"]), name)
+
     def _reload(self) -> None:
         changed = [one for one in self.configured if self.random.random() < 0.9]
         nth = self.random.randrange(len(changed)) if changed else 0
         if changed:
             launch = replace(changed[nth].launch, argv=(f"version-{self.random.randint(1, 9)}",))
             changed[nth] = replace(changed[nth], launch=launch, enabled=self.random.random() < 0.8)
+            if self.random.random() < 0.3:  # it becomes a job of another kind, perhaps while it runs
+                changed[nth] = replace(changed[nth], schedule=self.random.choice(self.configured).schedule)
         self.world.reload(*changed)
         self.world.run(self.random.choice([0, 30, HOUR]))
         self.world.reload(*self.configured)

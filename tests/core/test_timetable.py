@@ -7,6 +7,7 @@ import pytest
 from fakes import T0, Life
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from playbook import DUE, SHUTDOWN, Play, ended, job, reload, started, wish
 from world import World
 
@@ -125,6 +126,67 @@ def test_a_backlog_outlives_a_shutdown():
 def test_fire_times_of_a_paused_and_of_a_parked_job_are_skipped_with_the_reason():
     play = Play(job(every=900)).when(DUE, started(), ended(), wish("pause"))
     play.at(2700).when(DUE).expect("slot 900 skipped paused", "slot 1800 skipped paused", "slot 2700 skipped paused")
+
+
+@pytest.mark.parametrize("comes_back", ["by a reload", "by a start of Mainstay"])
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize("is_gone", [True, False])
+@pytest.mark.parametrize("catch_up", ["none", "last", "all"])
+def test_fire_times_while_a_job_is_disabled_or_gone_are_nobodys(catch_up, is_gone, is_running, comes_back):
+    there = job(every=60, catch_up=catch_up)
+    other = job("other", manual=True)
+    world = World(there, other, life=lambda _key, _plan: Life(lives_s=30, heeds_s=5 if is_running else 0))
+    world.boot()
+    world.run(130)
+    world.reload(*(() if is_gone else (replace(there, enabled=False),)), other)
+    world.run(2 if is_running and is_gone and comes_back == "by a reload" else 1000)  # so soon that its run is still ending
+    if comes_back == "by a reload":
+        world.reload(there, other)
+    else:
+        world.jobs = {one.name: one for one in (there, other)}
+        world.kill_keeper()
+    back = world.clock.passed
+    world.run(200)
+    world.verify()
+    moments = sorted((slot - T0).total_seconds() for name, slot in world.store.slots if name == "job")
+    assert [at for at in moments if 130 < at <= back] == []
+    assert [at for at in moments if at <= 130] == [0, 60, 120]
+    assert [at for at in moments if at > back] == [60 * n for n in range(int(back // 60) + 1, int((back + 200) // 60) + 1)]
+
+
+@pytest.mark.parametrize("catch_up", ["none", "last", "all"])
+def test_fire_times_of_a_pause_that_ended_while_mainstay_was_down_are_paused(catch_up):
+    play = Play(job(every=60, catch_up=catch_up)).when(DUE, started(), ended(), wish("pause", until_s=240))
+    play.at(330).when(DUE)  # nobody has looked since
+    paused = ["slot 60 skipped paused", "slot 120 skipped paused", "slot 180 skipped paused"]
+    assert [line for line in play.lines if line.startswith("slot") and "paused" in line] == paused
+    rest = {"none": ["slot 240 skipped daemon_down"], "last": ["slot 240 late as 2"], "all": ["slot 240 late as 2"]}[catch_up]
+    assert [line for line in play.lines if line.startswith("slot 240")] == rest
+
+
+def test_the_fire_time_at_the_very_end_of_a_pause_runs():
+    play = Play(job(every=60)).when(DUE, started(), ended(), wish("pause", until_s=60)).at(60).when(DUE)
+    play.expect("slot 60 ran as 2", "start 2.1")
+
+
+@pytest.mark.parametrize("catch_up", ["none", "last", "all"])
+def test_a_schedule_that_was_edited_while_mainstay_was_down_counts_from_the_start(catch_up):
+    old, new = job(every=DAY, catch_up=catch_up), job(cron="0 1 * * *", catch_up=catch_up)
+    world = World(old, life=lambda _key, _plan: Life(lives_s=5))
+    world.boot()
+    world.run(2 * HOUR)
+    world.jobs = {"job": new}  # 01:00 of today is past, and was not this job's then
+    world.kill_keeper()
+    world.run(DAY)
+    world.verify()
+    assert sorted((slot - T0).total_seconds() for _, slot in world.store.slots) == [0, DAY + HOUR]
+
+
+@pytest.mark.parametrize(("overlap", "line"), [("forbid", "slot 0 skipped overlap"), ("allow", "slot 0 ran as 2")])
+def test_the_first_fire_time_of_a_job_that_runs_already_leaves_its_row(overlap, line):
+    play = Play(job(manual=True)).when(wish("trigger"), started()).at(5).when(reload(job(every=3600, overlap=overlap)), DUE)
+    assert line in play.lines
+    assert ("start 2.1" in play.lines) is (overlap == "allow")
 
 
 def test_a_backlog_is_bounded_and_what_it_cannot_hold_leaves_its_rows():

@@ -564,7 +564,9 @@ def test_a_refused_config_changes_nothing_and_a_good_one_is_taken_whole(make):
     assert (world.taken, brain.daemon.config) == ([], world.config)
     world.file = world.configure(job(), job("new"))
     brain.say(wire.RELOAD)
+    brain.expect(wire.RELOADED)  # the refusal of before
     brain.running("2.1", "new")
+    brain.expect(wire.RELOADED)
     assert value(brain, "mainstay_config_last_reload_successful") == 1
     assert value(brain, 'mainstay_job_up{job_name="new"}') == 1
     world.file = world.configure(job("new"))
@@ -576,6 +578,17 @@ def test_a_refused_config_changes_nothing_and_a_good_one_is_taken_whole(make):
     assert brain.quiet(wire.SPAWN)
     assert list(brain.daemon.state.jobs) == ["new"]
     assert 'job_name="job"' not in brain.metrics.render([]).decode()
+
+
+def test_counters_of_what_no_end_of_an_attempt_wrote_are_kept_with_it(make):
+    """A brain that dies the next moment would take them back, and the rows stay."""
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    brain.end("1.1", code=1)
+    brain.expect(wire.FORGET, "1.1")
+    brain.ask(lambda: brain.daemon.wish(Wish(Verb.STOP, "job")))  # between two attempts: it is over at once
+    assert [count for (name, labels), count in world.store.saved.items() if name.endswith("runs_total") and "stopped" in labels] == [1]
 
 
 def test_a_storm_of_reloads_restarts_a_service_once(make):

@@ -474,6 +474,50 @@ def test_sighup_is_handed_on_as_reload(keeper: Keeper) -> None:
     brain.wait(wire.RELOAD)
 
 
+def _settled(brain: FakeBrain) -> None:
+    """What the keeper had to say by then is said: it answers a SPAWN behind it."""
+    brain.send(wire.SPAWN, key="9.9", plan=plan("/nowhere"))
+    brain.ended("9.9")
+
+
+@pytest.mark.parametrize("moment", ["while there is none", "while it comes up", "before the first has done it"])
+def test_a_reload_that_no_brain_has_done_is_asked_of_the_next_one_once(keeper: Keeper, moment: str) -> None:
+    first: FakeBrain = keeper.brain()
+    if moment == "before the first has done it":
+        keeper.process.send_signal(signal.SIGHUP)
+        first.wait(wire.RELOAD)
+    os.kill(keeper.process.pid, signal.SIGSTOP)
+    first.die()
+    if moment == "while there is none":
+        keeper.process.send_signal(signal.SIGHUP)
+    os.kill(keeper.process.pid, signal.SIGCONT)
+    second: FakeBrain = keeper.brain(ready=False)
+    if moment == "while it comes up":
+        keeper.process.send_signal(signal.SIGHUP)
+        _settled(second)
+        assert not [message for message in second.unread if message["op"] == wire.RELOAD]
+    second.send(wire.READY, status="supervising")
+    second.wait(wire.RELOAD)
+    _settled(second)
+    assert not [message for message in second.unread if message["op"] == wire.RELOAD]
+    second.die()
+    third: FakeBrain = keeper.brain()
+    _settled(third)
+    assert not [message for message in third.unread if message["op"] == wire.RELOAD]
+
+
+def test_a_reload_that_was_done_is_not_asked_for_again(keeper: Keeper) -> None:
+    first: FakeBrain = keeper.brain()
+    keeper.process.send_signal(signal.SIGHUP)
+    first.wait(wire.RELOAD)
+    first.send(wire.RELOADED)
+    _settled(first)
+    first.die()
+    second: FakeBrain = keeper.brain()
+    _settled(second)
+    assert not [message for message in second.unread if message["op"] == wire.RELOAD]
+
+
 def test_a_brain_that_does_not_stop_the_jobs_is_not_waited_for_beyond_their_grace(keeper: Keeper) -> None:
     brain = keeper.brain()
     brain.send(wire.SPAWN, key="1.1", plan=shell("trap '' TERM; while :; do sleep 0.1; done", grace_s=0.2))
