@@ -370,7 +370,7 @@ class Backend:
             return self._wish(ReleaseWish(target, arguments["key"], because), timeout_s, missing=404)
         if verb in ("silence", "unsilence"):
             return self._wish(SilenceWish(target, for_s, str(arguments.get("comment", ""))), timeout_s, missing=409)
-        until = None if for_s is None else self._daemon.last_tick.wall + timedelta(seconds=for_s)
+        until = None if for_s is None else self._clock.now().wall + timedelta(seconds=for_s)
         return self._wish(Wish(Verb(verb), target, until), timeout_s, missing=409)
 
     def _wish(self, event: Wish | SilenceWish | ReleaseWish | IncidentWish, timeout_s: float, *, missing: int) -> tuple[int, Json]:

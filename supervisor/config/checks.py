@@ -9,6 +9,8 @@ from supervisor.config.kinds import BAD
 from supervisor.config.problems import Report, suggestion
 from supervisor.config.shape import Section, is_inherited
 from supervisor.config.source import Trust, demand
+from supervisor.core.jobs import Cron, Schedule
+from supervisor.core.schedule import shortest_gap
 from supervisor.core.settings import TcpActions
 from supervisor.core.units import format_duration, format_size, quoted
 
@@ -130,6 +132,14 @@ def _check_schedule(node: Node, job: Section, report: Report) -> None:
         report.problem(place, 'says no time; write every: 1m or cron: "*/5 * * * *", or schedule: manual for a job that is only triggered')
     if has_every and "timezone" in schedule.written:
         report.problem(schedule.nodes["timezone"], "goes with cron; remove it, an interval needs no time zone")
+    if has_cron and not has_every and schedule.is_sure("cron", "timezone", "jitter") and schedule["jitter"] > 0:
+        gap = shortest_gap(Schedule(Cron(schedule["cron"], schedule["timezone"])))
+        if gap is not None and schedule["jitter"] >= gap.total_seconds():
+            finding = f"the jitter ({format_duration(schedule['jitter'])}) is not less than the shortest time between two fire times"
+            report.problem(
+                _nearest(schedule, "jitter", "cron", otherwise=place),
+                f"{finding} ({format_duration(gap.total_seconds())}); write a shorter jitter",
+            )
     if not has_every or not schedule.is_sure("every", "jitter"):
         return
     every = schedule["every"]

@@ -506,7 +506,9 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
         for run in turn.state.memo.runs:
             lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=not turn.state.memo.paused)
     else:
-        lifecycle.start_if_service(turn, fresh=was_off or not old.schedule.is_service)
+        last = turn.state.memo.last  # whoever edits one that has failed wants to see whether it does better
+        has_failed = last is not None and last.outcome.is_bad
+        lifecycle.start_if_service(turn, fresh=was_off or has_failed or not old.schedule.is_service)
     turn.dispatch_due()  # a window may have gone
 
 
@@ -546,8 +548,10 @@ def restore(
         MappingProxyType(standing),
         MappingProxyType(aside),
     )
-    actions: list[Action] = []
-    touched: list[str] = []
+    left = [name for name, memo in former.items() if not memo.away and name not in open_incidents]
+    away = tuple(JobMemo(name, replace(former[name], away=True).encode()) for name in left)
+    actions: list[Action] = [Record(away)] if away else []
+    touched = left
     gone = [name for name in {**memos, **open_incidents} if name not in jobs and (name in open_incidents or memos[name].runs)]
     for name in [*jobs, *gone]:
         memo = memos.get(name) or Memo(now.wall)

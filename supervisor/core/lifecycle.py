@@ -486,12 +486,12 @@ def _next_run(turn: Turn, run: LiveRun, *, was_service: bool) -> None:
 def start_if_service(turn: Turn, *, fresh: bool = False) -> None:
     """A service is kept running, unless an operator or its own failures say otherwise.
 
-    One that has ended well and is not to be restarted for that begins again only with a *fresh* start of Mainstay.
+    One that has ended as its policy wants no more of it begins again only with a *fresh* start of Mainstay.
     """
     memo, job = turn.state.memo, turn.state.job
     idle = not (memo.runs or memo.paused or memo.parked or turn.closing)
-    ended_well = memo.last is not None and memo.last.outcome is Outcome.SUCCEEDED
-    finished = ended_well and job.restart.when is not RestartWhen.ALWAYS and not fresh
+    ended = None if memo.last is None or memo.last.outcome is Outcome.STOPPED else memo.last.outcome
+    finished = not fresh and ended is not None and restart.refusal_of(job.restart, ended) is not None
     if job.schedule.is_service and job.enabled and idle and not finished:
         start_run(turn, Trigger.STARTUP)
 

@@ -90,7 +90,7 @@ def decide(
         return Done(DoneReason.STOPPED)
     if outcome in policy.park_on:
         return Park(ParkReason.PARK_ON)
-    if (refusal := _refusal(policy, outcome)) is not None:
+    if (refusal := refusal_of(policy, outcome)) is not None:
         return Done(refusal)
     spent = policy.budget.restarts == 0 if free else _in_window(policy, restarts, now) >= policy.budget.restarts
     own = counts(outcome) and not hosts
@@ -134,8 +134,8 @@ def backoff_s(policy: RestartPolicy, nth: int, u: float = 0.5) -> float:
     return max(0.0, min(min(grown, backoff.max_s) * spread, backoff.max_s))
 
 
-def _refusal(policy: RestartPolicy, outcome: Outcome) -> DoneReason | None:
-    """Why the policy does not want another attempt after *outcome*; None when it does."""
+def refusal_of(policy: RestartPolicy, outcome: Outcome) -> DoneReason | None:
+    """Why the policy does not want another attempt after *outcome*, which nobody asked for; None when it does."""
     if policy.when is RestartWhen.NEVER:
         return DoneReason.SUCCEEDED if outcome is Outcome.SUCCEEDED else DoneReason.NEVER
     if outcome is Outcome.SUCCEEDED:

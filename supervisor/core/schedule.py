@@ -18,6 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -114,6 +115,15 @@ def catch_up(schedule: Schedule, missed_slots: Sequence[Wall], now: Wall) -> tup
             run = fresh
     chosen = set(run)
     return tuple(run), tuple(slot for slot in slots if slot not in chosen)
+
+
+def shortest_gap(schedule: Schedule) -> timedelta | None:
+    """The least time between two of a few dozen fire times in a row; None for fewer than two. ``ValueError`` as ``next_fire``."""
+    slots = [next_fire(schedule, "", datetime(2026, 1, 1, tzinfo=UTC))]
+    while slots[-1] is not None and len(slots) < FEW_SLOTS:
+        slots.append(next_fire(schedule, "", slots[-1]))
+    found = [slot for slot in slots if slot is not None]
+    return min((after - before for before, after in pairwise(found)), default=None)
 
 
 def problem(schedule: Schedule) -> str | None:

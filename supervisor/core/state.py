@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from supervisor.core import dispatch, heal, overdue, schedule
 from supervisor.core import incidents as incident_rules
 from supervisor.core.crowd import Crowd
-from supervisor.core.jobs import Every, Job
+from supervisor.core.jobs import Every, Job, Overlap
 from supervisor.core.lived import Stretch
 from supervisor.core.model import Incident, Mono, Outcome, RunId, State, Trigger, Wall
 from supervisor.core.records import QuarantinedRecord
@@ -224,8 +224,12 @@ class JobState(Struct, frozen=True):
 
     @property
     def awaits_backlog(self) -> bool:
-        """A fire time waits, and nothing is in its way."""
-        return bool(self.memo.backlog) and self.job.enabled and not (self.memo.runs or self.is_blocked)
+        """A fire time waits, and nothing is in its way: no run at all, or, where runs may overlap, none of an earlier fire time."""
+        if not self.memo.backlog or not self.job.enabled or self.is_blocked:
+            return False
+        if self.job.schedule.overlap is not Overlap.ALLOW:
+            return not self.memo.runs
+        return all(run.slot is None or run.slot > self.memo.backlog[0] for run in self.memo.runs)
 
     @property
     def is_blocked(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from supervisor.core import lifecycle, lived, schedule
 from supervisor.core.actions import TellSlotMissed
-from supervisor.core.jobs import Every, Overlap
+from supervisor.core.jobs import CatchUp, Every, Overlap
 from supervisor.core.model import Trigger, Wall
 from supervisor.core.records import SkipReason, SlotResult, SlotRow
 from supervisor.core.state import StopReason
@@ -99,6 +99,9 @@ def _deal(turn: Turn, slots: tuple[Wall, ...]) -> None:
     job, now, memo = turn.state.job, turn.now.wall, turn.state.memo
     is_fresh = now - schedule.start_at(job.schedule, job.name, slots[-1]) <= FRESH
     again, gone = schedule.catch_up(job.schedule, slots[:-1] if is_fresh else slots, now)
+    if is_fresh and job.schedule.catch_up is CatchUp.LAST:
+        again, gone = (), (*gone, *again)  # the last of all is the one that is due now
+    in_line = bool(again) and is_fresh and job.schedule.overlap is not Overlap.ALLOW  # behind those before it, rather than in their way
     blocked = turn.state.is_blocked
     since = memo.last_slot or memo.configured_at
     begin = since if len(slots) == 1 else slots[-1] if blocked else (*again, slots[-1])[0]
@@ -114,8 +117,8 @@ def _deal(turn: Turn, slots: tuple[Wall, ...]) -> None:
     for slot in gone:
         _skip(turn, slot, SkipReason.DAEMON_DOWN)
     if again:
-        _wait_in_line(turn, again)
-    if is_fresh:
+        _wait_in_line(turn, (*again, slots[-1]) if in_line else again)
+    if is_fresh and not in_line:
         _fire(turn, slots[-1])
 
 

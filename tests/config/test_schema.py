@@ -56,6 +56,7 @@ BEYOND_THE_SCHEMA = {
     "receiver_user_without_password",
     "schedule_both",
     "schedule_empty",
+    "schedule_jitter_longer_than_cron",
     "schedule_jitter_too_long",
     "schedule_no_time",
     "schedule_timezone_with_every",

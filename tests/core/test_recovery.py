@@ -365,3 +365,20 @@ def test_what_followed_at_once_is_not_waited_for_whatever_the_end_was() -> None:
     assert world.store.attempts[1, 2].exit_code == 3
     assert sorted(world.keeper.live) == ["1.3"]
     world.verify()
+
+
+@pytest.mark.parametrize("policy", [{"when": "never"}, {"retry_on": frozenset({Outcome.MEMORY})}])
+def test_a_service_that_is_not_to_be_started_again_is_left_alone_by_each_new_brain(policy):
+    world = World(job(**policy), life=lambda _key, _plan: Life(lives_s=5, code=1))
+    world.boot()
+    world.run(10)
+    for _ in range(3):
+        world.crash()
+        world.run(10)
+    assert sorted(world.store.runs) == [1]
+    world.kill_keeper()  # a new start of Mainstay begins it again
+    world.run(10)
+    assert sorted(world.store.runs) == [1, 2]
+    world.reload(job(**policy, argv=("mended",)))  # who has edited it wants to see it run
+    world.run(10)
+    assert sorted(world.store.runs) == [1, 2, 3]

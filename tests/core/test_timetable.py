@@ -87,9 +87,13 @@ def late(play: Play) -> Play:
     [
         # a fire time of this minute runs in any case
         ("none", None, ["slot 900 skipped daemon_down", "slot 1800 skipped daemon_down", "slot 2700 ran as 2", "start 2.1"]),
-        ("last", None, ["slot 900 skipped daemon_down", "slot 1800 late as 2", "slot 2700 skipped overlap", "start 2.1"]),
-        ("all", None, ["slot 900 late as 2", "slot 2700 skipped overlap", "start 2.1"]),
-        ("all", 1000, ["slot 900 skipped daemon_down", "slot 1800 late as 2", "slot 2700 skipped overlap", "start 2.1"]),
+        (
+            "last",
+            None,
+            ["slot 900 skipped daemon_down", "slot 1800 skipped daemon_down", "slot 2700 ran as 2", "start 2.1"],
+        ),  # that is the last
+        ("all", None, ["slot 900 late as 2", "start 2.1"]),
+        ("all", 1000, ["slot 900 skipped daemon_down", "slot 1800 late as 2", "start 2.1"]),
     ],
 )
 def test_missed_fire_times_are_caught_up_as_configured(catch_up, within, lines):
@@ -100,6 +104,32 @@ def test_those_that_are_caught_up_run_one_after_the_other():
     play = late(Play(job(every=900, catch_up="all"))).at(2690).when(DUE).expect("slot 900 late as 2", "start 2.1")
     play.at(2691).when(started(2), ended(2)).expect("attempt 2.1 succeeded", "run 2 succeeded", "slot 1800 late as 3", "start 3.1")
     play.at(2692).when(ended(3)).expect("attempt 3.1 succeeded", "run 3 succeeded", state="idle", wait=8)
+
+
+@pytest.mark.parametrize("overlap", ["forbid", "replace"])
+def test_one_that_is_due_now_waits_behind_those_that_are_caught_up(overlap):
+    play = late(Play(job(every=900, catch_up="all", overlap=overlap))).when(DUE).expect("slot 900 late as 2", "start 2.1")
+    play.at(2701).when(started(2), ended(2)).expect("attempt 2.1 succeeded", "run 2 succeeded", "slot 1800 late as 3", "start 3.1")
+    play.at(2702).when(started(3), ended(3)).expect("attempt 3.1 succeeded", "run 3 succeeded", "slot 2700 ran as 4", "start 4.1")
+    play.at(2703).when(started(4), ended(4)).expect("attempt 4.1 succeeded", "run 4 succeeded", state="idle", wait=897)
+
+
+def test_those_that_are_caught_up_do_not_wait_for_ever_where_runs_always_overlap():
+    world = World(job(every=60, catch_up="all", overlap="allow"), life=lambda _key, _plan: Life(lives_s=150))
+    world.boot()
+    world.run(300)
+    world.clock.advance(600)  # Mainstay is down
+    world.keeper.tick()
+    world.crash()
+    at_once = []
+    for _ in range(300):
+        world.run(10)
+        at_once.append(sum(world.keeper.plans[key]["slot"] < T0 + timedelta(seconds=880) for key in world.keeper.live))
+    world.verify()
+    world.verify_slots()
+    assert world.state.jobs["job"].memo.backlog == ()
+    assert {row.result for row in world.store.slots.values()} <= {SlotResult.RAN, SlotResult.LATE}
+    assert max(at_once[:130]) <= 4  # one after the other, beside those of their own time
 
 
 def test_a_stop_empties_the_backlog_and_says_so():
@@ -126,6 +156,20 @@ def test_a_backlog_outlives_a_shutdown():
 def test_fire_times_of_a_paused_and_of_a_parked_job_are_skipped_with_the_reason():
     play = Play(job(every=900)).when(DUE, started(), ended(), wish("pause"))
     play.at(2700).when(DUE).expect("slot 900 skipped paused", "slot 1800 skipped paused", "slot 2700 skipped paused")
+
+
+def test_fire_times_of_a_life_of_mainstay_without_the_job_are_nobodys():
+    there, other = job(every=60, catch_up="all"), job("other", manual=True)
+    world = World(there, other, life=lambda _key, _plan: Life(lives_s=1))
+    world.boot()
+    world.run(130)
+    for jobs in ((other,), (there, other)):
+        world.jobs = {one.name: one for one in jobs}
+        world.kill_keeper()
+        world.run(600)
+    world.verify()
+    moments = sorted((slot - T0).total_seconds() for name, slot in world.store.slots if name == "job")
+    assert moments == [0, 60, 120, *range(780, 1330, 60)]
 
 
 @pytest.mark.parametrize("comes_back", ["by a reload", "by a start of Mainstay"])
@@ -160,7 +204,7 @@ def test_fire_times_of_a_pause_that_ended_while_mainstay_was_down_are_paused(cat
     play.at(330).when(DUE)  # nobody has looked since
     paused = ["slot 60 skipped paused", "slot 120 skipped paused", "slot 180 skipped paused"]
     assert [line for line in play.lines if line.startswith("slot") and "paused" in line] == paused
-    rest = {"none": ["slot 240 skipped daemon_down"], "last": ["slot 240 late as 2"], "all": ["slot 240 late as 2"]}[catch_up]
+    rest = ["slot 240 late as 2"] if catch_up == "all" else ["slot 240 skipped daemon_down"]
     assert [line for line in play.lines if line.startswith("slot 240")] == rest
 
 
