@@ -98,7 +98,10 @@ SCHEDULE_MAP = Shape(
         Key("cron", CronExpression(), "Run at the times of a cron expression with five fields, as crontab(5), or `@hourly` to `@yearly`."),
         Key("timezone", Timezone(), "The time zone of `cron`; it decides what happens on daylight saving nights.", _cron.timezone),
         Key(
-            "jitter", Duration(0.0), "Spread starts over this long after the fire time: how long of it a job waits is drawn from its name and the fire time. Less than the time between two of them.", _schedule.jitter_s
+            "jitter",
+            Duration(0.0),
+            "Spread starts over this long after the fire time: how long of it a job waits is drawn from its name and the fire time. Less than the time between two of them.",
+            _schedule.jitter_s,
         ),
         Key(
             "catch_up",

@@ -64,6 +64,11 @@ class CronExpression(ScalarKind):
 
     @staticmethod
     def _check(text: str) -> None:
+        for part in text.replace(" ", ",").split(","):
+            values, _, step = part.partition("/")
+            first, _, last = values.partition("-")
+            if step and last and first.lower() == last.lower():  # cronsim would take the range to go on to the end of the field
+                raise ValueError(f"{quoted(part)} in {quoted(text)} is a range of one value with a step; write {first}")
         from datetime import UTC, datetime
 
         from cronsim import CronSim, CronSimError

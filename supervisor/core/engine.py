@@ -271,12 +271,15 @@ def _wish_restart(turn: Turn, _wish: Wish) -> Answer:
     if (refusal := _refusal(turn)) is not None:
         return refusal
     _unblock(turn)
-    for run in turn.state.memo.runs:
-        lifecycle.stop_run(turn, run, StopReason.OPERATOR, then_start=True)
+    lifecycle.restart_all(turn, StopReason.OPERATOR)
     return Answer(ok=True, text=f"{turn.state.name} stops and starts again")
 
 
 def _wish_pause(turn: Turn, wish: Wish) -> Answer:
+    memo = turn.state.memo
+    if wish.until is not None and memo.paused and memo.paused_until is None:  # it may have been stopped, for a reason that has no hour
+        text = f"{turn.state.name} is stopped or paused already, without an end, and stays so until `mainstay start {turn.state.name}`"
+        return Answer(ok=True, text=text)
     turn.state = turn.state.remember(paused=True, paused_until=wish.until)
     for run in turn.state.memo.runs:
         lifecycle.hold(turn, run)
@@ -503,8 +506,11 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
         for run in turn.state.memo.runs:
             lifecycle.stop_run(turn, run, StopReason.RELOAD)
     elif turn.state.memo.runs and new.schedule.is_service and (restarts_running(old, new) or was_off):
-        for run in turn.state.memo.runs:
-            lifecycle.stop_run(turn, run, StopReason.RELOAD, then_start=not turn.state.memo.paused)
+        if turn.state.memo.paused:
+            for run in turn.state.memo.runs:
+                lifecycle.stop_run(turn, run, StopReason.RELOAD)
+        else:
+            lifecycle.restart_all(turn, StopReason.RELOAD)
     else:
         last = turn.state.memo.last  # whoever edits one that has failed wants to see whether it does better
         has_failed = last is not None and last.outcome.is_bad

@@ -154,6 +154,14 @@ def stop_run(turn: Turn, run: LiveRun, reason: StopReason, *, then_start: bool =
         turn.order(AskToStop(turn.state.name, run.id, run.attempt, policy.signal))
 
 
+def restart_all(turn: Turn, reason: StopReason) -> None:
+    """Ask every run to end, and have one begin after the last of them."""
+    for run in turn.state.memo.runs:
+        turn.put(replace(run, then_start=True))
+    for run in turn.state.memo.runs:
+        stop_run(turn, run, reason, then_start=True)
+
+
 def hold(turn: Turn, run: LiveRun) -> None:
     """The job was paused: a run between two attempts is over, one that is going on is left alone, and nothing follows either."""
     run = replace(run, then_start=False)

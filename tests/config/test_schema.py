@@ -25,6 +25,7 @@ BEYOND_THE_SCHEMA = {
     "cron_impossible_date",
     "cron_minute",
     "cron_nickname",
+    "cron_range_of_one",
     "cron_reboot",
     "cron_seconds",
     "cron_step_zero",

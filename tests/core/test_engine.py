@@ -1,5 +1,7 @@
 """All jobs together: new configs, restores, and what holds whatever happens in whatever order."""
 
+from datetime import timedelta
+
 import pytest
 from fakes import T0, Life
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +13,7 @@ from world import World
 from supervisor.core import engine
 from supervisor.core.actions import Record, StartAttempt
 from supervisor.core.events import Due
-from supervisor.core.jobs import AlertPolicy, Job, Limits, StopPolicy
+from supervisor.core.jobs import AlertPolicy, Backoff, Job, Limits, StopPolicy
 from supervisor.core.model import Outcome, State
 from supervisor.core.records import AttemptPhase, AttemptRow
 from supervisor.core.state import EngineState, Memo
@@ -91,6 +93,15 @@ def test_a_job_that_becomes_a_service_while_it_runs_is_started_as_one_after_it(e
     assert "start 2.1" in play.lines
 
 
+def test_a_pause_with_an_end_is_no_end_of_a_stop():
+    play = Play(job()).at(1).when(started(), wish("stop"), STOPPED, wish("pause", until_s=5))
+    play.says("job is stopped or paused already, without an end, and stays so until `mainstay start job`")
+    play.at(6).when(DUE).expect(state="paused", wait=None)
+    play.when(wish("start")).expect("start 2.1")
+    play = Play(job(every=60)).when(DUE, started(), ended(), wish("pause", until_s=500), wish("pause", until_s=90))  # the last one counts
+    assert play.memo.paused_until == T0 + timedelta(seconds=90)
+
+
 def test_start_says_that_a_service_which_a_reload_restarts_is_coming():
     play = Play(job()).at(1).when(started()).at(2).when(reload(job(argv=("other",)))).when(wish("start"))
     play.says("job stops and starts again").at(3).when(STOPPED).expect(*CHANGED, "start 2.1", state="starting")
@@ -107,6 +118,17 @@ def test_a_restart_of_several_runs_is_followed_by_one():
     play.at(122).when(ended(2, signal=15, asked_to_stop=True)).expect("attempt 2.1 stopped", "run 2 stopped")
     play.when(ended(3, signal=15, asked_to_stop=True)).expect("attempt 3.1 stopped", "run 3 stopped")
     play.when(STOPPED).expect(*CHANGED, "start 4.1", state="starting")
+
+
+def test_a_restart_of_several_runs_that_wait_for_their_next_attempt_is_followed_by_one():
+    play = overlapping(backoff=Backoff(first_s=500, factor=1, max_s=500, jitter=0), budget=(9, 600)).at(121)
+    play.when(*(ended(run, code=1) for run in (1, 2))).when(wish("restart"))
+    play.expect("run 1 stopped", "run 2 stopped", "ask 3.1 TERM")
+    play.when(ended(3, code=1))
+    assert [run.id for run in play.memo.runs] == [4]
+    play = overlapping(backoff=Backoff(first_s=500, factor=1, max_s=500, jitter=0), budget=(9, 600)).at(121)
+    play.when(*(ended(run, code=1) for run in (1, 2, 3))).when(wish("restart"))
+    play.expect("run 1 stopped", "run 2 stopped", "run 3 stopped", "start 4.1", state="starting")
 
 
 def test_several_runs_whose_job_comes_back_as_a_service_are_followed_by_one():
