@@ -7,6 +7,7 @@ standard library, launch, page and the guard's environment.
 import os
 import select
 import signal
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -82,22 +83,40 @@ def _start(argv: Sequence[str], limits: Mapping[str, Any], run_dir: str, *, use_
 def _site() -> str:
     """The guard where Python can keep it compiled: a copy of our user's, where the installation is somebody else's.
 
-    Not for root, whose HOME may be that of the person behind sudo: what lies there is not to be run as root.
+    Not for root, and not where anybody but root and ourselves could put something else in its place: HOME may be that of the person behind sudo.
     """
-    if os.geteuid() == 0 or os.access(SITE + "/_mainstay_guard", os.W_OK):
+    cache = cache_dir()
+    if os.geteuid() == 0 or cache is None or os.access(SITE + "/_mainstay_guard", os.W_OK):
         return SITE
     from supervisor.guardsites import GuardSites
 
+    folder = os.path.join(os.path.realpath(cache), "guard")
     try:
-        return GuardSites(os.path.join(cache_dir(), "guard"), remove_run_dir).of(os.geteuid())
+        os.makedirs(folder, 0o700, exist_ok=True)
+        return GuardSites(folder, remove_run_dir).of(os.geteuid()) if is_ours_alone(folder) else SITE
     except OSError:  # it guards just as well from there, later in each start
         return SITE
 
 
-def cache_dir() -> str:
-    """For what costs time to find out or make again: layouts of interpreters, the guard's copy."""
+def is_ours_alone(folder: str) -> bool:
+    """Whether nobody but root and our user can change what lies at *folder*, an absolute path without links. ``OSError``."""
+    me = os.geteuid()
+    if os.lstat(folder).st_uid != me:
+        return False
+    while True:
+        status = os.lstat(folder)
+        is_open = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, me) or is_open or not stat.S_ISDIR(status.st_mode):
+            return False
+        if folder == "/":
+            return True
+        folder = os.path.dirname(folder)
+
+
+def cache_dir() -> str | None:
+    """For what costs time to find out or make again: layouts of interpreters, the guard's copy. None where our user has no home."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "mainstay")
+    return os.path.join(base, "mainstay") if os.path.isabs(base) else None
 
 
 def _directory() -> str:

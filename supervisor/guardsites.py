@@ -15,6 +15,7 @@ starts with it.
 import os
 import zlib
 from collections.abc import Callable
+from errno import EINVAL
 from typing import Final
 
 from supervisor.arming import SITE
@@ -37,6 +38,8 @@ class GuardSites:
 
     def of(self, uid: int) -> str:
         """The folder that goes into PYTHONPATH for *uid*, made where it is missing or is not what it should be. ``OSError``."""
+        if not os.path.isabs(self._folder) or os.pathsep in self._folder:
+            raise OSError(EINVAL, "PYTHONPATH cannot name a folder below it", self._folder)
         site = self._known.get(uid)
         if site is None or not os.path.exists(site + "/sitecustomize.py"):
             self._known[uid] = site = self._make(uid)
@@ -61,14 +64,22 @@ class GuardSites:
         draft = os.path.join(self._folder, f"draft-{os.urandom(8).hex()}")
         try:
             self._write(draft, sources, uid)
-            if os.path.lexists(site):
-                self._discard(site)
-            os.rename(draft, site)
+            self._put(draft, site, lambda: _is_whole(site, sources, uid))
         except OSError:
             self._discard(draft)
-            if not _is_whole(site, sources, uid):  # else somebody has made it meanwhile
-                raise
+            raise
         return site
+
+    def _put(self, draft: str, site: str, is_whole: Callable[[], bool]) -> None:
+        """*draft* in the place of *site*, but never of one that somebody has made meanwhile: jobs may be starting from it."""
+        try:
+            os.rename(draft, site)
+        except OSError:
+            if is_whole():
+                self._discard(draft)
+                return
+            self._discard(site)
+            os.rename(draft, site)
 
     def _write(self, draft: str, sources: dict[str, bytes], uid: int) -> None:
         for part in PARTS:
@@ -99,10 +110,10 @@ def _copy(source: str, target: str) -> None:
 
 
 def _compiled(folder: str) -> list[str]:
-    """What came with the installation or was compiled there since."""
+    """What came with the installation or was compiled there since, in the form that every Python knows."""
     try:
         with os.scandir(os.path.join(folder, COMPILED)) as entries:
-            return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+            return [entry.name for entry in entries if entry.name.endswith(".pyc") and entry.is_file(follow_symlinks=False)]
     except OSError:
         return []
 

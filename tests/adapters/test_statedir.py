@@ -103,3 +103,16 @@ def test_folders_of_a_job_that_has_left_go_once_nothing_in_them_is_young(places)
     assert sorted(os.path.relpath(one, places.path) for one in gone) == ["jobs/old", "jobs/young", "logs/old"]
     assert sorted(os.listdir(os.path.join(places.path, "logs"))) == ["here", "young"]
     assert emptied(places)
+
+
+def test_old_copies_of_the_guard_go_when_nothing_runs_in_them(tmp_path):
+    places = StateDir(str(tmp_path / "state"))
+    places.create()
+    now = places.guard(-1)
+    old = tmp_path / "state" / "guard" / f"{os.geteuid()}-00000000"
+    old.mkdir()
+    places.sweep_runs({"1.1"})
+    assert old.exists()
+    places.sweep_runs(())
+    assert not old.exists()
+    assert os.path.exists(now + "/sitecustomize.py")

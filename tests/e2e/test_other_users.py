@@ -144,5 +144,9 @@ def test_exec_keeps_the_guard_compiled_for_a_user_who_may_not_write_beside_it(op
         said.append(json.loads(done.stdout))
     assert [one["path"].startswith(f"{home}/.cache/mainstay/guard/{NOBODY}-") for one in said] == [True, True]
     assert said[1]["first"] is False
+    os.chown(home / ".cache", 0, 0)  # whoever owns that could put something else there
+    (home / ".cache").chmod(0o777)
+    others = as_nobody(open_folder, "exec", "--", str(EVERYBODYS), "tell.py", HOME=str(home))
+    assert (others.returncode, json.loads(others.stdout)["path"]) == (0, str(site)), others
     homeless = as_nobody(open_folder, "exec", "--", str(EVERYBODYS), "tell.py", HOME="/proc")
     assert (homeless.returncode, json.loads(homeless.stdout)["path"]) == (0, str(site)), homeless

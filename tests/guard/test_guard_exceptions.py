@@ -224,27 +224,56 @@ def test_a_hook_that_hands_it_on_is_told_once(python, both):
     assert (ended.words.exception.message, ended.err.count("Traceback")) == ("handed on", 1)
 
 
-SHOWN = {
+RUNS_ON = {
     "by the module code": "import code\ncode.InteractiveInterpreter(globals()).runsource('1/0')",
-    "by calling the hook": "try: 1/0\nexcept Exception: sys.excepthook(*sys.exc_info())",
-    "by calling the hook, deep": "def inner():\n    try: 1/0\n    except Exception: sys.excepthook(*sys.exc_info())\ninner()",
-    "without a trace": "sys.excepthook(ValueError, ValueError('shown'), None)",
-    "in a thread": "import threading\ndef run():\n    try: 1/0\n    except Exception: sys.excepthook(*sys.exc_info())\n"
-    "thread = threading.Thread(target=run); thread.start(); thread.join()",
+    "by the module code, for what it cannot compile": "import code\ncode.InteractiveInterpreter(globals()).runsource('def f(:')",
     "as the last one": "def inner():\n    try: 1/0\n    except Exception as err: sys.last_value, sys.last_traceback = err, err.__traceback__\ninner()",
+    "nothing at all": "try: sys.excepthook(None, None, None)\nexcept Exception: pass",
 }
 
 
-@pytest.mark.parametrize("shown", SHOWN)
-def test_an_error_that_was_only_shown_is_not_what_ended_the_job(python, both, shown):
-    """A recipe for threads that is as old as threads, and what Qt does with those of its slots."""
-    ended, _ = both(python, "-c", f"import sys\n{SHOWN[shown]}\nsys.exit(1)")
-    assert ended.words.exception is None or ended.words.exception.where in ("thread", "unraisable")
+@pytest.mark.parametrize("hook", ["", "sys.excepthook = lambda *a: None\n"])
+@pytest.mark.parametrize("shown", RUNS_ON)
+def test_an_error_that_was_only_shown_is_not_what_ended_the_job(python, both, shown, hook):
+    ended, _ = both(python, "-c", f"import sys\n{hook}{RUNS_ON[shown]}\nsys.exit(1)")
+    assert ended.words.exception is None
 
 
-def test_what_ends_the_job_after_an_error_that_was_only_shown_is_told(python, run):
-    ended = run(python, "-c", f"import sys\n{SHOWN['by calling the hook']}\nraise KeyError('the end')")
+def test_an_error_that_a_thread_shows_is_the_threads(python, both):
+    """A recipe that is as old as threads."""
+    program = (
+        "import sys, threading\ndef run():\n    try: 1/0\n    except Exception: sys.excepthook(*sys.exc_info())\n"
+        "thread = threading.Thread(target=run); thread.start(); thread.join()\nsys.exit(1)"
+    )
+    ended, _ = both(python, "-c", program)
+    assert (ended.words.exception.type, ended.words.exception.where) == ("ZeroDivisionError", "thread")
+
+
+def test_an_error_that_the_main_program_shows_before_it_gives_up_is_its_own(python, both):
+    program = "import sys\ndef f(): f()\ntry: f()\nexcept Exception:\n    sys.excepthook(*sys.exc_info())\n    sys.exit(1)"
+    ended, _ = both(python, "-c", program)
+    assert (ended.words.exception.where, [frame.function for frame in ended.words.cycle.frames]) == ("main", ["f"])
+
+
+@pytest.mark.parametrize("hook", ["", "sys.excepthook = lambda *a: None\n"])
+def test_what_ends_the_job_after_an_error_that_was_only_shown_is_told(python, run, hook):
+    shown = "try: 1/0\nexcept Exception: sys.excepthook(*sys.exc_info())"
+    ended = run(python, "-c", f"import sys\n{shown}\n{hook}raise KeyError('the end')")
     assert (ended.words.exception.type, ended.words.exception.where) == ("KeyError", "main")
+
+
+@pytest.mark.parametrize("odd", ["__name__ = 'app'", "del __name__", "import sys; sys.modules['__main__'] = sys"])
+def test_a_main_program_that_goes_by_another_name_is_one_all_the_same(any_active, both, odd):
+    ended, _ = both(any_active, "-c", f"{odd}\ndef f(): f()\nf()")
+    assert (ended.words.exception.where, [frame.function for frame in ended.words.cycle.frames]) == ("main", ["f"])
+
+
+@pytest.mark.parametrize("trace", ["t.tb_next", "None"])
+def test_a_hook_that_hands_on_less_of_the_trace_loses_nothing(python, run, trace):
+    program = f"import os, sys\nold = sys.excepthook\ndef mine(k, v, t): old(k, v, {trace}); os._exit(1)\nsys.excepthook = mine\ndef f(): f()\nf()"
+    ended = run(python, "-c", program)
+    assert (ended.words.exception.where, ended.words.exception.frames[0].function) == ("main", "<module>")
+    assert [frame.function for frame in ended.words.cycle.frames] == ["f"]
 
 
 @pytest.mark.parametrize("source", ["def f(:", "x = '\0'", "(" * 300 + ")" * 300])
@@ -252,8 +281,7 @@ def test_a_main_program_that_cannot_be_compiled_is_told(python, run, tmp_path, s
     (tmp_path / "main.py").write_text(source)
     ended = run(python, "main.py")
     assert (ended.code, ended.words.exception.where) == (1, "main"), ended.err
-    (tmp_path / "lib.py").write_text("import sys; sys.excepthook = lambda *a: None")
-    assert run(python, "-c", f"import lib; exec({source!r})").words.exception.where == "main"
+    assert run(python, "-c", f"import sys; sys.excepthook = lambda *a: None; exec({source!r})").words.exception.where == "main"
 
 
 @pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)"])

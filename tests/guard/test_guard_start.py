@@ -69,12 +69,14 @@ def test_arming_twice_is_arming_once():
     assert arm(once, "/other", 400) == {"PYTHONPATH": f"{SITE}:/lib", "MAINSTAY_GUARD_DIR": "/other", "MAINSTAY_RECURSION": "400"}
 
 
-def test_another_guard_in_the_path_is_taken_out_of_it(tmp_path):
-    """That of the attempt that we are part of, of whichever installation."""
-    other = tmp_path / "other"
-    (other / "_mainstay_guard").mkdir(parents=True)
-    (other / "_mainstay_guard" / "hooks.py").touch()
-    assert arm({"PYTHONPATH": f"{other}:/lib::{SITE}"}, "/report", None)["PYTHONPATH"] == f"{SITE}:/lib:"
+def test_another_guard_in_the_path_is_taken_out_of_it():
+    """That of the attempt that we are part of, of whichever installation. By its name: nothing there is looked at."""
+    copy = "/var/lib/mainstay/guard/1000-0a1b2c3d"
+    path = f"{copy}:/lib::/other/supervisor/guard/site:{SITE}:guard/1000-0a1b2c3d:/my/guard/site:/my/guard/1000"
+    assert (
+        arm({"PYTHONPATH": path}, "/report", None, site=copy)["PYTHONPATH"]
+        == f"{copy}:/lib::guard/1000-0a1b2c3d:/my/guard/site:/my/guard/1000"
+    )
 
 
 def test_two_guards_in_the_path_guard_once(any_active, run, tmp_path):

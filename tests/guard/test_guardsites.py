@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import command
 from supervisor.adapters.guard import SITE, arm, read_last_words
 from supervisor.guardsites import GuardSites
 
@@ -114,11 +116,55 @@ def test_several_that_make_it_at_once_all_get_a_whole_one(copies: Path, source: 
 def test_what_is_compiled_in_the_installation_serves_the_copy(
     any_active: str, copies: Path, source: Path, bare_environment: Mapping[str, str]
 ) -> None:
+    """All but the file that names the places of its sources."""
     subprocess.run([any_active, "-c", "pass"], env=arm(bare_environment, str(source), None, site=str(source)), check=True, timeout=60)
     site = sites(copies, source).of(ME)
+    kept = Path(site, "_mainstay_guard", "__pycache__")
+    before = {path.name: path.stat().st_ino for path in kept.iterdir()}
+    assert {name.partition(".")[0] for name in before} >= {"hooks", "files", "lineage", "report"}
+    assert not [name for name in before if name.startswith("start")]
+    program = "import sys; print(sys.setrecursionlimit.__code__.co_filename)"
     environment = arm(bare_environment, str(source), None, site=site)
-    first = subprocess.run([any_active, "-c", IS_FIRST], env=environment, capture_output=True, check=True, timeout=60)
-    assert first.stdout == b"False\n"
+    first = subprocess.run([any_active, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert first.stdout == f"{site}/_mainstay_guard/hooks.py\n"
+    assert {name: (kept / name).stat().st_ino for name in before} == before  # none was compiled anew
+
+
+@pytest.mark.parametrize("folder", ["copies", "/tmp/a:b/copies"])
+def test_a_folder_that_pythonpath_cannot_name_is_refused(folder: str, source: Path) -> None:
+    with pytest.raises(OSError, match="PYTHONPATH cannot name"):
+        GuardSites(folder, shutil.rmtree, source=str(source)).of(ME)
+    assert not os.path.exists(folder)
+
+
+def test_copies_are_what_they_should_be_under_any_umask(copies: Path, source: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        site = Path(sites(copies, source).of(ME))
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(site)): stat.S_IMODE(path.lstat().st_mode) for path in [site, *site.rglob("*")] if not path.is_symlink()}
+    assert {name: mode for name, mode in modes.items() if name.endswith(".py") and mode != 0o644} == {}
+    assert {modes["."], modes["_mainstay_guard"]} == {0o755}
+    assert {modes["__pycache__"], modes["_mainstay_guard/__pycache__"]} == {0o700}
+
+
+@pytest.mark.parametrize("part", ["_mainstay_guard/home", "_mainstay_guard/__pycache__"])
+def test_a_copy_that_lacks_a_part_is_replaced(copies: Path, source: Path, part: str) -> None:
+    path = Path(sites(copies, source).of(ME), part)
+    path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    assert os.path.lexists(Path(sites(copies, source).of(ME), part))
+
+
+def test_an_installation_that_is_closed_to_the_jobs_user_is_as_if_it_were_not_there(
+    copies: Path, source: Path, bare_environment: Mapping[str, str], any_active: str
+) -> None:
+    """Nothing of it can be read here: there is none. A job that tries to import it expects ImportError."""
+    site = sites(copies, source).of(ME)
+    environment = arm(bare_environment, str(source), None, site=site)
+    program = "try: import supervisor\nexcept ImportError as err: print(type(err).__name__)"
+    done = subprocess.run([any_active, "-c", program], env=environment, cwd="/", capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "ModuleNotFoundError\n"
 
 
 def test_a_job_finds_the_protocol_from_a_copy(copies: Path, tmp_path: Path, bare_environment: Mapping[str, str], python: str) -> None:
@@ -140,3 +186,31 @@ def test_a_death_under_a_copy_is_told_as_under_the_installation(copies: Path, tm
         child.communicate(timeout=60)
     words = read_last_words(str(report_dir), child.pid)
     assert (words.exception.type, words.exception.frames[-1].function) == ("RecursionError", "f")
+
+
+# ---------------------------------------------------------------- where `exec` keeps its copy
+
+
+def test_a_folder_is_ours_alone_if_nobody_else_can_change_what_lies_there(tmp_path: Path) -> None:
+    place = tmp_path / "cache" / "mainstay"
+    place.mkdir(parents=True)
+    assert command.is_ours_alone(str(place))
+    for folder in (place, place.parent):
+        folder.chmod(0o770)
+        assert not command.is_ours_alone(str(place))
+        folder.chmod(0o1777)  # as /tmp: others may add to it and cannot move what is ours
+        assert command.is_ours_alone(str(place))
+        folder.chmod(0o700)
+    (tmp_path / "link").symlink_to(place)
+    assert not command.is_ours_alone(str(tmp_path / "link"))
+    if ME == 0:
+        for folder in (place, place.parent):
+            os.chown(folder, 65534, -1)
+            assert not command.is_ours_alone(str(place))
+            os.chown(folder, 0, -1)
+
+
+@pytest.mark.parametrize("home", ["relative", "~"])
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", home)
+    assert command.cache_dir() is None

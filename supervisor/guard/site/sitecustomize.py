@@ -69,12 +69,12 @@ def _preload():
 
 
 def _stamp(folder, names):
-    """What tells whether a compiled file fits the interpreter and the sources."""
+    """What tells whether a compiled file fits the interpreter and the sources, and names them by the folder in which they lie."""
     import os
     from _frozen_importlib_external import MAGIC_NUMBER
 
     found = [os.stat("%s/%s.py" % (folder, name)) for name in names]
-    return (MAGIC_NUMBER,) + tuple([(status.st_mtime_ns, status.st_size) for status in found])
+    return (MAGIC_NUMBER, folder) + tuple([(status.st_mtime_ns, status.st_size) for status in found])
 
 
 def _kept(path, stamp, loads):
@@ -112,6 +112,8 @@ def _find_for_jobs(name, path=None, target=None):
         folder = os.readlink(os.path.join(here, "_mainstay_guard", "home"))  # of a copy (supervisor.guardsites)
     except OSError:
         folder = os.path.dirname(os.path.dirname(here))
+    if not os.access(os.path.join(folder, "__init__.py"), os.R_OK):  # closed to the job's user: as if it were not there
+        return None
     return spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
 
 

@@ -29,7 +29,7 @@ def _code(folder, name):
 
 def _keep(path, data):
     """Whole or not at all, and never through a link: others of this user may be starting too."""
-    draft = "%s.%d" % (path, os.getpid())
+    draft = "%s.%s" % (path, os.urandom(8).hex())
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:

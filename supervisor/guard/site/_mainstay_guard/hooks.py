@@ -246,9 +246,9 @@ def _follow(environ):
 def _ended():
     """Runs last of all atexit functions, because it was registered first. os._exit, exec and signals leave no mark."""
     try:
-        if getattr(sys, "last_value", None) is not None and "main" not in files.written:
+        if getattr(sys, "last_value", None) is not None:
             del _reserve[:]
-            _report().passed_by(sys.last_value, sys.last_traceback)  # by an excepthook of the job's own
+            _report().passed_by(sys.last_value, sys.last_traceback)
     except Exception:
         pass
     try:

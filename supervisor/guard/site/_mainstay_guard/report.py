@@ -40,6 +40,9 @@ except NameError:  # before 3.11
     _group = ()
 
 
+_heard_end = []  # something, once our hook was called with what ended the main program
+
+
 def exception(kind, value, trace, where):
     """Write down an uncaught exception. Twice: what is certain at once, then with its message, all frames and its causes."""
     number = files.written[where] = files.written.get(where, 0) + 1
@@ -73,32 +76,32 @@ def exception(kind, value, trace, where):
 
 
 def uncaught(kind, value, trace):
-    """Write down what sys.excepthook was called with; True when it ends the process. Jobs call it too, for errors that they only want to be shown."""
-    is_end = _ends_main(value, trace)
-    # The main thread's number is that of the process.
-    exception(kind, value, trace, "main" if is_end else "unraisable" if _thread.get_native_id() == posix.getpid() else "thread")
+    """Write down what sys.excepthook was called with; True when the interpreter called it, for what ended the main program.
+
+    Jobs call it too, for an error that they want to be shown: in a thread, by an old recipe, or before they give up.
+    """
+    if value is None:
+        return False
+    if _thread.get_native_id() != posix.getpid():  # the main thread's number is that of the process
+        exception(kind, value, trace, "thread")
+        return False
+    is_end = value is getattr(sys, "last_value", None)
+    if is_end and sys.last_traceback is not None:
+        trace = sys.last_traceback  # the whole of it: a hook of the job's may hand on less
+    if is_end:
+        _heard_end.append(True)
+    exception(kind, value, trace, "main")
     return is_end
 
 
 def passed_by(value, trace):
-    """Write down what ended the main program although our hook was not called with it: the job has put its own in its place."""
-    if _ends_main(value, trace):
-        exception(type(value), value, trace, "main")
+    """Write down what ended the main program although our hook was not called with it: the job has put its own in its place.
 
-
-def _ends_main(value, trace):
-    """Whether it has left the main program. The interpreter keeps such a one as sys.last_value before it calls any hook.
-
-    So do others with what they only print (the module code, C that calls PyErr_Print); but only an exception that left the main program has been
-    through its outermost frame, or, where it could not even be compiled, through none.
+    The interpreter keeps it as sys.last_value before it calls any hook. So do others with what they only print (the module code, C that calls
+    PyErr_Print); but only what left the main program has been through a frame that nobody called.
     """
-    if value is not getattr(sys, "last_value", None):
-        return False
-    if trace is None:
-        return True
-    frame = trace.tb_frame
-    name = frame.f_globals.get("__name__")
-    return frame.f_back is None and (name == "runpy" or (name == "__main__" and frame.f_code.co_name == "<module>"))
+    if not _heard_end and trace is not None and trace.tb_frame.f_back is None:
+        exception(type(value), value, trace, "main")
 
 
 def by_hand(trace):
