@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from supervisor.core.jitter import unit
 from supervisor.core.jobs import CatchUp, Cron, Every, Manual, Schedule, Service
 from supervisor.core.model import Wall
 
@@ -82,6 +81,8 @@ def start_at(schedule: Schedule, job: str, slot: Wall) -> Wall:
     """When the run for *slot* starts: the slot plus a share of ``jitter_s`` that depends on job and slot alone."""
     if schedule.jitter_s <= 0:
         return slot
+    from supervisor.core.jitter import unit  # late: its hashlib would load OpenSSL with the config, which asks only about fire times
+
     return slot + timedelta(seconds=schedule.jitter_s * unit(job, slot.astimezone(UTC).isoformat()))
 
 
