@@ -400,10 +400,14 @@ match KIND:
             asyncio.run(begin())
 
         async def begin():
+            refused = []  # where it is always a task that is refused memory, and never this one, it would go on for ever
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: refused.append(context["exception"]))
             for number in range(10**7):
                 asyncio.get_running_loop().create_task(visit(number, {}))
                 if number % 100 == 0:
                     await asyncio.sleep(0)
+                if refused:
+                    raise refused[0]
 
         async def visit(user, graph):
             await asyncio.sleep(1000)
