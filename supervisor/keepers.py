@@ -23,13 +23,21 @@ class RunningKeeper(NamedTuple):
 
 def running() -> list[RunningKeeper]:
     """One for each Mainstay of ours or of root. Anybody can give a process such a command line, so other users' are nobody."""
-    found: dict[str, RunningKeeper] = {}
-    for pid, config, state_dir in sorted(_named()):
+    found: dict[str, list[tuple[procfs.Stat, str]]] = {}
+    for pid, config, state_dir in _named():
         stat = procfs.read_stat(pid)
-        before = found.get(state_dir)
-        if stat is not None and not stat.is_dead and (before is None or stat.ppid == before.pid):  # the guardian has the same command line
-            found[state_dir] = RunningKeeper(pid, config, state_dir, stat.state in "Tt")
-    return list(found.values())
+        if stat is not None and not stat.is_dead:
+            found.setdefault(state_dir, []).append((stat, config))
+    return [_keeper(sorted(those, key=lambda one: (one[0].started, one[0].pid)), state_dir) for state_dir, those in found.items()]
+
+
+def _keeper(those: list[tuple[procfs.Stat, str]], state_dir: str) -> RunningKeeper:
+    """Of the processes with one command line: the first is the guardian, and the keeper its first child. What the keeper forks has that line too, until it
+    executes something. Under systemd there is no guardian."""
+    first, config = those[0]
+    has_guardian = not (procfs.environment_values(first.pid, "NOTIFY_SOCKET") or {})
+    keeper = next((stat for stat, _ in those if stat.ppid == first.pid), first) if has_guardian else first
+    return RunningKeeper(keeper.pid, config, state_dir, keeper.state in "Tt")
 
 
 def keeper_of(state_dir: str) -> RunningKeeper | None:
