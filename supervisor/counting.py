@@ -3,7 +3,7 @@
 How far the counters have followed each live attempt is saved with them, so the next brain counts on from there and nothing is counted twice.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -15,7 +15,9 @@ from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.multiproc import Tally
 from supervisor.core.jobs import Job
 from supervisor.core.model import Now, RunId
+from supervisor.core.records import Row
 from supervisor.errors import StoreError
+from supervisor.ledger import Ledger
 from supervisor.ports import Clock, Places, Store
 from supervisor.watch import Subject
 from supervisor.wire import split_key
@@ -58,6 +60,7 @@ class Counting:
         metrics: Metrics,
         job_metrics: JobMetrics,
         tally: Tally | None,
+        ledger: Ledger,
         store: Store,
         places: Places,
         clock: Clock,
@@ -67,6 +70,7 @@ class Counting:
         self._job_metrics = job_metrics
         self._tally = tally
         self._tallied_at: dict[str, float] = {}
+        self._ledger = ledger
         self._store = store
         self._places = places
         self._clock = clock
@@ -181,18 +185,17 @@ class Counting:
     # ---------------------------------------------------------------- in the history
 
     def save(self, lives: Mapping[str, Live]) -> None:
-        """All counters that have changed, and how far they have followed each live attempt. What is not taken now is saved the next time."""
+        """All counters that have changed, and how far they have followed each live attempt, with whatever rows wait."""
+        self.save_with((), lives)
+
+    def save_with(self, rows: Sequence[Row], lives: Mapping[str, Live], *, durable: bool = False) -> None:
+        """The same with *rows*, of which some are counted: both or neither. Counters that are not taken now are saved the next time."""
         self._unsaved |= {**self._metrics.changed(), **self._job_metrics.changed(), **_told(lives)}
-        if not self._unsaved:
+        if not (rows or self._unsaved or self._ledger.is_behind):
             return
-        try:
-            self._store.save_counters(self._unsaved)
-        except StoreError as err:
-            self._metrics.inc("mainstay_store_errors_total", operation="write")
-            log.debug("counters_not_saved", error=str(err))
-            self.is_saved = False
-            return
-        self._unsaved, self.is_saved = {}, True
+        self.is_saved = self._ledger.write(rows, durable=durable, counters=self._unsaved)
+        if self.is_saved:
+            self._unsaved = {}
 
     def forget_gone(self, held: Collection[str]) -> None:
         """How far attempts were followed that the keeper no longer holds."""

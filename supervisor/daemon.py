@@ -7,6 +7,7 @@ deadlines, breaches┘
 
 import contextlib
 import gc
+import itertools
 import os
 import selectors
 from collections import deque
@@ -32,11 +33,7 @@ from supervisor.core.actions import (
     Record,
     StartAttempt,
     TellAttemptEnded,
-    TellHealing,
     TellIncident,
-    TellParked,
-    TellRunEnded,
-    TellSlotMissed,
 )
 from supervisor.core.engine import Answer
 from supervisor.core.events import (
@@ -72,7 +69,6 @@ from supervisor.watch import Subject, Watch, let_go
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
-COUNTED: Final = (TellRunEnded, TellSlotMissed, TellIncident, TellHealing, TellParked)
 TOGETHER: Final = 32  # jobs that are due and share one commit: deciding about them takes some milliseconds
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
 FILES_PER_TICK: Final = 100
@@ -128,7 +124,6 @@ class Daemon:
         self._link = link
         self._keeper_pid = keeper_pid
         self._clock = clock
-        self._store = store
         self._places = places
         self._planner = planner
         self._sampler_for = sampler_for
@@ -143,7 +138,7 @@ class Daemon:
         self._guarded = self._mistakes.guarded
         self.ledger = Ledger(store, metrics, clock, posted=wake_outbox, caught_up=self._let_records_go)
         self._judging = Judging(places, gatherer, hider or Hider({}), surveyor, containment, self._guarded)
-        self._counting = Counting(metrics, job_metrics, tally, store, places, clock, counters or {})
+        self._counting = Counting(metrics, job_metrics, tally, self.ledger, store, places, clock, counters or {})
         self._hourly_at = 0.0
         self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
@@ -267,10 +262,9 @@ class Daemon:
                 self._step(Due(name))
             return
         self._take(result)
-        self._save_counted(result)
 
-    def _step(self, event: Event, *, saves: bool = True) -> Answer | None:
-        """One event through the core. A mistake of ours in it must not stop the other jobs. Not *saves*: the caller keeps the counters."""
+    def _step(self, event: Event) -> Answer | None:
+        """One event through the core. A mistake of ours in it must not stop the other jobs."""
         try:
             result = engine.step(self.state, event, self._clock.now())
         except Exception:
@@ -284,8 +278,6 @@ class Daemon:
                 self.watch.tell_again(wire.attempt_key(event.run, event.attempt))
             return Answer(ok=False, text="Mainstay failed to do this; its log has the traceback (this is a bug of ours)")
         self._take(result)
-        if saves:
-            self._save_counted(result)
         return result.answer
 
     def _take(self, result: engine.Step) -> None:
@@ -295,17 +287,18 @@ class Daemon:
         for name in result.touched:
             self._after(name)
 
-    def _save_counted(self, result: engine.Step) -> None:
-        """Counters of what was written down go with it: a brain that dies now would take them back, and the rows stay."""
-        if any(isinstance(action, COUNTED) for action in result.actions):
-            self._counting.save(self._live)
-
     def _apply_all(self, result: engine.Step) -> None:
         now = self._clock.now()
         until = now.mono + SLICE_S
         self._is_applying = True
+        has_record = False
         try:
-            for action in result.actions:
+            for number, action in enumerate(result.actions):
+                if isinstance(action, Record):
+                    has_record = True
+                    self._record(action, (result.actions[at] for at in range(number + 1, len(result.actions))))
+                elif not has_record:
+                    self._count(action)
                 self._apply(action)
                 if self._witness is not None:
                     self._let_witness(action, now.mono)
@@ -345,10 +338,22 @@ class Daemon:
 
     # ---------------------------------------------------------------- actions
 
+    def _record(self, record: Record, later: Iterable[Action]) -> None:
+        """Write its rows, and with them the counters of what is told of them among *later* actions: a brain that dies leaves both or neither."""
+        told = itertools.takewhile(lambda action: not isinstance(action, Record), later)
+        counted = [self._count(action) for action in told]
+        if any(counted):
+            self._counting.save_with(record.rows, self._live, durable=record.durable)
+        else:
+            self.ledger.write(record.rows, durable=record.durable)
+
+    def _count(self, action: Action) -> bool:
+        with self._guarded("counting", action=type(action).__name__):
+            return self._teller.count(action)
+        return False
+
     def _apply(self, action: Action) -> None:
         match action:
-            case Record():
-                self.ledger.write(action.rows, durable=action.durable)
             case StartAttempt():
                 self._start(action)
             case Arm():
@@ -477,7 +482,6 @@ class Daemon:
             is_judged = self._judge(live, record, subject)
         if record.get("next") is not None:
             self._go_on(record["next"], job, is_judged=is_judged)
-        self._counting.save(self._live)
         if live is not None and any(live.saved):
             self._counting.forget([key])
         if is_judged:
@@ -507,7 +511,7 @@ class Daemon:
             self._counting.records(live, event.evidence.records or 0)
         self._take_job_metrics(live.job, live.run, self._keys_of(live.job), ended=True)
         self._saw(live.job, "ended", Mono(record["ended_mono"]), event.evidence)
-        return self._step(event, saves=False) is None
+        return self._step(event) is None
 
     def _let_records_go(self) -> None:
         """Exit records that the history holds now; until it does they stay with the keeper."""
@@ -697,7 +701,6 @@ class Daemon:
             self._shown and self._counting.is_saved
         ):  # what Prometheus has seen must not fall: it would count it all again
             self._save_at, self._shown = now.mono, False
-            self.ledger.offer_again()
             for key, live in self._live.items():
                 subject = self.watch.subject(key)
                 if subject is not None and subject.watched.last is not None:

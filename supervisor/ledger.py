@@ -1,7 +1,11 @@
-"""The loop's hand on the history: what it does not take now is kept and offered again, and supervision goes on either way."""
+"""The loop's hand on the history: what it does not take now is kept and offered again, and supervision goes on either way.
+
+Counters go with the rows of what they count, in one transaction: a brain that dies leaves both or neither. They are not kept here, for an older
+value must not come after a newer one: who counts offers them again (``counting``).
+"""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -66,31 +70,28 @@ class Ledger:
                 return report if isinstance(report, dict) else None
         return None
 
-    def write(self, rows: Iterable[Row], *, durable: bool = False) -> None:
-        """These rows, after those that wait."""
+    def write(self, rows: Iterable[Row], *, durable: bool = False, counters: Mapping[tuple[str, str], float] | None = None) -> bool:
+        """These rows, after those that wait, and *counters*. False: the history did not take them; of the rows it is offered all again."""
         all_rows = [*self._kept, *rows]
-        if self._kept and self._clock.mono() < self._again_at:
+        if self._refused is not None and self._clock.mono() < self._again_at:
             self._kept = all_rows[-KEPT_MAX:]
-            return
+            return False
         try:
-            self._store.apply(all_rows, durable=durable)
+            self._store.apply(all_rows, durable=durable, counters=counters)
         except StoreError as err:
-            self._refused = (self._refused[0] if self._refused is not None else self._clock.now().wall, str(err))
-            if not self._kept:
+            if self._refused is None:
                 log.error("history_not_written", error=str(err), consequence="jobs go on; rows are kept in memory and written later")  # noqa: TRY400 - the text says it all
+            self._refused = (self._refused[0] if self._refused is not None else self._clock.now().wall, str(err))
             self._metrics.inc("mainstay_store_errors_total", operation="write")
             self._kept = all_rows[-KEPT_MAX:]
             self._again_at = self._clock.mono() + AGAIN_S
-            return
-        if self._kept:
+            return False
+        if self._refused is not None:
             log.info("history_written_again", rows=len(all_rows))
-            self._kept, self._refused = [], None
-            self._caught_up()
+            had_kept, self._kept, self._refused = bool(self._kept), [], None
+            if had_kept:
+                self._caught_up()
         self.dossier_bytes += sum(len(row.report) for row in all_rows if isinstance(row, AttemptRow) and row.report is not None)
         if any(isinstance(row, Notification) for row in all_rows):
             self._posted()
-
-    def offer_again(self) -> None:
-        """What waits, if anything does."""
-        if self._kept:
-            self.write(())
+        return True

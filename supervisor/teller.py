@@ -1,4 +1,4 @@
-"""Says what has happened: log lines and counters for the actions that the engine tells. Decides nothing."""
+"""Says what has happened: counters and log lines for the actions that the engine tells. Decides nothing."""
 
 import structlog
 
@@ -31,8 +31,35 @@ class Teller:
         self._metrics = metrics
         self._missed: dict[tuple[str, SkipReason], list[Wall]] = {}
 
+    def count(self, action: Action) -> bool:
+        """Raise its counters; False where it has none. Before the rows of its step are written, for they are saved with them."""
+        metrics = self._metrics
+        match action:
+            case TellAttemptEnded(verdict=verdict):
+                if action.restart_after_s is not None:
+                    metrics.inc("mainstay_job_restarts_total", job_name=action.job, reason=verdict.outcome.value)
+                if verdict.outcome is Outcome.RECURSION:
+                    kind = verdict.cycle.kind.value if verdict.cycle is not None else "frames"
+                    metrics.inc("mainstay_job_recursion_detected_total", job_name=action.job, kind=kind)
+            case TellRunEnded(row=row) if row.outcome is not None and row.ended_at is not None:
+                metrics.inc("mainstay_job_runs_total", job_name=row.job, outcome=row.outcome.value)
+                metrics.observe("mainstay_job_run_duration_seconds", row.duration_s, job_name=row.job)
+            case TellSlotMissed():
+                metrics.inc("mainstay_job_slots_missed_total", job_name=action.job, reason=action.reason.value)
+            case TellIncident(what="opened", incident=incident):
+                metrics.inc("mainstay_incidents_total", outcome=incident.outcome.value)
+            case TellGathered():
+                metrics.inc("mainstay_notifications_total", receiver=action.receiver, result="gathered")
+            case TellHealing():
+                metrics.inc("mainstay_job_heal_steps_total", job_name=action.job, step=action.step.value)
+            case TellQuarantine(record) if record.released_at is None:
+                metrics.inc("mainstay_job_records_total", job_name=record.job, result="quarantined")
+            case _:
+                return False
+        return True
+
     def tell(self, action: Action, now: Now) -> None:
-        """One line and its counters; nothing for actions that are not told."""
+        """One line and its gauges; nothing for actions that are not told."""
         match action:
             case TellAttemptEnded():
                 self._attempt_ended(action)
@@ -40,11 +67,8 @@ class Teller:
                 self._run_ended(action)
             case TellSlotMissed():
                 self._missed.setdefault((action.job, action.reason), []).append(action.slot)
-                self._metrics.inc("mainstay_job_slots_missed_total", job_name=action.job, reason=action.reason.value)
             case TellIncident():
                 self._incident(action)
-            case TellGathered():
-                self._metrics.inc("mainstay_notifications_total", receiver=action.receiver, result="gathered")
             case TellParked():
                 log.error("job_parked", job=action.job, outcome=action.outcome.value, why=action.why, mend=f"mainstay start {action.job}")
             case TellSilenced(job, until, comment):
@@ -71,7 +95,6 @@ class Teller:
                     reason=action.reason.value,
                     text=action.text,
                 )
-                self._metrics.inc("mainstay_job_heal_steps_total", job_name=action.job, step=action.step.value)
             case TellQuarantine(record) if record.released_at is not None:
                 log.info("record_released", job=record.job, key=record.key, because=record.released_because)
             case TellQuarantine(record):
@@ -83,7 +106,6 @@ class Teller:
                     attempt=record.attempt,
                     outcome=record.outcome.value,
                 )
-                self._metrics.inc("mainstay_job_records_total", job_name=record.job, result="quarantined")
             case TellCommandEnded():
                 outcome = action.verdict.outcome
                 (log.warning if outcome.is_bad else log.info)(
@@ -125,13 +147,7 @@ class Teller:
             restart_after_s=action.restart_after_s,
             why=action.why,
         )
-        metrics = self._metrics
-        if action.restart_after_s is not None:
-            metrics.inc("mainstay_job_restarts_total", job_name=name, reason=verdict.outcome.value)
-        if verdict.outcome is Outcome.RECURSION:
-            kind = verdict.cycle.kind.value if verdict.cycle is not None else "frames"
-            metrics.inc("mainstay_job_recursion_detected_total", job_name=name, kind=kind)
-        metrics.set("mainstay_job_memory_peak_bytes", facts.memory_peak_bytes, job_name=name)
+        self._metrics.set("mainstay_job_memory_peak_bytes", facts.memory_peak_bytes, job_name=name)
 
     def _run_ended(self, action: TellRunEnded) -> None:
         row = action.row
@@ -140,8 +156,6 @@ class Teller:
         log.info(
             "run_ended", job=row.job, run=row.id, outcome=row.outcome.value, attempts=row.attempts, duration_s=round(row.duration_s, 3)
         )
-        self._metrics.inc("mainstay_job_runs_total", job_name=row.job, outcome=row.outcome.value)
-        self._metrics.observe("mainstay_job_run_duration_seconds", row.duration_s, job_name=row.job)
         self._metrics.set("mainstay_job_last_end_timestamp_seconds", row.ended_at.timestamp(), job_name=row.job)
 
     def _incident(self, action: TellIncident) -> None:
@@ -156,8 +170,6 @@ class Teller:
             notifications=action.notified,
             because=incident.closed_because,
         )
-        if action.what == "opened":
-            self._metrics.inc("mainstay_incidents_total", outcome=incident.outcome.value)
 
     def job_changed(self, state: JobState) -> None:
         """The gauges that follow from a job's state."""

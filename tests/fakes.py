@@ -81,12 +81,13 @@ class MemoryStore:
         self.runs_of_slot: dict[tuple[str, Wall], set[int]] = defaultdict(set)
         self._durable: tuple[dict[Any, Any], ...] | None = None
 
-    def apply(self, rows: Sequence[Row], *, durable: bool = False) -> None:
+    def apply(self, rows: Sequence[Row], *, durable: bool = False, counters: Mapping[tuple[str, str], float] | None = None) -> None:
         if self.broken:
             raise StoreError("the disk is full; make room")
         self.writes += 1
         for row in rows:
             self._put(row)
+        self.saved |= counters or {}
         if durable:
             self._durable = tuple(dict(table) for table in self._tables())
 
@@ -129,11 +130,6 @@ class MemoryStore:
         was = self.slots.get(key)
         if was is None or was.result is SlotResult.SKIPPED or (was.result is SlotResult.LATE and row.result is not SlotResult.SKIPPED):
             self.slots[key] = row
-
-    def save_counters(self, changed: Mapping[tuple[str, str], float]) -> None:
-        if self.broken:
-            raise StoreError("the disk is full; make room")
-        self.saved |= changed
 
     def forget_counters(self, keys: Sequence[tuple[str, str]]) -> None:
         for key in keys:

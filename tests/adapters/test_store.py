@@ -169,9 +169,11 @@ def test_asking_for_a_notification_twice_keeps_one(store):
 
 
 def test_all_rows_of_an_apply_are_written_or_none(store):
+    store.apply([], counters={("runs_total", ""): 1.0})
     with pytest.raises(StoreError, match=r"history\.db: writing 2 rows: .*"):
-        store.apply([a_run(), a_run(2, memory_peak_bytes=2**70)])
+        store.apply([a_run(), a_run(2, memory_peak_bytes=2**70)], counters={("runs_total", ""): 3.0})
     assert store.runs(None, 10) == []
+    assert store.counters() == {("runs_total", ""): 1.0}
     store.apply([a_run()])
     assert [run.id for run in store.runs(None, 10)] == [1]
 
@@ -201,8 +203,8 @@ def test_a_run_that_goes_on_keeps_its_newest_fifty_attempts(store):
 
 def test_counters_memos_and_facts_survive_a_restart(state):
     store = Store.open(state, now=T0)
-    store.save_counters({("mainstay_job_runs_total", 'job_name="a"'): 3.0, ("x_total", ""): 1.5})
-    store.save_counters({("x_total", ""): 2.5})
+    store.apply([], counters={("mainstay_job_runs_total", 'job_name="a"'): 3.0, ("x_total", ""): 1.5})
+    store.apply([], counters={("x_total", ""): 2.5})
     store.apply([JobMemo("a", '{"state": "parked"}')])
     store.set_meta("last_seen", "2026-03-01")
     store.close()
@@ -332,7 +334,7 @@ def test_a_store_whose_directory_vanished_says_so_and_recovers(store, state):
 
 
 def test_a_counter_that_is_no_number_does_not_stop_the_others(store):
-    store.save_counters({("a_total", ""): float("nan"), ("b_total", ""): 2.0})
+    store.apply([], counters={("a_total", ""): float("nan"), ("b_total", ""): 2.0})
     assert store.counters() == {("a_total", ""): 0.0, ("b_total", ""): 2.0}
 
 

@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from supervisor.core.events import AttemptEnded, Breached, Due, Verb, Wish
 from supervisor.core.evidence import Breach, LastWords
 from supervisor.core.jobs import AlertPolicy, Backoff, Every, Job, Launch, RestartPolicy, Schedule
 from supervisor.core.model import LimitName, Mono, Outcome
-from supervisor.core.records import AttemptPhase
+from supervisor.core.records import AttemptPhase, Row
 from supervisor.core.settings import Config, Settings
 from supervisor.core.state import Memo
 from supervisor.daemon import Daemon
@@ -589,6 +589,34 @@ def test_counters_of_what_no_end_of_an_attempt_wrote_are_kept_with_it(make):
     brain.expect(wire.FORGET, "1.1")
     brain.ask(lambda: brain.daemon.wish(Wish(Verb.STOP, "job")))  # between two attempts: it is over at once
     assert [count for (name, labels), count in world.store.saved.items() if name.endswith("runs_total") and "stopped" in labels] == [1]
+
+
+def test_no_commit_has_a_row_without_its_counter_or_a_counter_without_its_row(make):
+    """A brain may die behind each of them."""
+    world = make(job(), timed())
+    commits: list[tuple[int, float]] = []
+
+    def apply(rows: Sequence[Row], **rest: Any) -> None:
+        MemoryStore.apply(world.store, rows, **rest)
+        counted = sum(count for (name, _), count in world.store.saved.items() if name == "mainstay_job_runs_total")
+        commits.append((sum(run.ended_at is not None for run in world.store.runs.values()), counted))
+
+    world.store.apply = apply
+    brain = world.brain()
+    brain.running("1.1")
+    brain.end("1.1", code=1)
+    brain.expect(wire.FORGET, "1.1")
+    brain.ask(lambda: brain.daemon.wish(Wish(Verb.STOP, "job")))
+    world.store.broken = True
+    brain.ask(lambda: brain.daemon.wish(Wish(Verb.TRIGGER, "timed")))
+    brain.running("2.1", "timed")
+    brain.end("2.1", code=0)
+    assert brain.quiet(wire.FORGET)
+    world.store.broken = False
+    brain.later(6)
+    brain.expect(wire.FORGET, "2.1")
+    assert {rows for rows, _ in commits} == {0, 1, 2}
+    assert [commit for commit in commits if commit[0] != commit[1]] == []
 
 
 def test_a_storm_of_reloads_restarts_a_service_once(make):

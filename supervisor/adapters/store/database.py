@@ -100,15 +100,20 @@ class Store(Reads):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
-    def apply(self, rows: Sequence[Row], *, durable: bool = False) -> None:
+    def apply(self, rows: Sequence[Row], *, durable: bool = False, counters: Mapping[tuple[str, str], float] | None = None) -> None:
         """Writes all *rows* or none: each replaces the row of its key, except that a slot that ran stays so and a known
-        notification stays as it is. With *durable* they survive a loss of power once this returns."""
+        notification stays as it is. With *durable* they survive a loss of power once this returns.
+
+        *counters* are new values that go with the rows, (metric, canonical label text) → value; those that are not named keep theirs.
+        """
+        values = [(clean(metric), clean(labels), encode(value)) for (metric, labels), value in (counters or {}).items()]
 
         def work(connection: sqlite3.Connection) -> None:
             for row in rows:
                 connection.execute(*statement(row))
+            connection.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?, ?)", values)
 
-        self._write(f"writing {len(rows)} rows", work, durable=durable)
+        self._write(f"writing {len(rows)} rows" if rows else "writing counters", work, durable=durable)
 
     def memos(self) -> dict[str, str]:
         """Job → what the engine asked to remember of it."""
@@ -136,11 +141,6 @@ class Store(Reads):
         """(metric, canonical label text) → last saved value."""
         rows = self._ask("reading counters", lambda c: c.execute("SELECT metric, labels, value FROM counters").fetchall())
         return {(metric, labels): value for metric, labels, value in rows}
-
-    def save_counters(self, changed: Mapping[tuple[str, str], float]) -> None:
-        """Keeps the new values; counters that are not named keep theirs."""
-        rows = [(clean(metric), clean(labels), encode(value)) for (metric, labels), value in changed.items()]
-        self._write("writing counters", lambda c: c.executemany("INSERT OR REPLACE INTO counters VALUES (?, ?, ?)", rows))
 
     def forget_counters(self, keys: Sequence[tuple[str, str]]) -> None:
         """Removes the counters of a job that has left."""
