@@ -5,41 +5,34 @@ operators' wishes ─┼─▶ event ─▶ engine.step ─▶ actions ─▶ re
 deadlines, breaches┘
 """
 
-import contextlib
 import gc
 import itertools
 import os
 import selectors
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
 
-from supervisor import procfs, wire
+from supervisor import wire
 from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.keeper import KeeperLink
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.multiproc import Tally
 from supervisor.agenda import Agenda
+from supervisor.attempts import Attempts
 from supervisor.core import engine
 from supervisor.core.actions import (
     Action,
-    Arm,
-    AskToStop,
-    Disarm,
     Finished,
-    KillTree,
     Record,
-    StartAttempt,
     TellAttemptEnded,
     TellIncident,
 )
 from supervisor.core.engine import Answer
 from supervisor.core.events import (
     AttemptEnded,
-    AttemptLost,
-    AttemptStarted,
     Breached,
     Due,
     Event,
@@ -49,29 +42,27 @@ from supervisor.core.events import (
     Verb,
     Wish,
 )
-from supervisor.core.evidence import Breach, Evidence, Exit, Look
+from supervisor.core.evidence import Breach, Look
 from supervisor.core.jobs import Job
-from supervisor.core.model import Mono, RunId, Wall
+from supervisor.core.model import Mono, Wall
 from supervisor.core.plan import settings_that_wait
 from supervisor.core.settings import Config
-from supervisor.core.state import EngineState
-from supervisor.counting import Counting, Live
-from supervisor.errors import ConfigError, LaunchError
+from supervisor.core.state import EngineState, JobState
+from supervisor.counting import Counting
+from supervisor.errors import ConfigError
 from supervisor.evidence import Gatherer, Hider
 from supervisor.judging import Judging
 from supervisor.ledger import Ledger
 from supervisor.mistakes import Mistakes
 from supervisor.ports import Clock, Places, Planner, Sampler, Store, Surveyor
 from supervisor.requests import Requests
-from supervisor.successions import Successions
 from supervisor.teller import Teller
-from supervisor.watch import Subject, Watch, let_go
+from supervisor.watch import Watch
 
 TICK_S: Final = 1.0
 SAVE_S: Final = 5.0
 TOGETHER: Final = 32  # jobs that are due and share one commit: deciding about them takes some milliseconds
 SLICE_S: Final = 0.02  # so long a batch is worked at before limits, the keeper and questions have their turn
-FILES_PER_TICK: Final = 100
 HOUR_S: Final = 3600.0
 PRUNE_BYTES: Final = 64 * 2**20  # of dossiers: then the history is pruned before its hour
 PUT_OFF_S: Final = 60.0  # a job that we failed to look at is put off, not forgotten
@@ -125,8 +116,6 @@ class Daemon:
         self._keeper_pid = keeper_pid
         self._clock = clock
         self._places = places
-        self._planner = planner
-        self._sampler_for = sampler_for
         self._metrics = metrics
         self._teller = Teller(metrics)
         self._reload_config = reload_config
@@ -137,10 +126,23 @@ class Daemon:
         self._mistakes = Mistakes()
         self._guarded = self._mistakes.guarded
         self.ledger = Ledger(store, metrics, clock, posted=wake_outbox, caught_up=self._let_records_go)
-        self._judging = Judging(places, gatherer, hider or Hider({}), surveyor, containment, self._guarded)
         self._counting = Counting(metrics, job_metrics, tally, self.ledger, store, places, clock, counters or {})
+        self._attempts = Attempts(
+            self,
+            link=link,
+            keeper_pid=keeper_pid,
+            clock=clock,
+            places=places,
+            planner=planner,
+            sampler_for=sampler_for,
+            watch=self.watch,
+            judging=Judging(places, gatherer, hider or Hider({}), surveyor, containment, self._guarded),
+            counting=self._counting,
+            ledger=self.ledger,
+            metrics=metrics,
+            guarded=self._guarded,
+        )
         self._hourly_at = 0.0
-        self._live: dict[str, Live] = {}
         self._events: deque[Event] = deque()
         self._heard: deque[wire.Message] = deque()
         self._agenda = Agenda()
@@ -150,12 +152,9 @@ class Daemon:
         self._exit_code: int | None = None
         self._step_failures = 0
         self._tick_at = 0.0
-        self._turn = 0
         self._save_at = 0.0
         self._shown = False  # a page went out since the last save
         self._offset = 0.0
-        self._owed: list[str] = []  # attempts that are judged, and whose records go once the history has them
-        self._successions = Successions()
         self._begun = False
         self._lent: dict[str, Job] = {}  # stand-ins of drills: jobs beside the config's
         self._witness: Witness | None = None
@@ -169,13 +168,10 @@ class Daemon:
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
             with self._guarded("reading", job=job_state.name):
                 self._counting.begin(job_state.name)
-        self._successions.take_over(hello)
-        held = {*hello.get("untold", ()), *(one["key"] for one in (*hello["live"], *hello["ended"]))}
-        self._places.sweep_runs({*held, *hello.get("armed", ())})
-        self._adopt(hello)
+        held = self._attempts.adopt(hello)
         for name, job_state in self.state.jobs.items():
             with self._guarded("reading", job=name):
-                self._counting.take_multiproc(job_state.job, self._keys_of(name), at_once=True)
+                self._counting.take_multiproc(job_state.job, self._attempts.keys_of(name), at_once=True)
         for name in self.state.jobs:
             self._after(name)
         self._counting.forget_gone(held)
@@ -189,13 +185,7 @@ class Daemon:
         self._apply_all(first)
         for name in self.state.jobs:
             self._after(name)
-        self._owed.extend(hello.get("doubtful", ()))  # they are lost, which is written; nothing is to be heard of them
-        self._let_records_go()
-        self._heard.extend({"op": wire.ENDED, "record": record} for record in hello["ended"])
-        self._heard.extend(
-            {"op": wire.STARTED, "attempt": attempt} for attempt in hello["live"] if self._successions.has_begun(attempt["key"])
-        )
-        self._heard.extend(self._link.early)
+        self._heard.extend((*self._attempts.take_over(hello), *self._link.early))
         self._drain()
         self._obey_heard()
         self._link.send(wire.READY, status=self._status_line())
@@ -299,7 +289,9 @@ class Daemon:
                     self._record(action, (result.actions[at] for at in range(number + 1, len(result.actions))))
                 elif not has_record:
                     self._count(action)
-                self._apply(action)
+                self._attempts.carry_out(action)
+                if isinstance(action, Finished):
+                    self._finish()
                 if self._witness is not None:
                     self._let_witness(action, now.mono)
                 with self._guarded("telling", action=type(action).__name__):
@@ -343,7 +335,7 @@ class Daemon:
         told = itertools.takewhile(lambda action: not isinstance(action, Record), later)
         counted = [self._count(action) for action in told]
         if any(counted):
-            self._counting.save_with(record.rows, self._live, durable=record.durable)
+            self._counting.save_with(record.rows, self._attempts.live, durable=record.durable)
         else:
             self.ledger.write(record.rows, durable=record.durable)
 
@@ -352,55 +344,8 @@ class Daemon:
             return self._teller.count(action)
         return False
 
-    def _apply(self, action: Action) -> None:
-        match action:
-            case StartAttempt():
-                self._start(action)
-            case Arm():
-                self._arm(action)
-            case Disarm():
-                self._link.send(wire.DISARM, after=wire.attempt_key(action.run, action.attempt))
-            case AskToStop():
-                self._link.send(wire.SIGNAL, key=wire.attempt_key(action.run, action.attempt), signal=action.signal)
-            case KillTree():
-                self._link.send(wire.KILL, key=wire.attempt_key(action.run, action.attempt), reason=action.reason)
-            case Finished():
-                self._finish()
-            case _:
-                pass
-
-    def _start(self, action: StartAttempt) -> None:
-        key = wire.attempt_key(action.run, action.attempt)
-        self._live[key] = Live(action.job.name, action.run, action.attempt, action.job)
-        if action.begun:
-            self._judging.began(key, action.job)
-            return
-        why = "Mainstay failed to plan it; its log has the traceback (this is a bug of ours)"
-        with self._guarded("planning", job=action.job.name, run=action.run):
-            try:
-                self._link.send(wire.SPAWN, key=key, plan=self._plan(action))
-            except LaunchError as err:
-                why = self._judging.readable(action.job, str(err))
-            else:
-                self._judging.began(key, action.job)
-                return
-        del self._live[key]
-        now = self._clock.now().wall
-        self._events.append(AttemptEnded(action.job.name, action.run, action.attempt, Evidence(Exit(launch_error=why)), now, now))
-
-    def _plan(self, action: StartAttempt) -> dict[str, Any]:
-        return self._planner.plan(action.job, action.run, action.attempt, action.slot, action.quarantine)
-
-    def _arm(self, action: Arm) -> None:
-        """Hand the next attempt's plan over ahead of time. One that cannot be made is told of when its time has come."""
-        key, after = wire.attempt_key(action.run, action.attempt), wire.attempt_key(action.run, action.attempt - 1)
-        with self._guarded("planning", job=action.job.name, run=action.run), contextlib.suppress(LaunchError):
-            plan = self._planner.plan(action.job, action.run, action.attempt, action.slot, ())
-            self._successions.arm(after, key)
-            self._link.send(wire.ARM, key=key, after=after, plan=plan, not_after=sorted(action.not_after))
-
     def _finish(self) -> None:
-        self._counting.save(self._live)
+        self._counting.save(self._attempts.live)
         log.info("everything_stopped")
         self._link.send(wire.BYE, code=0)
         self._exit_code = 0
@@ -422,11 +367,11 @@ class Daemon:
     def _obey(self, message: wire.Message) -> None:
         match message["op"]:
             case wire.STARTED:
-                self._on_started(message["attempt"])
+                self._attempts.started(message["attempt"])
             case wire.ENDED:
-                self._on_ended(message)
+                self._attempts.ended(message)
             case wire.OUTPUT:
-                self._on_output(message["counts"])
+                self._attempts.output(message["counts"])
             case wire.PING:
                 self._link.send(wire.PONG)
             case wire.SHUTDOWN:
@@ -438,165 +383,37 @@ class Daemon:
             case other:
                 log.warning("message_unknown", op=other)
 
-    def _on_started(self, attempt: Mapping[str, Any]) -> None:
-        live = self._live.get(attempt["key"])
-        if live is None:
-            return
-        with self._guarded("observing", job=live.job, run=live.run):
-            self._observe(attempt["key"], live, attempt)
-        self._events.append(AttemptStarted(live.job, live.run, live.attempt, attempt["pid"], Mono(attempt["started_mono"])))
-        log.info("attempt_started", job=live.job, run=live.run, attempt=live.attempt, pid=attempt["pid"])
-        self._saw(live.job, "started", Mono(attempt["started_mono"]), live)
+    # ---------------------------------------------------------------- what the attempts ask of the loop
 
-    def _observe(self, key: str, live: Live, attempt: Mapping[str, Any]) -> None:
-        live.pid, live.cgroup = attempt["pid"], attempt["cgroup"]
-        live.host_oom_at_start = procfs.oom_kills()
-        sampler = self._sampler_for(attempt["pid"], attempt["cgroup"], self._places.run(key))
-        sampler.confirm(attempt["pid_started"])
-        self.watch.add(
-            key,
-            live.config.limits,
-            sampler,
-            Mono(attempt["started_mono"]),
-            page=self._places.page(key),
-            can_arm=attempt["cgroup"] is None,
-        )
-        self.watch.output(key, attempt.get("output_bytes", 0))
+    @property
+    def jobs(self) -> Mapping[str, JobState]:
+        """All jobs as they are now."""
+        return self.state.jobs
 
-    def _on_ended(self, message: wire.Message) -> None:
-        record = message["record"]
-        key = record["key"]
-        run, attempt = wire.split_key(key)
-        live = self._live.pop(key, None)
-        subject = self.watch.remove(key)
-        job = live.job if live is not None else self._job_of(run, attempt)
-        if job is None and self._successions.has_begun(key):
-            self._successions.put_off(key, message)  # the end of the one before it is still to be told
-            return
-        unused = self._successions.settle(key, record.get("next"))
-        if unused is not None:
-            self._places.forget_run(unused)
-        is_judged = True
-        if job is not None:
-            live = live or self._remembered(key, job)
-            is_judged = self._judge(live, record, subject)
-        if record.get("next") is not None:
-            self._go_on(record["next"], job, is_judged=is_judged)
-        if live is not None and any(live.saved):
-            self._counting.forget([key])
-        if is_judged:
-            self._owed.append(key)
-            self._let_records_go()
-        if live is not None:
-            with self._guarded("pruning", job=live.job):
-                self._places.prune_logs(live.job, live.config.logs.keep_attempts)
+    def post(self, event: Event) -> None:
+        """An event for when the loop has done what it is at."""
+        self._events.append(event)
 
-    def _go_on(self, key: str, job: str | None, *, is_judged: bool) -> None:
-        """To the attempt that the keeper began by itself after one that is dealt with now. It may have ended too, or have died unseen."""
-        if not is_judged:  # nobody would watch it
-            self._link.send(wire.KILL, key=key, reason="unknown")
-        if self._successions.is_lost(key) and job is not None:
-            self._live.pop(key, None)
-            self._events.append(AttemptLost(job, *wire.split_key(key), "Mainstay died with it, in the moment in which it began"))
-        message = self._successions.take_up(key)
-        if message is not None:
-            self._heard.appendleft(message)
-
-    def _judge(self, live: Live, record: Mapping[str, Any], subject: Subject | None) -> bool:
-        """The verdict on an attempt that has ended; False when the engine failed at it."""
-        event = self._judging.ended(live, record, subject)
-        with self._guarded("counting", job=live.job, run=live.run):
-            self._counting.output(live, record.get("output_bytes") or 0, record.get("output_dropped_bytes") or 0)
-            self._counting.cpu(live, event.evidence.exit.cpu_s)
-            self._counting.records(live, event.evidence.records or 0)
-        self._take_job_metrics(live.job, live.run, self._keys_of(live.job), ended=True)
-        self._saw(live.job, "ended", Mono(record["ended_mono"]), event.evidence)
+    def judge(self, event: AttemptEnded) -> bool:
+        """One that is dealt with before this returns; False when the engine failed at it."""
         return self._step(event) is None
 
-    def _let_records_go(self) -> None:
-        """Exit records that the history holds now; until it does they stay with the keeper."""
-        if self.ledger.is_behind:
-            return
-        owed, self._owed = self._owed, []
-        for key in owed:
-            self._link.send(wire.FORGET, key=key)
-            with self._guarded("forgetting", key=key):
-                self._places.forget_run(key)
+    def obey_next(self, message: wire.Message) -> None:
+        """Something that the keeper said, whose turn has come before all that waits."""
+        self._heard.appendleft(message)
 
-    def _job_of(self, run: RunId, attempt: int) -> str | None:
-        for name, job_state in self.state.jobs.items():
-            found = job_state.run(run)
-            if found is not None and found.attempt == attempt:
-                return name
-        return None
-
-    def _on_output(self, counts: Mapping[str, list[int]]) -> None:
-        for key, (written, dropped) in counts.items():
-            live = self._live.get(key)
-            if live is not None:
-                self._counting.output(live, written, dropped)
-                self.watch.output(key, written)
-
-    def _remembered(self, key: str, job: str) -> Live:
-        return self._counting.remembered(key, job, self.state.jobs[job].started_as(wire.split_key(key)[0]))
-
-    def _keys_of(self, job: str) -> list[str]:
-        """The live attempts of a job."""
-        return [key for key, live in self._live.items() if live.job == job]
-
-    def _adopt(self, hello: wire.Message) -> None:
-        """The attempts that live on: watch them as if nothing had happened. Their limits count from their own start."""
-        ended = {record["key"] for record in hello["ended"]}
-        for attempt in hello["live"]:
-            run, number = wire.split_key(attempt["key"])
-            job = self._job_of(run, number)
-            if self._successions.has_begun(attempt["key"]):  # it is taken over once the end of the one before it is judged
-                continue
-            if job is None:  # the engine has it killed
-                self._metrics.inc("mainstay_adopted_runs_total", outcome="lost")
-                log.error("run_unknown_ended", key=attempt["key"], pid=attempt["pid"], why="the history knows nothing of it")
-                continue
-            live = self._live[attempt["key"]] = self._remembered(attempt["key"], job)
-            self._counting.output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
-            self._observe(attempt["key"], live, attempt)
-            self._judging.began(attempt["key"], live.config)
-            self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
-            log.info("run_adopted", job=job, run=run, attempt=number, pid=attempt["pid"])
-        for key in ended:
-            run, number = wire.split_key(key)
-            if self._job_of(run, number) is not None:
-                self._metrics.inc("mainstay_adopted_runs_total", outcome="ended")
-        self._let_adopted_go({attempt["key"] for attempt in hello["live"] if attempt["killed_for"] is None})
-
-    def _let_adopted_go(self, keys: Iterable[str]) -> None:
-        """The last brain may have died between stopping a tree and asking for its end: what it stopped goes on, orphans included."""
-        self.watch.find_strays(self._keeper_pid, (os.getpid(),), at_once=True)
-        for key in keys:
-            subject = self.watch.subject(key)
-            if subject is not None and subject.sampler.is_alive():
-                let_go(subject.sampler.refresh())
-
-    # ---------------------------------------------------------------- breaches
-
-    def _on_breach(self, key: str, breach: Breach, _look: Look | None) -> None:
-        live = self._live.get(key)
-        if live is None:
-            return
-        log.warning(
-            "limit_breached",
-            job=live.job,
-            run=live.run,
-            attempt=live.attempt,
-            limit=breach.limit.value,
-            measured=breach.measured,
-            line=breach.line,
-        )
-        self._saw(live.job, "breached", self._clock.mono(), breach)
-        event = Breached(live.job, live.run, live.attempt, breach)
-        if self._is_applying:  # amid the actions of another step; the tree is stopped already
+    def breached(self, event: Breached) -> None:
+        """A limit struck, and the tree is stopped."""
+        if self._is_applying:  # amid the actions of another step
             self._events.append(event)
         else:
             self._step(event)
+
+    def _on_breach(self, key: str, breach: Breach, _look: Look | None) -> None:
+        self._attempts.on_breach(key, breach)
+
+    def _let_records_go(self) -> None:
+        self._attempts.let_records_go()
 
     # ---------------------------------------------------------------- requests of other threads
 
@@ -663,13 +480,14 @@ class Daemon:
     def _let_witness(self, action: Action, at: Mono) -> None:
         match action:
             case TellAttemptEnded():
-                self._saw(action.job, "judged", at, action.verdict)
+                self.saw(action.job, "judged", at, action.verdict)
             case TellIncident():
-                self._saw(action.incident.job, f"incident {action.what}", at, action.incident)
+                self.saw(action.incident.job, f"incident {action.what}", at, action.incident)
             case _:
                 pass
 
-    def _saw(self, job: str, what: str, at: Mono, fact: object) -> None:
+    def saw(self, job: str, what: str, at: Mono, fact: object) -> None:
+        """For the witness of a drill, if the job is its stand-in."""
         if self._witness is not None and job in self._lent:
             self._witness(what, at, fact)
 
@@ -694,19 +512,15 @@ class Daemon:
         summary = self.state.crowd.due_at()
         if summary is not None and summary <= now.wall:
             self._step(SummariesDue())
-        self._take_metrics_in_turn(tuple(self._live.items()))
+        self._attempts.take_metrics_in_turn()
         with self._guarded("drilling"):
             self._drills_due(self.config.jobs, now.wall)
         if now.mono - self._save_at >= SAVE_S or (
             self._shown and self._counting.is_saved
         ):  # what Prometheus has seen must not fall: it would count it all again
             self._save_at, self._shown = now.mono, False
-            for key, live in self._live.items():
-                subject = self.watch.subject(key)
-                if subject is not None and subject.watched.last is not None:
-                    self._counting.cpu(live, subject.watched.last.cpu_s)
-                    self._counting.records(live, subject.records)
-            self._counting.save(self._live)
+            self._attempts.count()
+            self._counting.save(self._attempts.live)
         if now.mono - self._hourly_at >= HOUR_S or self.ledger.dossier_bytes >= PRUNE_BYTES:
             self._hourly_at = now.mono
             self.ledger.dossier_bytes = 0
@@ -723,35 +537,6 @@ class Daemon:
             self._agenda.clock_was_set(self.state.jobs, self._clock.now().wall.timestamp())
         self._offset = offset
 
-    def _take_metrics_in_turn(self, lives: Sequence[tuple[str, Live]]) -> None:
-        """Files of live attempts in turn, for one slice and at most FILES_PER_TICK: a thousand each second would cost 1 % of a core, and a
-        crowd of jobs that each write a new file every second, as large as it may be, all of it. The others come in the next ticks.
-
-        A tree that has shown no sign of change since the last time has written nothing (the watch looks at it anew once a minute in any case).
-        """
-        until, count = self._clock.mono() + SLICE_S, min(len(lives), FILES_PER_TICK)
-        keys: dict[str, list[str]] = {}
-        for _ in range(count):
-            self._turn = (self._turn + 1) % len(lives)
-            key, live = lives[self._turn]
-            subject = self.watch.subject(key)
-            if subject is not None and 0.0 < subject.judged_at < live.metrics_at:
-                continue
-            live.metrics_at = self._clock.mono()
-            if live.config.multiprocess_metrics and not keys:
-                for other, its in lives:
-                    keys.setdefault(its.job, []).append(other)
-            self._take_job_metrics(live.job, live.run, keys.get(live.job, []))
-            if self._clock.mono() >= until:
-                return
-
-    def _take_job_metrics(self, job: str, run: RunId, keys: Sequence[str], *, ended: bool = False) -> None:
-        """*keys*: the live attempts of *job*."""
-        state = self.state.jobs.get(job)
-        if state is not None:
-            with self._guarded("reading", job=job):
-                self._counting.take(state.job, run, keys, at_once=ended)
-
     def _status_line(self) -> str:
         return f"supervising {len(self.state.jobs)} jobs"
 
@@ -759,4 +544,4 @@ class Daemon:
         """The gauges that are looked up rather than counted; called when the page is asked for, from its thread."""
         self._shown = True
         self._teller.totals(self.state)
-        self._counting.gauges(dict(self.watch.subjects()), self._live, tuple(self.state.jobs), self._clock.now())
+        self._counting.gauges(dict(self.watch.subjects()), self._attempts.live, tuple(self.state.jobs), self._clock.now())

@@ -780,7 +780,7 @@ def test_an_end_that_cannot_be_looked_at_is_judged_by_the_exit_record_alone(make
     brain = world.brain()
     brain.running("1.1")
     for part, name in (
-        (brain.daemon._judging._gatherer, "gather"),
+        (brain.daemon._attempts._judging._gatherer, "gather"),
         (world.places, "tail"),
         (brain.daemon._counting._job_metrics, "update"),
     ):
