@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -382,6 +383,16 @@ def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) ->
     wrong = mainstay.cli("pause", "nightly", "--for", "soon")
     assert wrong.returncode == 2
     assert "soon" in wrong.stderr
+
+
+def test_a_pause_lasts_as_long_as_it_was_asked_for(mainstay: Mainstay) -> None:
+    """Counted from when it was asked for, not from the loop's last look at the clock, which may be a second old."""
+    for _ in range(5):
+        before = datetime.now(UTC)
+        good(mainstay, "pause", "nightly", "--for", "60s")
+        until = datetime.fromisoformat(mainstay.job("nightly")["paused_until"])
+        assert until >= before.replace(microsecond=before.microsecond // 1000 * 1000) + timedelta(seconds=60)
+    good(mainstay, "resume", "nightly")
 
 
 def test_a_pause_or_silence_of_no_time_is_refused(mainstay: Mainstay) -> None:

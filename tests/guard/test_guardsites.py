@@ -156,6 +156,16 @@ def test_a_copy_that_lacks_a_part_is_replaced(copies: Path, source: Path, part: 
     assert os.path.lexists(Path(sites(copies, source).of(ME), part))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes copies for others, or gives a folder away")
+@pytest.mark.parametrize("part", ["__pycache__", "_mainstay_guard/__pycache__"])
+def test_a_copy_in_which_another_user_may_compile_is_replaced(copies: Path, source: Path, part: str) -> None:
+    """After its number was given to somebody else, or by whoever could write to the folder once."""
+    os.chown(Path(sites(copies, source).of(ME), part), 12345, -1)
+    assert Path(sites(copies, source).of(ME), part).stat().st_uid == ME
+    theirs = sites(copies, source).of(12345)
+    assert Path(theirs, part).stat().st_uid == 12345
+
+
 def test_an_installation_that_is_closed_to_the_jobs_user_is_as_if_it_were_not_there(
     copies: Path, source: Path, bare_environment: Mapping[str, str], any_active: str
 ) -> None:
