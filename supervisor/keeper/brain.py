@@ -123,6 +123,8 @@ class Brain:
     def ended(self) -> None:
         """The process was reaped."""
         self.hang_up()
+        self._asked_at = None
+        self.is_ready = False
         self.pid = -1
         lived = time.monotonic() - self._started_at
         self._quick_deaths = self._quick_deaths + 1 if lived < QUICK_S else 0

@@ -27,6 +27,7 @@ REAP_S: Final = 0.05  # at one go; then the brain, the timers and the output hav
 PING_S: Final = 2.0  # the systemd watchdog is fed at this rhythm, so WatchdogSec must be some times longer
 STOP_MARGIN_S: Final = 1.0  # beyond the longest grace, until we no longer wait for the brain to stop the jobs
 ASK_AFTER_S: Final = 0.5  # what the brain has not asked to stop by then, we ask
+RELOAD_TRIES: Final = 2
 BYE_FOR_S: Final = 3.0  # how long the brain may take to close after its BYE
 HELLO_ROOM: Final = wire.MAX_MESSAGE - 2**20  # for live attempts and exit records; the rest of the message is small
 TELL_EVERY_S: Final = 0.1  # the records that did not fit into HELLO follow at this rhythm
@@ -48,7 +49,8 @@ class Keeper(Ending):
         self._untold: list[str] = []  # keys of exit records that did not fit into HELLO
         self._exit_code: int | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._is_reload_due = False
+        self._reload_tries = 0  # how often a brain may still be told of the last SIGHUP: it may be what the one before died of
+        self._reloads_asked = 0  # of this brain, which has not said that they are done
 
     def run(self) -> int:
         """Until everything is stopped; the exit code."""
@@ -78,9 +80,9 @@ class Keeper(Ending):
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._guarded("stop", self._ask_to_stop)
                 elif number == signal.SIGHUP:
-                    self._is_reload_due = True  # until it is done: a brain that is on its way up hears of it when it is ready
-                    if self._brain.is_ready:
-                        self._send({"op": wire.RELOAD})
+                    self._reload_tries = RELOAD_TRIES
+                    if self._brain.is_ready:  # one that is on its way up hears of it when it is
+                        self._ask_to_reload()
         self._reap()  # whatever came: a SIGCHLD may hide behind a full pipe
 
     def _reap(self) -> None:
@@ -211,6 +213,9 @@ class Keeper(Ending):
             self._unwatch(fd)
         code = os.waitstatus_to_exitcode(status)
         self._brain.ended()
+        if self._reloads_asked and not self._reload_tries:
+            say("reload_given_up", tries=RELOAD_TRIES, consequence="the config in force stays", mend="mainstay reload")
+        self._reloads_asked = 0
         if self._exit_code is not None:
             return
         if self._bye_code is not None:
@@ -307,12 +312,18 @@ class Keeper(Ending):
         self._notify.ready(message.get("status", ""))
         if self._stopping:
             self._send({"op": wire.SHUTDOWN})
-        elif self._is_reload_due:  # once more: it may be what the one before died of
-            self._is_reload_due = False
-            self._send({"op": wire.RELOAD})
+        elif self._reload_tries:
+            self._ask_to_reload()
+
+    def _ask_to_reload(self) -> None:
+        self._reload_tries -= 1
+        self._reloads_asked += 1
+        self._send({"op": wire.RELOAD})
 
     def _reloaded(self, _message: wire.Message) -> None:
-        self._is_reload_due = False
+        self._reloads_asked -= 1
+        if not self._reloads_asked:
+            self._reload_tries = 0
 
     def _status(self, message: wire.Message) -> None:
         self._notify.status(message["status"])

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from fakebrain import ABSENT, PATIENCE_S, FakeBrain, Keeper, plan, shell, wait_for
 
 from supervisor import procfs, wire
+from supervisor.keeper import brain as brain_module
 
 MakeKeeper = Callable[..., Keeper]
 
@@ -468,6 +470,18 @@ def test_a_second_sigterm_kills_at_once(keeper: Keeper) -> None:
     assert keeper.process.wait(PATIENCE_S) == 0
 
 
+def test_a_brain_that_is_no_more_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for up to 10 s, and then its silence would be told of, and a process -1 be killed."""
+    monkeypatch.setattr(brain_module, "PATIENCE_S", -1.0)
+    brain = brain_module.Brain([])
+    brain._sock = socket.socket(socket.AF_UNIX)
+    brain.hang_up()
+    brain.is_ready = True
+    assert brain.is_silent()
+    brain.ended()
+    assert (brain.is_silent(), brain.is_ready) == (False, False)
+
+
 def test_sighup_is_handed_on_as_reload(keeper: Keeper) -> None:
     brain = keeper.brain()
     keeper.process.send_signal(signal.SIGHUP)
@@ -481,7 +495,7 @@ def _settled(brain: FakeBrain) -> None:
 
 
 @pytest.mark.parametrize("moment", ["while there is none", "while it comes up", "before the first has done it"])
-def test_a_reload_that_no_brain_has_done_is_asked_of_the_next_one_once(keeper: Keeper, moment: str) -> None:
+def test_a_reload_that_no_brain_has_done_is_asked_of_two_and_then_given_up(keeper: Keeper, moment: str) -> None:
     first: FakeBrain = keeper.brain()
     if moment == "before the first has done it":
         keeper.process.send_signal(signal.SIGHUP)
@@ -500,6 +514,30 @@ def test_a_reload_that_no_brain_has_done_is_asked_of_the_next_one_once(keeper: K
     second.wait(wire.RELOAD)
     _settled(second)
     assert not [message for message in second.unread if message["op"] == wire.RELOAD]
+    second.die()
+    third: FakeBrain = keeper.brain()
+    if moment == "while it comes up":  # the second was the first to be told
+        third.wait(wire.RELOAD)
+        third.die()
+        third = keeper.brain()
+    _settled(third)
+    assert not [message for message in third.unread if message["op"] == wire.RELOAD]
+    assert "reload_given_up" in keeper.log()
+
+
+def test_a_reload_that_was_asked_for_while_another_went_on_is_not_done_with_that(keeper: Keeper) -> None:
+    """What was read for the first may be older than what the second is about."""
+    first: FakeBrain = keeper.brain()
+    for _ in range(2):
+        keeper.process.send_signal(signal.SIGHUP)
+        first.wait(wire.RELOAD)
+    first.send(wire.RELOADED)
+    _settled(first)
+    first.die()
+    second: FakeBrain = keeper.brain()
+    second.wait(wire.RELOAD)
+    second.send(wire.RELOADED)
+    _settled(second)
     second.die()
     third: FakeBrain = keeper.brain()
     _settled(third)
