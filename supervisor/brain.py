@@ -221,6 +221,7 @@ class Brain:
             reload_config=lambda: load_in_brief(self.config_path),
             wake_outbox=lambda: self.outbox.wake(),  # noqa: PLW0108 - a reload makes a new outbox
             configured=self._configured,
+            keep_config=self._keep_loaded,
             counters=self.counters,
             beat=self._beat,
             tally=Tally(self.places.multiproc),
@@ -297,7 +298,6 @@ class Brain:
         self._keep_secrets(config)
         self.hider.take((*config.receivers.values(), config.settings))
         logs.hide(self.hider.ours.text)
-        self._keep_loaded()
         if old.settings.heartbeat != config.settings.heartbeat:
             self._stop_heart()
             self.heart = self._heart(config)

@@ -97,6 +97,7 @@ class Daemon:
         reload_config: Callable[[], Config],
         wake_outbox: Callable[[], None],
         configured: Callable[[Config], None],
+        keep_config: Callable[[], None],
         hourly: Callable[[], None],
         counters: Mapping[tuple[str, str], float] | None = None,
         beat: Callable[[], None] = lambda: None,
@@ -120,6 +121,7 @@ class Daemon:
         self._teller = Teller(metrics)
         self._reload_config = reload_config
         self._configured = configured
+        self._keep_config = keep_config
         self._hourly = hourly
         self._beat = beat
         self._drills_due = drills_due
@@ -446,6 +448,7 @@ class Daemon:
         self.mark_config_taken()
         self._lent = {}
         self._step(Reconfigured(config.jobs))
+        self._keep_config()  # not before what follows from it is written: the next brain would see nothing that has changed
         for job_state in self.state.jobs.values():
             self._metrics.add_job(job_state.job, job_state.memo.configured_at)
             self._after(job_state.name)

@@ -114,6 +114,7 @@ class Brain:
             reload_config=world.read_config,
             wake_outbox=lambda: world.woken.append(True),
             configured=world.taken.append,
+            keep_config=lambda: world.kept.append((world.taken[-1], dict(world.store.texts))),
             hourly=lambda: None,
         )
         self.answer: Any = None
@@ -227,6 +228,7 @@ class Mainstay:
         self.file: Config | ConfigError = self.config
         self.woken: list[bool] = []
         self.taken: list[Config] = []
+        self.kept: list[tuple[Config, dict[str, str]]] = []  # for the next brain, each with the memos of then
         self.brains: list[Brain] = []
 
     def configure(self, *jobs: Job) -> Config:
@@ -617,6 +619,19 @@ def test_no_commit_has_a_row_without_its_counter_or_a_counter_without_its_row(ma
     brain.expect(wire.FORGET, "2.1")
     assert {rows for rows, _ in commits} == {0, 1, 2}
     assert [commit for commit in commits if commit[0] != commit[1]] == []
+
+
+def test_a_config_is_kept_for_the_next_brain_once_what_follows_from_it_is_written(make):
+    """A brain that died between the two left a service that runs on with what it was, and a config by which nothing has changed."""
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    world.file = world.configure(replace(job(), launch=Launch(("run", "other"), "/")))
+    brain.say(wire.RELOAD)
+    brain.expect(wire.SIGNAL, "1.1")
+    ((config, memos),) = world.kept
+    assert config is world.file
+    assert '"then_start":true' in memos["job"]
 
 
 def test_a_storm_of_reloads_restarts_a_service_once(make):
