@@ -31,7 +31,7 @@ from supervisor.core.state import JobState
 from supervisor.core.units import format_duration, parse_duration
 from supervisor.daemon import Daemon
 from supervisor.drill.drills import Drills
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, StoreError
 from supervisor.ports import Clock
 from supervisor.wire import attempt_key
 
@@ -258,7 +258,11 @@ class Backend:
         return {**report, "incident_open": state is not None and any(one.id == number for one in state.incidents)}
 
     def incidents(self, open_only: bool, limit: int) -> list[Json]:
-        return [self._incident(one) for one in self._reader().incidents(open_only=open_only, limit=limit)]
+        rows = {
+            one.id: one for one in self._reader().incidents(open_only=open_only, limit=limit)
+        } | self._daemon.ledger.unwritten_incidents()
+        found = (rows[number] for number in sorted(rows, reverse=True))
+        return [self._incident(one) for one in found if one.closed_at is None or not open_only][:limit]
 
     def _incident(self, incident: Incident) -> Json:
         """The incident, with who knows of it: ``held``: nobody was told because of a silence or a maintenance window."""
@@ -273,10 +277,16 @@ class Backend:
         }
 
     def incident(self, number: int) -> Json | None:
-        found = self._reader().incident(number)
+        ledger = self._daemon.ledger
+        found = ledger.unwritten_incidents().get(number) or self._reader().incident(number)
         if found is None:
             return None
-        report = self._daemon.ledger.unwritten_report(run=found.last_run) or self._reader().report(found.last_run)
+        report = ledger.unwritten_report(run=found.last_run, incident=number)
+        if report is None:
+            try:
+                report = self._reader().report_of_incident(number, found.last_run)
+            except StoreError as err:  # what is known of the incident is worth more than an error
+                log.warning("dossier_unreadable", incident=number, run=found.last_run, error=str(err))
         return {**self._incident(found), "report": None if report is None else self._shown(report)}
 
     def quarantine(self, job: str, key: str | None) -> Json | None:

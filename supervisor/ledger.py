@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from supervisor.adapters.metrics import Metrics
-from supervisor.core.model import RunId, Wall
+from supervisor.core.model import Incident, RunId, Wall
 from supervisor.core.records import AttemptRow, Notification, Row, RunRow
 from supervisor.errors import StoreError
 from supervisor.ports import Clock, Store
@@ -60,14 +60,21 @@ class Ledger:
         """The runs among the rows that wait, of one job or of all, each as it is now."""
         return {row.id: row for row in self._kept if isinstance(row, RunRow) and job in (None, row.job)}
 
-    def unwritten_report(self, job: str | None = None, run: RunId | None = None, *, bad_only: bool = False) -> dict[str, Any] | None:
+    def unwritten_incidents(self) -> dict[int, Incident]:
+        """The incidents among the rows that wait, each as it is now."""
+        return {row.id: row for row in self._kept if isinstance(row, Incident)}
+
+    def unwritten_report(
+        self, job: str | None = None, run: RunId | None = None, *, bad_only: bool = False, incident: int | None = None
+    ) -> dict[str, Any] | None:
         """The newest dossier among the rows that wait: newer than any that the history has."""
         for row in reversed(self._kept):
             if isinstance(row, AttemptRow) and row.report is not None and job in (None, row.job) and run in (None, row.run):
                 if bad_only and (row.outcome is None or not row.outcome.is_bad):
                     continue
                 report = json.loads(row.report)
-                return report if isinstance(report, dict) else None
+                if isinstance(report, dict) and incident in (None, report.get("incident")):
+                    return report
         return None
 
     def write(self, rows: Iterable[Row], *, durable: bool = False, counters: Mapping[tuple[str, str], float] | None = None) -> bool:

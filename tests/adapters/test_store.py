@@ -241,6 +241,32 @@ def test_the_last_report_is_the_newest_dossier_and_may_be_asked_for_bad_ends_onl
     reader.close()
 
 
+def test_the_last_report_is_that_of_the_latest_end_whatever_its_run_is_numbered(store):
+    def ended(run, at, outcome=Outcome.FAILED, job="nightly"):
+        return an_attempt(run, 1, job, phase=AttemptPhase.ENDED, outcome=outcome, ended_at=at, report=json.dumps({"run": run}))
+
+    later = T0 + timedelta(hours=1)
+    store.apply([ended(1, later, job="web"), ended(2, T0), ended(3, T0 - timedelta(hours=1)), ended(4, T0, Outcome.SUCCEEDED)])
+    with store.reader() as reader:
+        assert reader.last_report(bad_only=True) == {"run": 1}
+        assert reader.last_report("nightly", bad_only=True) == {"run": 2}
+        assert reader.last_report("nightly") == {"run": 4}
+
+
+def test_the_report_of_an_incident_is_that_of_its_own_last_occurrence(store):
+    reports = [json.dumps({"incident": 7, "n": 1}), json.dumps({"incident": 7, "n": 2}), json.dumps({"incident": 8, "n": 3}), "{", None]
+    store.apply([an_attempt(1, number, phase=AttemptPhase.ENDED, report=text) for number, text in enumerate(reports, 1)])
+    with store.reader() as reader:
+        assert [reader.report_of_incident(number, 1) for number in (7, 8, 9)] == [json.loads(reports[1]), json.loads(reports[2]), None]
+        assert reader.report_of_incident(7, 2) is None
+
+
+def test_a_damaged_dossier_is_named(store):
+    store.apply([an_attempt(2, 3, phase=AttemptPhase.ENDED, report='{"run": 2, "summ')])
+    with store.reader() as reader, pytest.raises(StoreError, match=r"the dossier of run 2, attempt 3 is damaged"):
+        reader.report(2)
+
+
 def test_incidents_are_listed_open_or_all(store):
     first, second = an_incident(1, closed_at=T0, closed_because="a success"), an_incident(2)
     store.apply([first, second])

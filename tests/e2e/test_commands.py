@@ -385,6 +385,27 @@ def test_pause_and_resume_and_a_pause_that_ends_by_itself(mainstay: Mainstay) ->
     assert "soon" in wrong.stderr
 
 
+def test_an_incident_shows_its_own_dossier_and_why_the_latest_bad_end(make) -> None:
+    """Of a run whose attempts died of different things or went well in the end, and of a service whose run is older than the job's."""
+    script = "import os; n = os.environ['MAINSTAY_ATTEMPT']; {'1': lambda: {}[1], '2': lambda: [][2]}.get(n, print)()"
+    again = "{when: on-failure, backoff: {first: 0s}, budget: {restarts: 2, within: 10m}}"
+    mainstay = make(
+        f"jobs:\n  svc: {{command: [sleep, '1000'], limits: {{time: 30d}}, restart: {{when: never}}}}\n"
+        f'  mixed: {{command: ["{sys.executable}", -c, "{script}"], schedule: manual, restart: {again}}}\n'
+    ).start()
+    mainstay.wait_for_state("svc", "running")
+    assert mainstay.run_job("mixed")["outcome"] == "succeeded"
+    found = {
+        one["summary"].partition(":")[0]: mainstay.ask(f"/incidents/{one['incident']}") for one in mainstay.ask("/incidents")["incidents"]
+    }
+    assert {name: one["report"]["attempt"] for name, one in found.items()} == {"KeyError": 1, "IndexError": 2}
+    assert all(one["report"]["incident"] == one["incident"] for one in found.values())
+    assert "IndexError" in good(mainstay, "why")
+    os.kill(mainstay.job("svc")["runs"][0]["pid"], signal.SIGKILL)
+    mainstay.wait_for_state("svc", "idle")
+    assert good(mainstay, "why").startswith("svc")
+
+
 def test_a_pause_lasts_as_long_as_it_was_asked_for(mainstay: Mainstay) -> None:
     """Counted from when it was asked for, not from the loop's last look at the clock, which may be a second old."""
     for _ in range(5):

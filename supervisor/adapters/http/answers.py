@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -42,6 +42,9 @@ def plain(value: Any) -> Any:
 def refused(status: int, error: str, mend: str) -> Answer:
     """The shape of every error: what is wrong, and what to do."""
     return json_answer({"error": error, "mend": mend}, status)
+
+
+HISTORY_MEND: Final = "the jobs go on; ask for another run (`mainstay runs`), or read the output (`mainstay logs JOB`)"
 
 
 class Refusal(Exception):  # noqa: N818  # an answer, not a failure of ours

@@ -13,13 +13,14 @@ from starlette.routing import Route as Routed
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from supervisor.adapters.http.answers import Refusal, refused
+from supervisor.adapters.http.answers import HISTORY_MEND, Refusal, refused
 from supervisor.adapters.http.api import Api
 from supervisor.adapters.http.backend import Backend
 from supervisor.adapters.http.requests import query_of
 from supervisor.adapters.http.routes import TABLE, Kind, Route
 from supervisor.adapters.http.streams import Hub
 from supervisor.adapters.http.work import Workers
+from supervisor.errors import StoreError
 
 if TYPE_CHECKING:
     from supervisor.adapters.http.site import Site
@@ -104,6 +105,9 @@ async def handle(request: Request, work: Callable[[], Awaitable[Response]]) -> R
         return refused(503, "the supervisor did not answer in time", "try again; if it stays so, see its log")
     except ClientDisconnect:
         return refused(400, "the request ended early", "send the whole body")  # nobody will read it
+    except StoreError as err:
+        log.warning("history_not_read", path=request.url.path, error=str(err))
+        return refused(503, str(err), HISTORY_MEND)
     except Exception:  # whatever a page of ours stumbles over, the client gets an answer and the log the traceback
         log.exception("http_request_failed", path=request.url.path)
         return refused(500, "this is a fault of Mainstay's own", "see the supervisor's log")

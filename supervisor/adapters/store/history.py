@@ -56,11 +56,17 @@ class Reads:
         return self._report("run = ? AND attempt = ?", run, attempt)
 
     def last_report(self, job: str | None = None, *, bad_only: bool = False) -> dict[str, Any] | None:
-        """The newest dossier, of one job or of all; with *bad_only* of an attempt that ended badly."""
+        """The dossier of the latest end, of one job or of all; with *bad_only* of the latest bad one. A service's crash of now has a low run number."""
         bad = f" AND outcome NOT IN ({_GOOD})" if bad_only else ""
+        latest = "ORDER BY ended_at DESC, run DESC, attempt DESC"
         if job is None:
-            return self._report(f"1{bad} ORDER BY run DESC, attempt DESC")
-        return self._report(f"job = ?{bad} ORDER BY run DESC, attempt DESC", job)
+            return self._report(f"1{bad} {latest}")
+        return self._report(f"job = ?{bad} {latest}", job)
+
+    def report_of_incident(self, incident: int, run: RunId) -> dict[str, Any] | None:
+        """The dossier of the last attempt of *run* that belongs to *incident*: others of that run died of something else, or went well."""
+        its = "CASE WHEN json_valid(report) THEN json_extract(report, '$.incident') END = ?"
+        return self._report(f"run = ? AND {its} ORDER BY attempt DESC", run, incident)
 
     def slots(self, job: str, limit: int = 100) -> list[SlotRow]:
         """Newest first."""
@@ -112,9 +118,15 @@ class Reads:
 
     def _report(self, where: str, *values: Value) -> dict[str, Any] | None:
         def read(connection: sqlite3.Connection) -> dict[str, Any] | None:
-            sql = f"SELECT report FROM attempts WHERE report IS NOT NULL AND {where} LIMIT 1"  # noqa: S608 - our own text
+            sql = f"SELECT report, run, attempt FROM attempts WHERE report IS NOT NULL AND {where} LIMIT 1"  # noqa: S608 - our own text
             row = connection.execute(sql, values).fetchone()
-            report = json.loads(row[0]) if row else None
+            if row is None:
+                return None
+            text, run, attempt = row
+            try:
+                report = json.loads(text)
+            except ValueError as err:
+                raise StoreError(f"the dossier of run {run}, attempt {attempt} is damaged: {err}") from err
             return report if isinstance(report, dict) else None
 
         return self._ask("reading a report", read)

@@ -69,7 +69,13 @@ CREATE TABLE quarantine (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD)
+# The latest end is not that of the newest run: a service has been running since long before.
+_FOURTH = """
+CREATE INDEX reports_by_end ON attempts (ended_at) WHERE report IS NOT NULL;
+CREATE INDEX reports_of_job_by_end ON attempts (job, ended_at) WHERE report IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 SCHEMA = len(MIGRATIONS)
 
 

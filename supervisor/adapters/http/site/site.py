@@ -9,7 +9,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from supervisor.adapters.http.answers import Answer, Refusal
+from supervisor.adapters.http.answers import HISTORY_MEND, Answer, Refusal
 from supervisor.adapters.http.api import ASK_DEADLINE_S, no_incident, no_job, no_run
 from supervisor.adapters.http.backend import Backend
 from supervisor.adapters.http.door import ACTS, WHO
@@ -22,6 +22,7 @@ from supervisor.adapters.http.site.pictures import STRIP_RUNS
 from supervisor.adapters.http.site.tokens import Tokens
 from supervisor.adapters.http.streams import PATIENT
 from supervisor.adapters.http.work import Workers
+from supervisor.errors import StoreError
 
 log = structlog.get_logger()
 
@@ -50,6 +51,9 @@ class Site:
             return _bare(503, "The supervisor did not answer in time. Try again; if it stays so, see its log.")
         except ClientDisconnect:
             return _bare(400, "The request ended early.")
+        except StoreError as err:
+            log.warning("history_not_read", path=request.url.path, error=str(err))
+            return await self._trouble(request, 503, str(err), HISTORY_MEND)
         except Exception:  # whatever a page of ours stumbles over, the reader gets an answer and the log the traceback
             log.exception("http_request_failed", path=request.url.path)
             return _bare(500, "This is a fault of Mainstay's own. Its log has the traceback.")
