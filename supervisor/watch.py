@@ -20,6 +20,7 @@ from supervisor.core import study
 from supervisor.core.evidence import Breach, Cycle, Look, Study, Waiting
 from supervisor.core.jobs import Limits
 from supervisor.core.model import LimitName, Mono
+from supervisor.core.waiting import process_words
 from supervisor.ports import Clock, Sampler
 from supervisor.progressfile import read_signs
 
@@ -279,7 +280,7 @@ class Watch:
                 self._soft(subject)
         if sample.depth > rules.RECURSION_FRAMES and subject.soft_look is None and judged.hard is None:
             # Only the C stack or memory ends it now, and a crash leaves no stack to look at.
-            subject.soft_look = self._see(subject)
+            _, subject.soft_look = self._see(subject)
         self._glimpse(subject, now)
         if judged.hard is not None:
             self._hard(subject, judged.hard)
@@ -348,17 +349,15 @@ class Watch:
         if subject.can_arm and subject.limits.memory_bytes is not None:
             subject.armed = subject.sampler.arm(subject.limits.memory_bytes)
         subject.asked_for_tasks = subject.sampler.ask_guard() or subject.asked_for_tasks
-        subject.soft_look = self._see(subject)
+        _, subject.soft_look = self._see(subject)
 
     def _hard(self, subject: Subject, breach: Breach) -> None:
         """Stop the whole tree, look at it, and hand it over to be killed."""
         urgent = breach.limit in (LimitName.MEMORY, LimitName.RECURSION, LimitName.PROCESSES)
-        # A stopped process no longer shows what it waited for.
-        waiting = "" if urgent else subject.sampler.eye(subject.sampler.pid).waiting()
-        threads = () if urgent else self._threads(subject.sampler)
+        threads = () if urgent else self._threads(subject.sampler)  # a stopped process no longer shows what it waited for
         stopped = proctree.freeze(lambda: _roots(subject.sampler))
         subject.breach = breach
-        look = self._see(subject)
+        seen, look = self._see(subject)
         came_up = breach.limit is LimitName.RECURSION and look.cycle is None and bool(look.stacks) and look.depth < breach.measured / 2
         if came_up and subject.tries < CAUGHT_OUT:
             # It had just come up for the next turn: what names the bug is down there.
@@ -367,7 +366,9 @@ class Watch:
             let_go(stopped)
             self._push(subject, Mono(self._clock.mono() + CAUGHT_OUT_S))
             return
-        subject.look = replace(look, waiting=waiting or look.waiting, threads=threads)
+        # Place and wait are told in one sentence, so they are of one process.
+        words = look.waiting if urgent else process_words([thread.what for thread in threads if thread.pid == seen])
+        subject.look = replace(look, waiting=words, threads=threads[:THREADS_TOLD])
         self._on_breach(subject.key, breach, subject.look)
 
     def _again(self, subject: Subject, breach: Breach, now: Mono) -> None:
@@ -380,20 +381,20 @@ class Watch:
         self._hard(subject, breach)
 
     def _threads(self, sampler: Sampler) -> tuple[Waiting, ...]:
-        """What the threads of the tree do, at most THREADS_TOLD of them."""
+        """What the threads of the tree do."""
         found: list[Waiting] = []
         for pid in _worth_seeing(sampler):
             found += sampler.eye(pid).threads()
-        return tuple(found[:THREADS_TOLD])
+        return tuple(found)
 
-    def _see(self, subject: Subject) -> Look:
-        """The deepest interpreter of the tree is the one to ask; without one, the main process."""
+    def _see(self, subject: Subject) -> tuple[int, Look]:
+        """The deepest interpreter of the tree is the one to ask; without one, the main process. Which it was, and what it showed."""
         deepest, depth = subject.sampler.pid, -1
         for pid in dict.fromkeys((*subject.sampler.members()[:8], subject.sampler.deepest)):
             seen = subject.sampler.eye(pid).depth()
             if seen is not None and seen.frames > depth:
                 deepest, depth = pid, seen.frames
-        return subject.sampler.eye(deepest).look()
+        return deepest, subject.sampler.eye(deepest).look()
 
 
 def _worth_seeing(sampler: Sampler) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ class Eye:
 
         Call it while the process is stopped and the stacks fit each other exactly.
         """
-        words = self.waiting()
+        words = self._words()
         interpreter = self._attached(patient=False)
         if interpreter is None:
             return Look(waiting=words, note=self.note)
@@ -146,7 +146,9 @@ class Eye:
         exceptions = [stack.exception for stack in (deepest, *raw) if stack.exception]
         partial = sum(not stack.complete and len(stack.frames) < MAX_FRAMES for stack in raw)
         return Look(
-            stacks=tuple(_stack(stack) for stack in sorted(raw, key=lambda stack: (stack is not deepest, stack.thread))),
+            stacks=tuple(
+                _stack(stack) for stack in sorted(raw, key=lambda stack: (stack.thread != self.pid, stack is not deepest, stack.thread))
+            ),
             cycle=self._cycle(interpreter, deepest),
             depth=max(_depth(stack) for stack in raw),
             recursion_limit=deepest.limit,
@@ -168,7 +170,7 @@ class Eye:
 
     # ------------------------------------------------------------ the kernel's side
 
-    def waiting(self) -> str:
+    def _words(self) -> str:
         """What the threads do, in words, from /proc; "" if nothing is to be seen."""
         return waiting.process_words([thread.what for thread in self._threads.now()])
 

@@ -156,6 +156,34 @@ def test_a_limit_that_strikes_is_124_and_explained(run: Exec, tmp_path: Path, na
         assert set(report["cycle"]) >= {"frames", "depth", "kind"}
 
 
+HANGS = {
+    "beside a thread that stands deeper": (
+        (
+            "import threading, time\ndef deeper(): idle()\ndef idle(): time.sleep(60)\n"
+            "threading.Thread(target=deeper, daemon=True).start()\ndone = threading.Event()\ndef wait_for_reply(): done.wait()\nwait_for_reply()"
+        ),
+        "in wait_for_reply (hang.py:6), hanging: waiting for a lock; 1 other thread: sleeping",
+    ),
+    "in a worker of a pool": (
+        (
+            "import multiprocessing, os\nr, w = os.pipe()\ndef take(n): os.read(r, 1)\nif __name__ == '__main__':\n"
+            "    with multiprocessing.get_context('fork').Pool(2) as pool: pool.map(take, range(4))"
+        ),
+        "in take (hang.py:3), hanging: reading from a pipe",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_the_place_of_a_hang_and_its_wait_are_of_one_thread(run: Exec, tmp_path: Path, name: str) -> None:
+    """And of one that matters: the main one of its process, not a heartbeat's beside it."""
+    text, words = HANGS[name]
+    (tmp_path / "hang.py").write_text(text)
+    done = run("--time", "2s", *python(str(tmp_path / "hang.py")))
+    assert done.code == 124
+    assert words in " ".join(done.err.split())
+
+
 @pytest.mark.parametrize(("ours", "told"), [({}, b"1.1\n"), ({"MAINSTAY_RUN": "7", "MAINSTAY_ATTEMPT": "2"}, b"7.2\n")])
 def test_what_exec_starts_within_a_job_is_part_of_that_jobs_attempt(start, mark: str, ours: dict[str, str], told: bytes) -> None:
     with start("--", "sh", "-c", "echo $MAINSTAY_RUN.$MAINSTAY_ATTEMPT", env=environment(mark, ours)) as process:
