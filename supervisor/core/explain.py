@@ -161,8 +161,11 @@ def _when(report: Report) -> list[str]:
     end = signal_name(signal) if isinstance(signal, int) else "no exit code" if code is None else f"exit code {code}"
     begun, ended = _moment(_text(report, "started_at")), _moment(_text(report, "ended_at"))
     until = ended.partition(" ")[2] if ended[:10] == begun[:10] else ended
-    ran = f"  {begun} to {until} UTC ({about_duration(_number(report, 'duration_seconds'))}), {end}"
+    is_lost = report.get("outcome") == "lost"
+    ran = f"  {begun} to {until} UTC ({'at most ' if is_lost else ''}{about_duration(_number(report, 'duration_seconds'))}), {end}"
     used = f"  memory peak {about_size(_number(report, 'memory_peak_bytes'))}, CPU {about_duration(_number(report, 'cpu_seconds'))}"
+    if is_lost:
+        used = "  memory peak and CPU time not known"
     extras = [f"limit {report['limit']}"] if report.get("limit") else []
     extras += [f"incident {report['incident']}"] if report.get("incident") is not None else []
     extras += [f"fingerprint {report['fingerprint']}"] if report.get("fingerprint") else []

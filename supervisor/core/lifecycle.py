@@ -193,7 +193,9 @@ def attempt_lost(turn: Turn, event: AttemptLost) -> None:
     if run is None:
         return
     verdict = Verdict(Outcome.LOST, f"how it ended cannot be known: {event.why}", evidence=(event.why,))
-    ended = AttemptEnded(turn.state.name, run.id, run.attempt, Evidence(Exit()), run.attempt_wall or run.started_at, turn.now.wall)
+    begun = run.attempt_wall or run.started_at
+    lived = max(0.0, (turn.now.wall - begun).total_seconds())  # at most: it may have died long before anybody came to look
+    ended = AttemptEnded(turn.state.name, run.id, run.attempt, Evidence(Exit(), duration_s=lived), begun, turn.now.wall)
     (_settle if run.errand is None else _settle_errand)(turn, run, ended, verdict)
     waiting = turn.state.run(event.run)
     if (
@@ -550,6 +552,16 @@ def _will(turn: Turn, run: LiveRun, decision: restart.Decision, healing: heal.He
     memo = turn.state.memo
     if memo.parked is not None:
         return [f"nothing more: the job is parked ({memo.parked}) until `mainstay start {name}`"]
+    if turn.state.removed:
+        return ["nothing: the job is not in the config any more"]
+    if not turn.state.job.enabled:
+        return ["nothing: the job is disabled in the config (enabled: false)"]
+    if turn.closing and turn.state.job.schedule.is_service and not memo.paused:
+        return ["start it again when Mainstay starts again"]
+    if run.then_start and not turn.closing:
+        return ["start it again at once, as a new run"]
+    if run.stop is StopReason.REPLACED:
+        return ["nothing more of this run: the next one takes its place"]
     if memo.paused and memo.paused_until is not None:
         return [f"nothing until its pause ends at {memo.paused_until:%Y-%m-%d %H:%M:%S} UTC, or `mainstay resume {name}`"]
     if memo.paused or run.stop is StopReason.OPERATOR:

@@ -1,11 +1,15 @@
 """The life of one run, as playbooks: how it begins, ends, waits, gives up and is stopped."""
 
+import json
+
 import pytest
 from msgspec.structs import replace
-from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lost, started, wish
+from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lost, reload, started, wish
 
-from supervisor.core.jobs import AlertPolicy, Backoff, Limits, StopPolicy
+from supervisor.core.actions import Record
+from supervisor.core.jobs import AlertPolicy, Backoff, Launch, Limits, StopPolicy
 from supervisor.core.model import Outcome, State
+from supervisor.core.records import AttemptRow
 from supervisor.core.remedy import HealPolicy, RunCommand
 
 OPENED = ("notify opened ops", "incident 1 opened")
@@ -410,3 +414,46 @@ def test_the_command_of_a_heal_step_is_the_last_of_a_run_whose_job_is_parked_mea
     assert "start 1.3" in play.lines, play.lines
     play.at(60).when(DUE, started(1, 3), started(2), ended(2, **CRASH)).at(61).when(ended(1, 3))
     assert play.lines == ["attempt 1.3 succeeded", "run 1 stopped", "command 1.3 succeeded"]
+
+
+def _will(play):
+    """What the dossier that was just written says of what comes next."""
+    rows = [row for action in play.last.actions if isinstance(action, Record) for row in action.rows if isinstance(row, AttemptRow)]
+    return next(json.loads(row.report)["will"] for row in reversed(rows) if row.report is not None)
+
+
+CHANGED = changed(job(), launch=Launch(("run", "other"), "/"))
+
+
+@pytest.mark.parametrize(
+    ("first", "event", "said"),
+    [
+        (job(), wish("restart"), "start it again at once, as a new run"),
+        (job(), wish("stop"), "nothing until `mainstay start job`"),
+        (job(), reload(CHANGED), "start it again at once, as a new run"),
+        (job(), reload(changed(job(), enabled=False)), "nothing: the job is disabled in the config (enabled: false)"),
+        (job(), reload(), "nothing: the job is not in the config any more"),
+        (job(), SHUTDOWN, "start it again when Mainstay starts again"),
+        (job(manual=True), SHUTDOWN, "nothing until it is asked to: `mainstay trigger job`"),
+    ],
+    ids=["restart", "stop", "changed", "disabled", "removed", "shutdown", "shutdown of no service"],
+)
+def test_what_comes_next_is_said_of_a_run_that_was_asked_to_stop(first, event, said):
+    play = Play(first)
+    if first.schedule.is_service:
+        play.when(DUE)
+    else:
+        play.when(wish("trigger"))
+    play.when(started()).at(5).when(event).at(6).when(ended(signal=15))
+    assert _will(play) == [said]
+
+
+def test_what_comes_next_is_said_of_a_run_that_another_replaces():
+    play = Play(job(every=60, overlap="replace")).when(DUE, started()).at(60).when(DUE).at(61).when(ended(signal=15))
+    assert _will(play) == ["nothing more of this run: the next one takes its place"]
+
+
+def test_a_lost_run_lasted_at_most_until_it_was_found():
+    play = Play(job()).when(DUE, started()).at(8).when(lost())
+    rows = [row for action in play.last.actions if isinstance(action, Record) for row in action.rows if isinstance(row, AttemptRow)]
+    assert json.loads(rows[0].report)["duration_seconds"] == 8
