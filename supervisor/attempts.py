@@ -129,8 +129,7 @@ class Attempts:
             return
         live = self.live[key] = self._remembered(key, job)
         self._counting.output(live, attempt["output_bytes"], attempt["output_dropped_bytes"])
-        self._observe(key, live, attempt)
-        self._judging.began(key, live.config)
+        self._observe(key, live, attempt)  # it is not surveyed: what it was made of when it began may have been replaced since
         self._metrics.inc("mainstay_adopted_runs_total", outcome="alive")
         log.info("run_adopted", job=job, run=live.run, attempt=live.attempt, pid=pid)
 

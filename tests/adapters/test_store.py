@@ -261,6 +261,22 @@ def test_the_report_of_an_incident_is_that_of_its_own_last_occurrence(store):
         assert reader.report_of_incident(7, 2) is None
 
 
+def test_the_last_good_run_is_one_whose_survey_is_known(store):
+    """Else what has changed before it would be told as changed since."""
+
+    def good(run, changed, outcome=Outcome.SUCCEEDED):
+        ended_at = T0 + timedelta(hours=run)
+        report = json.dumps({"changed": changed})
+        return an_attempt(run, phase=AttemptPhase.ENDED, outcome=outcome, ended_at=ended_at, report=report)
+
+    store.apply([GoodRow("nightly", 2, T0 + timedelta(hours=2), "a survey"), good(1, {}), good(2, {})])
+    with store.reader() as reader:
+        assert reader.good_run("nobody") is None
+        assert reader.good_run("nightly") == ("a survey", 2, T0 + timedelta(hours=2))
+        store.apply([good(3, {"items": []}), good(4, None), good(5, {}, Outcome.FAILED)])
+        assert reader.good_run("nightly") == ("a survey", 3, T0 + timedelta(hours=3))
+
+
 def test_a_damaged_dossier_is_named(store):
     store.apply([an_attempt(2, 3, phase=AttemptPhase.ENDED, report='{"run": 2, "summ')])
     with store.reader() as reader, pytest.raises(StoreError, match=r"the dossier of run 2, attempt 3 is damaged"):

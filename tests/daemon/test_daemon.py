@@ -29,6 +29,7 @@ from supervisor.core.state import Memo
 from supervisor.daemon import Daemon
 from supervisor.errors import ConfigError, LaunchError, WireError
 from supervisor.evidence import Gatherer
+from supervisor.judging import Judging
 from supervisor.watch import Watch
 
 BOUND_S = 30.0
@@ -389,6 +390,19 @@ def test_a_service_that_goes_on_at_once_is_begun_by_the_keeper_and_judged_afterw
     assert world.keeper.starts == {"1.1": 1, "1.2": 1}
 
 
+def test_an_attempt_is_surveyed_when_it_begins_and_not_when_a_later_brain_takes_it_over(make, monkeypatch):
+    """A deploy in between would be told as what it was made of."""
+    surveyed: list[str] = []
+    monkeypatch.setattr(Judging, "began", lambda _judging, key, _job: surveyed.append(key))
+    world = make(job())
+    first = world.brain()
+    first.running("1.1")
+    first.die()
+    second = world.brain()
+    second.expect(wire.READY)
+    assert surveyed == ["1.1"]
+
+
 def test_what_the_keeper_began_while_there_was_no_brain_is_taken_over_by_the_next(make):
     world = make(at_once())
     first = world.brain()
@@ -628,7 +642,7 @@ def test_a_config_is_kept_for_the_next_brain_once_what_follows_from_it_is_writte
     brain.running("1.1")
     world.file = world.configure(replace(job(), launch=Launch(("run", "other"), "/")))
     brain.say(wire.RELOAD)
-    brain.expect(wire.SIGNAL, "1.1")
+    brain.expect(wire.RELOADED)
     ((config, memos),) = world.kept
     assert config is world.file
     assert '"then_start":true' in memos["job"]

@@ -73,12 +73,23 @@ class Reads:
         return self._rows(SLOTS, "WHERE job = ? ORDER BY slot DESC LIMIT ?", job, limit)
 
     def good_run(self, job: str) -> tuple[str, RunId, Wall] | None:
-        """(survey, run, end) of the job's last good run: the survey as it was kept, which is what it was made of until now."""
+        """(survey, run, end) of the job's last good run whose survey is known: as it was kept, which is what it was made of until then.
+
+        One that ended before it was surveyed is none: it may have been made of something else.
+        """
         kept = _first(self._rows(GOOD_RUNS, "WHERE job = ?", job))
         if kept is None:
             return None
-        last = _first(self._rows(RUNS, "WHERE job = ? AND outcome = 'succeeded' ORDER BY id DESC LIMIT 1", job))
-        return (kept.survey, kept.run, kept.ended_at) if last is None or last.ended_at is None else (kept.survey, last.id, last.ended_at)
+        was_surveyed = "CASE WHEN json_valid(report) THEN json_type(report, '$.changed') = 'object' END"
+        last = _first(
+            self._rows(
+                ATTEMPTS,
+                f"WHERE job = ? AND run > ? AND outcome = 'succeeded' AND {was_surveyed} ORDER BY run DESC LIMIT 1",
+                job,
+                kept.run,
+            )
+        )
+        return (kept.survey, kept.run, kept.ended_at) if last is None or last.ended_at is None else (kept.survey, last.run, last.ended_at)
 
     def incidents(self, *, open_only: bool = False, limit: int = 100) -> list[Incident]:
         """Newest first."""
