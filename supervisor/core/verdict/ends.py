@@ -138,7 +138,7 @@ def by_exit_code(case: Case) -> Finding | None:
             if line is not None and case.was_refused_memory
             else ""
         )
-        return Finding(Outcome.FAILED, f"It ended with exit code {code} {case.after}{stood}.")
+        return Finding(Outcome.FAILED, f"It ended with exit code {code} {case.after}{stood}{thread_note(case)}.")
     wanted, had = case.expect.records_at_least, case.evidence.records
     if wanted is not None and (had or 0) < wanted:
         said = "reported no records" if had is None else f"processed {counted(had, 'record')}"

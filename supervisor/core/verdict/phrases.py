@@ -57,12 +57,12 @@ def limit_sentence(case: Case, limit: LimitName) -> str:
         case LimitName.RECURSION:
             return f"It was {counted(case.depth, 'level')} deep, over its limit{_of(line, _plain)}{ended}{inside}."
         case LimitName.TIME:
-            return f"It ran for {about_duration(measured or case.evidence.duration_s)}; its time limit is{_is(line)}, and it was killed{inside}{waits}."
+            return f"It ran for {about_duration(measured or case.evidence.duration_s)}; its time limit is{_is(line)}, and it was killed{inside}{waits}{thread_note(case)}."
         case LimitName.CPU:
             used = about_duration(max(measured or 0.0, case.evidence.exit.cpu_s))
             return f"It used {used} of CPU time; its limit is{_is(line)}{ended}{inside}."
         case LimitName.STALL:
-            return f"It made no progress for {about_duration(measured or line or 0.0)}; its limit is{_is(line)}{ended}{inside}{waits}."
+            return f"It made no progress for {about_duration(measured or line or 0.0)}; its limit is{_is(line)}{ended}{inside}{waits}{thread_note(case)}."
         case LimitName.PROCESSES:
             had = "more" if measured is None else f"{measured:,.0f}"
             return f"It had {had} processes and threads, over its limit{_of(line, _plain)}{ended}."
@@ -180,13 +180,16 @@ def how_it_ended(case: Case) -> str:
 
 
 def thread_note(case: Case) -> str:
-    """What died beside the main thread, for the end of a success."""
+    """What died beside the main thread, for the end of a sentence."""
     error = case.evidence.words.exception
     if error is None or error.where == "main":
         return ""
     if error.where == "unraisable":
         return f"; but {error.type} was raised where nobody could catch it"
-    return f"; but a {'thread' if error.where == 'thread' else 'process'} of it died of {error.type}"
+    line = case.limits.memory_bytes
+    is_ours = line is not None and refusal_of(error) is not None and peak_bytes(case) >= case.refused_from_bytes
+    at_line = f" at {memory_line(case)}" if is_ours else ""
+    return f"; but a {'thread' if error.where == 'thread' else 'process'} of it died of {error.type}{at_line}"
 
 
 def sender_words(case: Case) -> str:
