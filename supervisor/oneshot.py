@@ -263,6 +263,7 @@ class OneShot:
             datetime.now(UTC),
             self._limits,
             output=redactor.text(self._tail.decode(errors="surrogateescape")),
+            output_seen=bool(self._streams),
             containment={"memory": "poll", "processes": "poll", "kill": "poll"},
         )
         named = replace(verdict, fingerprint=outcome.fingerprint_of(self._job or _called(self._plan.argv), verdict, evidence))

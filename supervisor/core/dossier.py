@@ -32,7 +32,10 @@ Report = Mapping[str, object]
 
 
 class Occasion(Struct, frozen=True):
-    """Which attempt it is about, and what was around it. ``output`` is the end of what the job wrote, bytes that are no UTF-8 as lone surrogates."""
+    """Which attempt it is about, and what was around it. ``output`` is the end of what the job wrote, bytes that are no UTF-8 as lone surrogates.
+
+    Not ``output_seen``: what it wrote did not come by us, and nobody knows how much it was.
+    """
 
     job: str
     run: RunId
@@ -45,6 +48,7 @@ class Occasion(Struct, frozen=True):
     containment: Mapping[str, object] = field(default_factory=dict)
     surroundings: Mapping[str, object] | None = None
     changes: Mapping[str, object] | None = None
+    output_seen: bool = True
 
 
 def make_report(
@@ -75,7 +79,7 @@ def make_report(
         "duration_seconds": evidence.duration_s,
         "memory_peak_bytes": max(evidence.memory_peak_bytes, facts.max_rss_bytes, facts.memory_peak_bytes or 0),
         "cpu_seconds": facts.cpu_s,
-        "limits": list(_limits(occasion.limits, verdict.limit, evidence)),
+        "limits": list(_limits(occasion, verdict.limit, evidence)),
         "evidence": _lines(verdict.evidence),
         "cycle": None if verdict.cycle is None else _cycle(verdict.cycle, policy),
         "exception": None if verdict.exception is None else _exception(verdict.exception, policy),
@@ -98,7 +102,7 @@ def make_report(
         "regression_note": "" if incident is None else incident.regression_note,
         "did": _lines(did),
         "will": _lines(will),
-        "left_out": [name for name in ("output", "messages") if not getattr(policy, name)],
+        "left_out": list(_left_out(occasion)),
     }
     return fit(report)
 
@@ -127,8 +131,19 @@ def _size(report: Report) -> int:
 # ---------------------------------------------------------------- the parts
 
 
-def _limits(limits: Limits, struck: LimitName | None, evidence: Evidence) -> Iterator[dict[str, object]]:
+def _left_out(occasion: Occasion) -> Iterator[str]:
+    """What is not in it from the beginning: the job's own data by its config, and what nobody looked at (``output_bytes`` has to be a number)."""
+    if not (occasion.policy.output and occasion.output_seen):
+        yield "output"
+    if not occasion.output_seen:
+        yield "output_bytes"
+    if not occasion.policy.messages:
+        yield "messages"
+
+
+def _limits(occasion: Occasion, struck: LimitName | None, evidence: Evidence) -> Iterator[dict[str, object]]:
     """Each line with the peak that was measured against it; null where there is no line or no measurement."""
+    limits = occasion.limits
     memory = max(evidence.memory_peak_bytes, evidence.exit.memory_peak_bytes or 0, evidence.exit.max_rss_bytes)
     depth = max(evidence.depth_peak, evidence.look.depth if evidence.look is not None else 0)
     breach = evidence.breach
@@ -141,7 +156,7 @@ def _limits(limits: Limits, struck: LimitName | None, evidence: Evidence) -> Ite
         ("stall", "seconds", limits.stall_s, None),
         ("processes", "processes", limits.processes, evidence.processes_peak or None),
         ("files", "descriptors", limits.files, None),
-        ("output", "bytes", limits.output_bytes, evidence.exit.output_bytes),
+        ("output", "bytes", limits.output_bytes, evidence.exit.output_bytes if occasion.output_seen else None),
     )
     for name, unit, line, peak in rows:
         measured = breach.measured if breach is not None and breach.limit.value == name else None

@@ -104,12 +104,18 @@ FIELDS: Final[Mapping[str, tuple[Json, str]]] = {
         ),
         "What the job said of itself: the key of the record in work, records finished, done of total, stage. Null for a job that says nothing.",
     ),
-    "output_tail": (_TEXT, "The end of what it wrote, unprintable characters escaped, so that it can be shown on a terminal."),
+    "output_tail": (
+        _TEXT,
+        "The end of what it wrote, unprintable characters escaped, so that it can be shown on a terminal. Empty where `left_out` has `output`.",
+    ),
     "output_raw_base64": (
         _TEXT_OR_NULL,
         f"The same as the bytes that they were (at most {OUTPUT_MAX:,}), in base64; null when `output_tail` is exactly that.",
     ),
-    "output_bytes": (_WHOLE, "How much it wrote."),
+    "output_bytes": (
+        _WHOLE,
+        "How much it wrote. Where `left_out` has `output_bytes` nobody knows, and it is 0: what `mainstay exec` runs without `--output` or `--stall` writes straight to the caller's own stdout and stderr.",
+    ),
     "output_dropped_bytes": (_WHOLE, "How much of it was not kept, for the limit on output."),
     "environment": (
         _FACTS,
@@ -140,7 +146,7 @@ FIELDS: Final[Mapping[str, tuple[Json, str]]] = {
     "will": (_LINES, "What it does next."),
     "left_out": (
         _LINES,
-        f"Keys that were shortened to stay within {BYTES_MAX // 1024} KiB, or that `dossier` in the job's config keeps out.",
+        f"Keys that were shortened to stay within {BYTES_MAX // 1024} KiB, that `dossier` in the job's config keeps out (`output`, `messages`), or that nobody looked at (`output` and `output_bytes` of `mainstay exec`).",
     ),
 }
 

@@ -105,6 +105,15 @@ def test_the_config_keeps_a_jobs_own_data_out():
     assert "ada" in encode(make_report(occasion(output="ada\n"), verdict, Evidence(Exit(code=1))))
 
 
+def test_an_output_that_nobody_looked_at_is_left_out_and_not_nothing():
+    report = make_report(occasion(output_seen=False), Verdict(Outcome.FAILED, "It ended."), Evidence(Exit(code=3)))
+    FORM.validate(report)
+    assert (report["output_tail"], report["output_bytes"], report["left_out"]) == ("", 0, ["output", "output_bytes"])
+    assert limit(report, "output")["peak"] is None
+    seen = make_report(occasion(), Verdict(Outcome.FAILED, "It ended."), Evidence(Exit(code=3)))
+    assert (limit(seen, "output")["peak"], seen["left_out"]) == (0, [])
+
+
 def test_the_incident_and_what_it_came_back_from_are_named():
     again = Incident(9, "j", "f", Outcome.FAILED, "s", "critical", T0, T0, 1, 1, regression_of=4, regression_note="closed: fixed in 3f2a")
     report = make_report(occasion(), Verdict(Outcome.FAILED, "It ended."), Evidence(Exit(code=1)), incident=again)

@@ -418,6 +418,27 @@ def test_a_good_end_has_a_report_too(run: Exec, tmp_path: Path) -> None:
     assert set(report) >= REPORT_KEYS
 
 
+@pytest.mark.parametrize(
+    ("options", "tail", "written", "left_out"),
+    [
+        ([], "", 0, ["output", "output_bytes"]),  # straight to our caller: a terminal stays a terminal, and nobody counts
+        (["--time", "20s"], "", 0, ["output", "output_bytes"]),
+        (["--output", "10MiB"], "at 4711\n", 8, []),
+        (["--stall", "20s"], "at 4711\n", 8, []),
+    ],
+)
+def test_the_report_says_where_nobody_looked_at_the_output(
+    run: Exec, tmp_path: Path, options: list[str], tail: str, written: int, left_out: list[str]
+) -> None:
+    done = run(*options, "--report", "r.json", "--", "sh", "-c", "echo at 4711; exit 3")
+    assert (done.code, done.out) == (3, b"at 4711\n")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["output_tail"], report["output_bytes"], report["left_out"]) == (tail, written, left_out)
+    (peak,) = (line["peak"] for line in report["limits"] if line["limit"] == "output")
+    assert peak == (written or None)
+    assert "0B" not in done.err
+
+
 def test_a_report_that_cannot_be_written_is_said(run: Exec) -> None:
     done = run("--report", "no/such/folder/r.json", "--", "true")
     assert done.code == 125
