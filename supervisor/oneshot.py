@@ -350,7 +350,11 @@ def main(started: Started, limits: Mapping[str, Any], report_path: str | None) -
         return OURS_FAILED
     if report_path is None and not verdict.outcome.is_bad:
         return code
-    return _tell(code, shot.report(evidence), report_path)
+    try:
+        return _tell(code, shot.report(evidence), report_path)
+    except ValueError as err:  # ours to mend, but how the command ended is known and is what we are asked for
+        sys.stderr.write(f"mainstay exec: its end cannot be told, which is a bug of Mainstay: {type(err).__name__}: {err}\n")
+        return code or OURS_FAILED
 
 
 def _tell(code: int, report: Mapping[str, object], path: str | None) -> int:
@@ -360,7 +364,7 @@ def _tell(code: int, report: Mapping[str, object], path: str | None) -> int:
     if path is not None:
         try:
             _write_report(path, report)
-        except (OSError, OutputError) as err:
+        except (OSError, OutputError, ValueError) as err:
             why = err.strerror if isinstance(err, OSError) else err
             sys.stderr.write(f"mainstay exec: the report could not be written to {path}: {why}\n")
             code = code or OURS_FAILED

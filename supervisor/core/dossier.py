@@ -66,7 +66,7 @@ def make_report(
     escaped = printable(output)
     report: dict[str, object] = {
         "schema": SCHEMA,
-        "job": occasion.job,
+        "job": _cut(occasion.job, NAME_MAX),
         "run": occasion.run,
         "attempt": occasion.attempt,
         "outcome": verdict.outcome.value,

@@ -94,6 +94,13 @@ def test_output_is_escaped_and_its_bytes_are_kept():
     assert runaway(output="all is well\n")["output_raw_base64"] is None
 
 
+def test_a_program_whose_name_is_no_utf_8_has_it_spelled_out():
+    report = make_report(Occasion("p\udcfe.sh" * 100, 0, 1, T0, T0), Verdict(Outcome.FAILED, "It ended."), Evidence(Exit(code=3)))
+    FORM.validate(report)
+    assert json.loads(encode(report).encode())["job"].startswith("p\\udcfe.sh")
+    assert len(report["job"]) < 1000
+
+
 def test_the_config_keeps_a_jobs_own_data_out():
     error = ExceptionFacts("ValueError", "no such user: ada@example.org", (A,), 1, chain=("KeyError: 'ada@example.org'",))
     verdict = Verdict(Outcome.EXCEPTION, "ValueError at walk (tree.py:14).", exception=error)

@@ -439,6 +439,30 @@ def test_the_report_says_where_nobody_looked_at_the_output(
     assert "0B" not in done.err
 
 
+def test_a_program_whose_name_is_no_utf_8_keeps_its_exit_code_and_has_a_report(run: Exec, tmp_path: Path) -> None:
+    program = os.fsencode(tmp_path) + b"/p\xfe.sh"
+    with open(program, "wb") as file:
+        file.write(b"#!/bin/sh\nexit 3\n")
+    os.chmod(program, 0o755)
+    done = run("--report", "r.json", "--", os.fsdecode(program))
+    assert done.code == 3
+    assert done.err == "mainstay exec: p\\udcfe.sh: failed: It ended with exit code 3 after " + done.err.rpartition(" after ")[2]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["job"], report["exit_code"]) == ("p\\udcfe.sh", 3)
+    assert json.loads(run("--report", "-", "--", os.fsdecode(program)).out)["job"] == report["job"]
+
+
+@pytest.mark.parametrize(("code", "answer"), [(3, 3), (0, 125)])
+def test_a_bug_of_ours_in_the_report_does_not_hide_how_the_command_ended(mark: str, code: int, answer: int) -> None:
+    broken = "import sys; from supervisor import cli, oneshot; oneshot.OneShot.report = lambda *_: int('x'); sys.exit(cli.main())"
+    words = [sys.executable, "-c", broken, "exec", "--report", "r.json", "--", "sh", "-c", f"exit {code}"]
+    done = subprocess.run(words, capture_output=True, timeout=BOUND_S, env=environment(mark), check=False)
+    assert done.returncode == answer
+    assert done.stderr.startswith(
+        b"mainstay exec: its end cannot be told, which is a bug of Mainstay: ValueError: invalid literal for int()"
+    )
+
+
 def test_a_report_that_cannot_be_written_is_said(run: Exec) -> None:
     done = run("--report", "no/such/folder/r.json", "--", "true")
     assert done.code == 125
