@@ -381,6 +381,6 @@ def _write_report(path: str, report: Mapping[str, object]) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
+    from supervisor.reportfile import write_report
+
+    write_report(path, text)

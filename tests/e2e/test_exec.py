@@ -1,10 +1,12 @@
 """``mainstay exec``: transparent while all is well, exit code 124 and a clear word when a limit struck, and nothing left behind either way."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -467,6 +469,64 @@ def test_a_report_that_cannot_be_written_is_said(run: Exec) -> None:
     done = run("--report", "no/such/folder/r.json", "--", "true")
     assert done.code == 125
     assert done.err.startswith("mainstay exec: the report could not be written to no/such/folder/r.json: No such file or directory")
+
+
+def test_a_report_takes_the_place_of_a_file_or_a_link_and_is_its_owners_alone(run: Exec, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("somebody's own")
+    (tmp_path / "open.json").write_text("{}")
+    (tmp_path / "open.json").chmod(0o644)
+    (tmp_path / "link.json").symlink_to("target")
+    (tmp_path / "dangling.json").symlink_to("nowhere")
+    for name in ("open.json", "link.json", "dangling.json", "new.json"):
+        assert run("--report", name, "--", "sh", "-c", "exit 3").code == 3
+        mode = (tmp_path / name).lstat().st_mode
+        assert (stat.S_ISREG(mode), oct(stat.S_IMODE(mode))) == (True, "0o600"), name
+        assert json.loads((tmp_path / name).read_text())["exit_code"] == 3
+    assert target.read_text() == "somebody's own"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling.json", "link.json", "new.json", "open.json", "target"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_full_disk_leaves_the_report_before_as_it_was(run: Exec, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        assert run("--report", "disk/r.json", "--", "sh", "-c", "exit 3").code == 3
+        before = (disk / "r.json").read_bytes()
+        with contextlib.suppress(OSError), (disk / "fill").open("wb", buffering=0) as fill:
+            while True:
+                fill.write(b"x" * 4096)
+        done = run("--report", "disk/r.json", "--output", "1MiB", "--", "sh", "-c", "seq 4000; exit 4")
+        assert done.code == 4
+        assert "mainstay exec: the report could not be written to disk/r.json: No space left on device\n" in done.err
+        assert (disk / "r.json").read_bytes() == before
+        assert sorted(path.name for path in disk.iterdir()) == ["fill", "r.json"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_report_goes_into_a_pipe_or_behind_what_stdout_has_and_replaces_neither(run: Exec, mark: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("--report", "pipe", "--", "true").code == 0
+        assert json.loads(os.read(reader, 65536))["exit_code"] == 0
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    (tmp_path / "here").symlink_to("/dev/stdout")
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", str(tmp_path / "here")):
+        done = in_shell(mark, f"cd {tmp_path} && $M exec --report {name} -- echo first >out && cat out")
+        assert done.code == 0, done
+        assert done.out.startswith(b"first\n{")
+        assert json.loads(done.out.partition(b"\n")[2])["outcome"] == "succeeded"
+    assert (tmp_path / "here").is_symlink()
+    assert run("--report", ".", "--", "sh", "-c", "exit 3").err.startswith(
+        "mainstay exec: the report could not be written to .: Is a directory"
+    )
 
 
 # ---------------------------------------------------------------- when we cannot speak, or not begin
