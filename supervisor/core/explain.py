@@ -39,6 +39,14 @@ HINTS = {
     "launch_failed": "mend the command, its user or its directory in the config, then: mainstay reload",
     "host_oom": "the host was short of memory: give it more, or lower limits.memory of what else runs there",
 }
+# The same for a launch that failed for what the host is out of, by the kernel's words for it.
+SHORTAGES = {
+    "No space left on device": "no room on the disk: make some where the summary says (of Mainstay's own folders: state_dir); the command is not at fault",
+    "Disk quota exceeded": "the disk quota is used up: make room where the summary says (of Mainstay's own folders: state_dir); the command is not at fault",
+    "Too many open files": "no file descriptors left: raise LimitNOFILE= of Mainstay's unit (ulimit -n), or fs.file-max; the command is not at fault",
+    "Resource temporarily unavailable": "no processes left: raise TasksMax= of Mainstay's unit, ulimit -u or kernel.pid_max; the command is not at fault",
+    "Cannot allocate memory": "the host was short of memory: give it more, or lower limits.memory of what else runs there",
+}
 BARS = "▁▂▃▄▅▆▇█"
 
 Report = Mapping[str, object]
@@ -81,7 +89,7 @@ def override(report: Report) -> list[str]:
         )
         found.append(f"if the job is right and the line is wrong: {knob}")
     elif outcome in HINTS:
-        found.append(HINTS[outcome])
+        found.append(_shortage(report) or HINTS[outcome])
     will = _list(report, "will")
     if will and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
         is_parked = any("parked" in line for line in will)
@@ -90,6 +98,13 @@ def override(report: Report) -> list[str]:
         number = clean(str(report["incident"]), 20)
         found.append(f"somebody is on it: mainstay incident {number} --ack; mended: mainstay incident {number} --resolve --fix TEXT")
     return found
+
+
+def _shortage(report: Report) -> str | None:
+    """What to do where it could not be started for want of something that is no fault of the job's."""
+    if report.get("outcome") != Outcome.LAUNCH_FAILED.value:
+        return None
+    return next((hint for words, hint in SHORTAGES.items() if words in _text(report, "summary")), None)
 
 
 # ---------------------------------------------------------------- the screen's parts

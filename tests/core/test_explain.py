@@ -1,16 +1,20 @@
 """The dossier's keys, and the screen that is read at night."""
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import supervisor
+from supervisor.core import heal
 from supervisor.core.dossier import Occasion, make_report
 from supervisor.core.dossierform import FIELDS
 from supervisor.core.evidence import Breach, Cycle, Evidence, ExceptionFacts, Exit, Frame, Look, Stack, Verdict
-from supervisor.core.explain import LINEAGE_MOST, LINES_MAX, WIDTH, one_line, override, screen
+from supervisor.core.explain import LINEAGE_MOST, LINES_MAX, SHORTAGES, WIDTH, one_line, override, screen
 from supervisor.core.jobs import Expect, Limits
 from supervisor.core.model import LimitName, Outcome
 from supervisor.core.outcome import judge
@@ -49,6 +53,28 @@ def test_a_script_that_started_itself_is_let_go_deeper_by_the_guard_and_not_by_a
     assert override(report)[0] == "if the job is right and the line is wrong: set MAINSTAY_LINEAGE_MAX in its environment (12)"
     source = (Path(supervisor.__file__).parent / "guard/site/_mainstay_guard/lineage.py").read_text()
     assert f"\nMOST = {LINEAGE_MOST} " in source
+
+
+@pytest.mark.parametrize(
+    ("code", "mend"),
+    [
+        (errno.ENOSPC, "no room on the disk: "),
+        (errno.EDQUOT, "the disk quota is used up: "),
+        (errno.EMFILE, "no file descriptors left: "),
+        (errno.ENFILE, "no file descriptors left: "),
+        (errno.EAGAIN, "no processes left: "),
+        (errno.ENOMEM, "the host was short of memory: "),
+        (errno.ENOENT, "mend the command, its user or its directory in the config"),
+    ],
+)
+def test_a_launch_that_the_host_had_no_room_for_is_not_the_commands_fault(code, mend):
+    evidence = Evidence(Exit(launch_error=f"cannot make the folders of run 3.1 in /var/lib/mainstay: {os.strerror(code)}"))
+    (hint, *_) = override(report_of(judge(Limits(), Expect(), evidence), evidence))
+    assert hint.startswith(mend)
+
+
+def test_what_heal_lays_on_the_host_has_a_mend_of_its_own():
+    assert sorted(heal._HOST_LAUNCH.pattern.split("|")) == sorted(SHORTAGES)
 
 
 def test_a_success_needs_no_override():
