@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from supervisor.core.jobs import Job
 from supervisor.core.model import RunId, Wall
@@ -121,7 +122,7 @@ class Surveyor:
             code=_spelled(self._code(script)),
             commit=_commit(script or job.launch.directory),
             packages=_spelled(packages.items()),
-            interpreter=_utf8(_interpreter(path)) if path is not None else "",
+            interpreter=_utf8(_interpreter(path)) if path is not None and _is_python(path) else "",
             inputs=_spelled(_inputs(rest, job.launch.directory, script)),
             config=_spelled((key, self._value(key, value, redactor)) for key, value in config_of(job)),
         )
@@ -129,7 +130,7 @@ class Surveyor:
         before = None
         if kept is not None:
             try:
-                before = Survey.decode(kept[0])
+                before = _as_told_now(Survey.decode(kept[0]))
             except ValueError:
                 log.warning("survey_unreadable", job=job.name)
         since = (None, None) if before is None or kept is None else (kept[1], kept[2])
@@ -203,6 +204,12 @@ class Surveyor:
                 yield from known[1].items()
             except OSError:
                 continue
+
+
+def _as_told_now(before: Survey) -> Survey:
+    """A kept survey without what an earlier version called the interpreter: any program, also where that is no Python."""
+    name = os.path.basename(before.interpreter.partition(" (")[0])
+    return before if name.startswith(("python", "pypy")) else replace(before, interpreter="")
 
 
 def _spelled(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
