@@ -67,7 +67,7 @@ class Surveyor:
         self._inherited = inherited
         self._key = key
         self._redactor_for = redactor_for
-        self._digests: dict[str, tuple[int, int, int, str]] = {}
+        self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
         self._packages: dict[str, tuple[int, dict[str, str]]] = {}
         self._changed = threading.Condition()
         self._asked: dict[str, Job] = {}
@@ -176,16 +176,17 @@ class Surveyor:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return None
-            mark = (status.st_size, status.st_mtime_ns, status.st_ino)
+            # With the change time, which no editor can set back. A chmod or a hard link moves it too: then the file is read again, to the same digest.
+            mark = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             known = self._digests.get(path)
-            if known is not None and known[:3] == mark:
-                return known[3]
+            if known is not None and known[0] == mark:
+                return known[1]
             if status.st_size > HASHED_BYTES_MAX:
                 return sized(status.st_size, status.st_mtime)
             digest = hashlib.blake2b(os.read(fd, HASHED_BYTES_MAX), digest_size=8).hexdigest()
             if len(self._digests) >= REMEMBERED:
                 self._digests.clear()
-            self._digests[path] = (*mark, digest)
+            self._digests[path] = (mark, digest)
         except OSError:
             return None
         finally:

@@ -90,6 +90,21 @@ def test_touching_a_file_is_no_change_of_code(app):
     assert shelf.words(job(app)) == []
 
 
+def test_an_edit_in_place_that_keeps_size_and_time_is_a_change_of_code_and_a_chmod_is_none(app):
+    shelf, tree = Shelf(), app / "lib" / "tree.py"
+    shelf.look(job(app), good=True)
+    was = tree.stat()
+    tree.chmod(0o600)
+    os.link(tree, app / "another_name")
+    assert shelf.words(job(app)) == []
+    touched = tree.stat().st_ctime_ns
+    while tree.stat().st_ctime_ns == touched:  # the file system's clock has ticks
+        tree.write_text("x = 3\n")
+        os.utime(tree, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert (tree.stat().st_size, tree.stat().st_mtime_ns, tree.stat().st_ino) == (was.st_size, was.st_mtime_ns, was.st_ino)
+    assert shelf.words(job(app)) == [f"{tree}: changed"]
+
+
 def test_packages_and_interpreter_are_those_of_the_jobs_own_environment(app, tmp_path):
     environment = tmp_path / "venv"
     site = environment / "lib" / "python3.11" / "site-packages"
