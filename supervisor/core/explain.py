@@ -4,12 +4,12 @@
 file, of another version too. Everything a job can choose is escaped before it is shown.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from supervisor.core import survey
+from supervisor.core.cells import cut, folded
 from supervisor.core.model import Outcome
 from supervisor.core.prose import about_duration, about_size, clean, counted, signal_name
 
@@ -297,16 +297,13 @@ def _section(title: str, lines: Sequence[str], *, most: int) -> list[str]:
 
 def _wrapped(text: str, indent: str, *, most: int) -> list[str]:
     """*text* in at most *most* lines, each begun with *indent* or as much room."""
-    room = " " * len(indent)
-    return textwrap.wrap(
-        clean(text), WIDTH, initial_indent=indent, subsequent_indent=room, max_lines=most, placeholder=" …", break_on_hyphens=False
-    ) or [indent.rstrip()]
+    first, *more = folded(clean(text), WIDTH - len(indent), most)
+    return [indent + first, *(" " * len(indent) + line for line in more)]
 
 
 def _fit(text: str) -> str:
     """One line, escaped first and cut after: an escape is longer than what it stands for."""
-    escaped = clean(text)
-    return escaped if len(escaped) <= WIDTH else escaped[: WIDTH - 1] + "…"
+    return cut(clean(text), WIDTH)
 
 
 def _text(report: Report, key: str) -> str:

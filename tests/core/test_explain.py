@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import supervisor
 from supervisor.core import heal
+from supervisor.core.cells import cells
 from supervisor.core.dossier import Occasion, make_report
 from supervisor.core.dossierform import FIELDS
 from supervisor.core.evidence import Breach, Cycle, Evidence, ExceptionFacts, Exit, Frame, Look, Stack, Verdict
@@ -104,6 +105,15 @@ def test_of_an_output_that_is_too_long_for_the_screen_the_end_stays_where_the_er
     assert shown[-2:] == ["  | line 19", "  | RecursionError: maximum recursion depth exceeded"]
 
 
+def test_wide_characters_are_counted_by_the_cells_that_they_take():
+    wide = Frame("界" * 50, "/srv/app/" + "字" * 60 + ".py", 3)
+    verdict = Verdict(Outcome.TIME, "It went round " + "界" * 90, LimitName.TIME, stacks=(Stack(1, (wide,) * 9, 9),))
+    lines = screen(report_of(verdict, Evidence(Exit(signal=9)), tail="漢" * 200, will=["e\u0301" * 120])).splitlines()
+    assert max(map(cells, lines)) == WIDTH
+    assert f"  | {'漢' * 47}…" in lines
+    assert "  - " + "e\u0301" * 96 in lines
+
+
 texts = st.text(max_size=300)
 any_frames = st.lists(st.builds(Frame, texts, texts, st.integers(0, 10**6)), max_size=12).map(tuple)
 verdicts = st.builds(
@@ -125,7 +135,7 @@ def test_any_report_fits_on_one_screen(verdict, tail, did, will):
     lines = text.split("\n")
     assert lines.pop() == ""
     assert len(lines) <= LINES_MAX
-    assert max(map(len, lines)) <= WIDTH
+    assert max(map(cells, lines)) <= WIDTH
     assert all(line.isprintable() for line in lines)
     assert "\n" not in one_line(report_of(verdict, Evidence(Exit()), tail, did, will))
 
