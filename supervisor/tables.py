@@ -5,8 +5,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, Final
 
+from supervisor.core.cells import cells, folded, padded
 from supervisor.core.units import format_duration, format_size
 
 Json = Mapping[str, Any]
@@ -54,49 +56,67 @@ def _columns() -> int | None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, colour: int | None = None) -> str:
-    """Columns, aligned; the word in column *colour* gets its colour. Too wide for the terminal, the last column is folded; where that does not
-    help, each row becomes a list of its cells."""
+    """Columns, aligned; the word in column *colour* gets its colour. Too wide for the terminal, the last column is folded, then the others where
+    they have words to fold between; where that does not help, each row becomes a list of its cells."""
     cleaned = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [list(header), *cleaned]) for i in range(len(header))]
+    contents = list(zip(header, *cleaned, strict=True))
+    widths = [max(map(cells, content)) for content in contents]
     columns = _columns()
-    before = sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
-    if columns is not None and cleaned and before + widths[-1] > columns:
-        if before + NARROWEST > columns:
+    if columns is not None and cleaned:
+        fitting = _fitting(contents, widths, columns - len(GAP) * (len(widths) - 1))
+        if fitting is None:
             return _lists(header, cleaned, columns, colour)
-        widths[-1] = columns - before
-    lines = [GAP.join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip()]
+        widths = fitting
+    lines = _lines(header, widths)
     for row in cleaned:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        if colour is not None:
-            cells[colour] = _coloured(cells[colour], row[colour].split(" ")[0])
-        first, *more = _folded(row[-1], widths[-1])
-        lines.append(GAP.join([*cells[:-1], first if len(row[-1]) > widths[-1] else cells[-1]]).rstrip())
-        lines += [" " * before + part for part in more]
+        lines += _lines(row, widths, colour)
     return "\n".join(lines) + "\n"
+
+
+def _fitting(contents: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> list[int] | None:
+    """How wide each column is in so much *room* for all of them together; None where they cannot be read there.
+
+    The last one gives way first. Of the others no word is broken, for it may be a name to copy: the widest is folded one word narrower, and again.
+    """
+    fitting = list(widths)
+    least = [max(cells(word) for cell in content for word in ["", *cell.split()]) for content in contents]
+    if widths[-1] > NARROWEST:
+        least[-1] = NARROWEST
+    fitting[-1] = min(widths[-1], max(least[-1], room - sum(widths[:-1])))
+    while sum(fitting) > room:
+        widest = max(range(len(fitting)), key=lambda i: (fitting[i] > least[i], fitting[i]))
+        if fitting[widest] <= least[widest]:
+            return None
+        narrower = fitting[widest] - 1
+        fitting[widest] = max(cells(line) for cell in contents[widest] for line in folded(cell, narrower))
+    return fitting
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], colour: int | None = None) -> list[str]:
+    """A row in as many lines as its highest cell."""
+    columns = [folded(cell, width) for cell, width in zip(row, widths, strict=True)]
+    lines = []
+    for parts in zip_longest(*columns, fillvalue=""):
+        shown = [padded(part, width) for part, width in zip(parts, widths, strict=True)]
+        if colour is not None and parts[colour]:
+            shown[colour] = _coloured(shown[colour], row[colour].split(" ")[0])
+        lines.append(GAP.join(shown).rstrip())
+    return lines
 
 
 def _lists(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int, colour: int | None) -> str:
     """A row after the other, a line for each cell."""
-    label = max(map(len, header))
+    label = max(map(cells, header))
     room = max(columns - label - len(GAP), 8)
     lists = []
     for row in rows:
         lines = []
         for i, (name, cell) in enumerate(zip(header, row, strict=True)):
-            first, *more = _folded(cell, room)
-            lines.append(name.ljust(label) + GAP + (_coloured(first, cell.split(" ")[0]) if i == colour else first))
+            first, *more = folded(cell, room)
+            lines.append(padded(name, label) + GAP + (_coloured(first, cell.split(" ")[0]) if i == colour else first))
             lines += [" " * (label + len(GAP)) + part for part in more]
         lists.append("\n".join(lines) + "\n")
     return "\n".join(lists)
-
-
-def _folded(text: str, width: int) -> list[str]:
-    """In lines of that width, at least one."""
-    if len(text) <= width:
-        return [text]
-    import textwrap
-
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def _ago(stamp: str | None) -> str:

@@ -47,3 +47,52 @@ def test_where_no_table_fits_each_row_is_a_list(monkeypatch: pytest.MonkeyPatch,
 def test_a_table_without_rows_is_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "10")
     assert tables.table(HEADER, []) == "ID  STATE  SUMMARY\n"
+
+
+STATUS = ["JOB", "STATE", "LAST RUN", "NEXT RUN", "FAILED", "MEMORY", "SCHEDULE"]
+JOBS = [
+    ["user-metrics", "idle", "succeeded 12m3s ago", "in 2m57s", "0", "31.2MiB / 512MiB", "every 15m"],
+    ["nightly", "running (paused)", "memory 23h59m ago", "-", "12", "128.0MiB / 256MiB", "manual"],
+    *([f"service-{n}", "running", "none ended yet", "-", "0", "8.1MiB / 64MiB", "service"] for n in range(8)),
+]
+
+
+def test_a_status_that_is_a_little_too_wide_is_folded_and_stays_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tables.table(STATUS, JOBS).splitlines()
+    wide = max(map(len, whole))
+    for columns in (wide - 1, 80, 72):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = tables.table(STATUS, JOBS).splitlines()
+        assert max(map(len, lines)) <= columns
+        assert len(lines) <= 2 * len(whole)
+        assert lines[0].split()[:2] == ["JOB", "STATE"]
+        assert sum(line.startswith("service-") for line in lines) == 8
+        assert sorted(words(" ".join(lines))) == sorted(words(" ".join(whole)))  # nothing is lost, no word is broken
+    monkeypatch.setenv("COLUMNS", str(wide))
+    assert tables.table(STATUS, JOBS).splitlines() == whole
+
+
+def test_a_folded_row_has_its_parts_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "75")
+    assert tables.table(STATUS, JOBS[:2]).splitlines() == [
+        "JOB           STATE     LAST RUN    NEXT RUN  FAILED  MEMORY      SCHEDULE",
+        "user-metrics  idle      succeeded   in 2m57s  0       31.2MiB /   every",
+        "                        12m3s ago                     512MiB      15m",
+        "nightly       running   memory      -         12      128.0MiB /  manual",
+        "              (paused)  23h59m ago                    256MiB",
+    ]
+
+
+def test_names_that_leave_no_room_are_not_broken_and_make_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "a-name-of-a-job-that-somebody-will-copy-into-the-next-command"
+    text = tables.table(STATUS, [[name, *JOBS[0][1:]]])
+    assert text.startswith(f"JOB       {name}\nSTATE     idle\n")
+
+
+def test_wide_characters_keep_the_columns_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["1", "界界", "字" * 30], ["22", "open", "e\u0301 short"]]
+    assert tables.table(HEADER, rows).splitlines() == ["ID  STATE  SUMMARY", f"1   界界   {'字' * 30}", "22  open   e\u0301 short"]
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = tables.table(HEADER, rows).splitlines()
+    assert lines == ["ID  STATE  SUMMARY", f"1   界界   {'字' * 14}", " " * 11 + "字" * 14, " " * 11 + "字" * 2, "22  open   e\u0301 short"]
