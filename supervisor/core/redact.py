@@ -33,7 +33,7 @@ _SECRETIVE: Final = re.compile(
 # A name with its value: password=..., "token": "...", --api-key ..., '--password', '...'.
 _NAMED: Final = re.compile(
     rf"""((?:{_WORD})[\w-]{{0,40}}["']?\s{{0,3}}(?:=|:(?!//))\s{{0,3}}(?!(?:\w{{1,10}}\s{{1,3}})?["']?\[redacted)(?:(?:bearer|basic|token)\s{{1,3}})?)("[^"]{{1,4096}}"?|'[^']{{1,4096}}'?|[^\s"'&;,)\]}}]{{1,4096}})"""
-    rf"""|(--?[\w-]{{0,40}}?(?:{_WORD})[\w-]{{0,40}}(?:["'],\s{{0,3}}["']|\s{{1,3}}["']?))(?!\[redacted)([^\s"'&;,-][^\s"'&;,]{{0,4096}})""",
+    rf"""|((?<![\w-])--?[\w-]{{0,40}}?(?:{_WORD})[\w-]{{0,40}}(?:["'],\s{{0,3}}["']|\s{{1,3}}["']?))(?!\[redacted)([^\s"'&;,-][^\s"'&;,]{{0,4096}})""",
     re.IGNORECASE,
 )
 _SAYS: Final = re.compile(r":[ \t]{1,3}")  # as people and programs write; a file of settings may have the value on the next line
