@@ -52,6 +52,12 @@ _SHAPED: Final = re.compile(
 
 
 _UNNAMED: Final = frozenset("=:@ ")
+# Where a value with a secretive name is a place and not the secret: the name says so (SSH_AUTH_SOCK, PGPASSFILE), or the value begins as no key does.
+_NAMES_A_PLACE: Final = re.compile(
+    r"(?:SOCK(?:ET)?|FILE(?:NAME)?|PATH|DIR(?:ECTORY)?|FOLDER|HOME|ROOT|ASKPASS|XAUTHORITY)S?$", re.IGNORECASE
+)
+_SYSTEM_PATH: Final = re.compile(r"/(?:bin|dev|etc|home|lib|media|mnt|nix|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)(?:/|$)")
+_PADDED: Final = re.compile(r"[A-Za-z0-9+/]+={1,2}")
 
 
 def is_secretive(name: str) -> bool:
@@ -160,7 +166,7 @@ def secrets_of(job: Job, inherited: Mapping[str, str]) -> Iterator[str]:
     for name, value in {**inherited, **job.launch.environment}.items():
         if name.startswith("MAINSTAY_"):  # ours: names of jobs and places of files
             continue
-        if (is_secretive(name) and not value.startswith("/")) or looks_secret(value):  # SSH_AUTH_SOCK and its like name places
+        if (is_secretive(name) and not _is_place(name, value)) or looks_secret(value):
             yield value
         yield from _passwords(value)
     yield from secrets_in_arguments(job.launch.argv)
@@ -196,9 +202,16 @@ def secrets_in_settings(value: object, name: str = "") -> Iterator[str]:
         yield from _address(value)
 
 
+def _is_place(name: str, value: str) -> bool:
+    """Whether *value* says where the secret is. One in 64 secrets in base64 begins with ``/``, too, so that alone says nothing."""
+    return value.startswith("/") and bool(_NAMES_A_PLACE.search(name) or _SYSTEM_PATH.match(value))
+
+
 def looks_secret(value: str) -> bool:
     """A long value of letters and digits mixed, as machines make them; no path, no sentence."""
-    if not 20 <= len(value) <= 500 or any(char.isspace() or char in "/:,;" for char in value):
+    if not 20 <= len(value) <= 500 or any(char.isspace() or char in ":,;" for char in value):
+        return False
+    if "/" in value and (len(value) % 4 or not _PADDED.fullmatch(value)):  # base64 that is padded; no path ends so
         return False
     kinds = sum((any(map(str.isdigit, value)), any(map(str.islower, value)), any(map(str.isupper, value))))
     return kinds >= 2 and any(map(str.isdigit, value))

@@ -183,6 +183,22 @@ def test_what_a_job_is_given_is_known():
     assert list(secrets_in_arguments(["x", "--token"])) == []
 
 
+def test_a_secret_may_begin_with_a_slash_and_a_place_is_none():
+    secrets = {"DB_PASSWORD": "/x8KdCanary", "API_KEY": "/a/b8/Canary", "SEED": "q/83CanaryAAAbbbccc/01=="}
+    places = {
+        "SSH_AUTH_SOCK": "/tmp/agent.7",
+        "XAUTHORITY": "/work/me/.Xauthority",
+        "SUDO_ASKPASS": "/work/bin/ask",
+        "PGPASSFILE": "/work/pg.pass",
+        "VAULT_TOKEN_PATH": "/work/token",
+        "CREDENTIALS_DIRECTORY": "/work/credentials",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/etc/app/key.json",
+        "TLS_PRIVATE_KEY": "/srv/app/key.pem",
+        "INPUT": "share/python3/Data/2024/x",
+    }
+    assert set(secrets_of(Job("j", Launch((), "/", places)), secrets)) == set(secrets.values())
+
+
 def test_what_receivers_are_given_is_known():
     found = {
         *secrets_in_settings(
