@@ -15,7 +15,7 @@ from msgspec import Struct
 from supervisor.config import document
 from supervisor.config.document import Node, Scalar
 from supervisor.config.problems import Report, suggestion
-from supervisor.core.redact import is_secretive, looks_secret
+from supervisor.core.redact import is_secretive, looks_secret, without_user
 from supervisor.core.units import quoted
 
 Json = dict[str, Any]
@@ -39,7 +39,7 @@ _PARAMETER: Final = re.compile(r"(?<=[?&;#])([^=&;#\s]{1,100}=)([^&;#\s]+)")
 
 def masked_url(url: str) -> str:
     """*url* without the user and password in it, and without the values in its query whose name or form is that of a secret."""
-    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", rf"\1{MASK}@", url)
+    bare = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", rf"\1{MASK}@", without_user(url, MASK))
     if "://" not in bare:
         return bare
     return _PARAMETER.sub(lambda found: found[1] + (MASK if is_secretive(found[1][:-1]) or looks_secret(found[2]) else found[2]), bare)

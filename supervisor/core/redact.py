@@ -5,6 +5,7 @@ nothing that follows (dossier, history, alert, log, page) has to think of it aga
 in the config: a password that a job prints bare. Patterns are bounded, for the text may be made to be slow.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -37,7 +38,10 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 _SAYS: Final = re.compile(r":[ \t]{1,3}")  # as people and programs write; a file of settings may have the value on the next line
-_USERINFO: Final = re.compile(r"(://)[^/\s@\"'<>]{1,500}@")
+# An address up to the blank, quote or next address behind it; in a setting, which is one value, quotes are a part of it.
+_ADDRESS: Final = re.compile(r"://([^\s\"'<>:]*(?::(?!//)[^\s\"'<>:]*)*)")
+_SET_ADDRESS: Final = re.compile(r"://([^\s:]*(?::(?!//)[^\s:]*)*)")
+_PORT: Final = re.compile(r"[^@]*:\d{1,5}|\[.*")
 _SHAPED: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)"
     r"|(?<=Bearer )\s{0,3}[^\s\"']{6,4096}"
@@ -51,6 +55,7 @@ _SHAPED: Final = re.compile(
 )
 
 
+_ESCAPED: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _UNNAMED: Final = frozenset("=:@ ")
 # Where a value with a secretive name is a place and not the secret: the name says so (SSH_AUTH_SOCK, PGPASSFILE), or the value begins as no key does.
 _NAMES_A_PLACE: Final = re.compile(
@@ -69,9 +74,10 @@ class Redactor:
     """Takes out what has the form of a secret, and the *known* ones wherever they stand."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
-        parts = {part for value in known for part in (value, *value.splitlines()) if len(part) >= SHORTEST and not part.isspace()}
+        parts = {part for value in known for part in (value, *value.splitlines()) if _is_findable(part)}
         longest = sorted(parts, key=len, reverse=True)[:KNOWN_MAX]
-        self._known = re.compile("|".join(map(re.escape, longest))) if longest else None
+        spelled = {spelling for part in longest for spelling in _spellings(part) if _is_findable(spelling)}
+        self._known = _any_of(sorted(spelled, key=len, reverse=True)) if spelled else None
 
     def text(self, text: str) -> str:
         """*text* with ``REDACTED`` in place of each secret."""
@@ -79,14 +85,69 @@ class Redactor:
             text = self._known.sub(REDACTED, text)
         if len(text) < SHORTEST:
             return text
-        text = _SHAPED.sub(REDACTED, text)
-        if "@" in text:
-            text = _USERINFO.sub(rf"\1{REDACTED}@", text)
+        text = without_user(_SHAPED.sub(REDACTED, text), REDACTED)
         return _NAMED.sub(_without_value, text)
 
     def facts(self, value: T) -> T:
         """*value* (structs, tuples, texts) with every text in it redacted; the same object where nothing was."""
         return cast("T", _Walk(self).through(value))
+
+
+def without_user(text: str, instead: str) -> str:
+    """*text* with *instead* in place of user and password in each address (``://user:password@host``) in it."""
+    return (
+        _ADDRESS.sub(lambda found: f"://{instead}{found[1][end:]}" if (end := _user_end(found[1])) > 0 else found[0], text)
+        if "@" in text
+        else text
+    )
+
+
+def _user_end(address: str) -> int:
+    """Where the ``@`` behind the user info is in an *address* without its scheme; -1 if it has none.
+
+    By the standard it is the last one before the path. But people put passwords into addresses as they are, and many programs take them: one with a
+    ``/`` makes what stands before it look like host and port, one with both like a host whose name has no dot.
+    """
+    path = address.find("/") if "/" in address else len(address)
+    standard, last = address.rfind("@", 0, path), address.rfind("@")
+    before = address[:path]
+    if standard >= 0:
+        host = before[standard + 1 :]
+        return last if ":" in before[:standard] and not set(host) & {".", ":"} else standard
+    return last if ":" in before and not _PORT.fullmatch(before) else -1
+
+
+def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
+    """What finds the first of *texts* that stands there. Those that begin alike are tried together: with hundreds that is most of the time."""
+    beginnings: dict[str, list[str]] = {}
+    for text in texts:
+        beginnings.setdefault(text[0], []).append(re.escape(text[1:]))
+    return re.compile("|".join(f"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in beginnings.items()))
+
+
+def _is_findable(text: str) -> bool:
+    return len(text) >= SHORTEST and not text.isspace()
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """*value* as programs print it: bare, in a list or a KeyError, in JSON, in an address, and taken out of an address."""
+    yield value
+    if value.isalnum() and value.isascii():
+        return
+    decoded = _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode(errors="replace"), value)
+    for one in {value, decoded}:
+        yield one
+        yield repr(one)[1:-1]
+        yield repr(one + "'\"")[1:-4]  # where the text has both quotes, the single one is escaped
+        yield json.dumps(one)[1:-1]
+        yield json.dumps(one, ensure_ascii=False)[1:-1]
+        yield from (_percent_encoded(one, plain) for plain in ("-._~", "-._~/", "-._~!$&'()*+,;="))
+
+
+def _percent_encoded(text: str, plain: str) -> str:
+    """*text* as in an address, where letters, digits and *plain* stand for themselves."""
+    kept = (char if (char.isalnum() and char.isascii()) or char in plain else "" for char in text)
+    return "".join(one or "".join(f"%{byte:02X}" for byte in char.encode(errors="replace")) for one, char in zip(kept, text, strict=True))
 
 
 class _Walk:
@@ -218,9 +279,16 @@ def looks_secret(value: str) -> bool:
 
 
 def _passwords(text: str) -> Iterator[str]:
-    """Passwords in the addresses of *text*: ``://user:password@``."""
-    for match in re.finditer(r"://([^/\s@:]{0,200}):([^/\s@]{1,500})@", text):
-        yield match[2]
+    """Passwords in the addresses of *text*: ``://user:password@``, each as far as it may reach."""
+    if "@" not in text:
+        return
+    for found in (*_ADDRESS.finditer(text), *_SET_ADDRESS.finditer(text)):
+        info = found[1][: max(0, _user_end(found[1]))]
+        user, colon, password = info.partition(":")
+        if colon:
+            yield from {password, password.partition("@")[0]}
+        elif looks_secret(user):
+            yield user
 
 
 def _address(text: str) -> Iterator[str]:

@@ -84,6 +84,8 @@ def test_no_secret_is_shown(write, folder):
         ("command: [run, --api-key, canary-2, --force]", 'command: [run, "--api-key", "***", "--force"]'),
         ("command: [env, DB_PASSWORD=canary-3, run]", 'command: [env, "DB_PASSWORD=***", run]'),
         ("command: [run, 'pg://u:canary-4@h/d?sslmode=require']", 'command: [run, "pg://***@h/d?sslmode=require"]'),
+        ("command: [run, 'pg://u:can/ary-4@h/d']", 'command: [run, "pg://***@h/d"]'),
+        ("command: [run, 'pg://u:c@nary/canary-4@h/d']", 'command: [run, "pg://***@h/d"]'),
         ("command: [run, 'http://h/x?a=1&token=canary-5']", 'command: [run, "http://h/x?a=1&token=***"]'),
         ("command: [run, 'Authorization: Bearer canary-6x']", 'command: [run, "Authorization: Bearer ***"]'),
         ("command: [run, --token-file, /etc/app/token, --key-path=/k]", 'command: [run, "--token-file", /etc/app/token, "--key-path=/k"]'),

@@ -1,9 +1,11 @@
 """Secrets by their form, by the name beside them and by being known; and what is no secret stays."""
 
 import errno
+import json
 import os
 import re
 import time
+import urllib.parse
 from collections import Counter
 
 import pytest
@@ -34,6 +36,11 @@ FORMS = [
     f"Authorization: Basic {CANARY}==",
     f"postgresql://app:{CANARY}@db/orders",
     f"https://{CANARY}@github.example/x.git",
+    f"postgres://app:Kan@{CANARY}@db/x",
+    f"postgres://app:Kan/{CANARY}@db/x",
+    f"postgres://app:K@n/{CANARY}@db/x",
+    f"postgres://app:/K@n/{CANARY}@db.example:5432/x",
+    f"two: http://a:8080/x,amqp://u:Kan/{CANARY}@mq1/,amqp://u:{CANARY}@mq2/",
     f"GET /hook?token={CANARY}&user=ada",
     f"Cookie: {CANARY}",
     f"Endpoint=sb://x/;SharedAccessKey={CANARY}",
@@ -55,6 +62,12 @@ HARMLESS = [
     "walk → visit → walk (tree.py:20, tree.py:14), 52,560 levels deep",
     "https://example.org/path?page=2&size=10",
     "ada@example.org wrote to ops@example.org",
+    "https://registry.example/@babel/core and http://localhost:8080/@vite/client",
+    "http://[::1]:8080/users/ada@example.org",
+    "https://example.org/users/ada@example.org?cc=ops@example.org",
+    "see 'http://db:5432/x','ops@example.org'",
+    "file:///C:/x@2.png",
+    "oci://registry:5000/team/image@sha256:0123",
     "could not open /srv/app/data/users.csv: No such file or directory",
     "NameError: name 'session' is not defined",
     "Basic authentication failed",
@@ -160,6 +173,38 @@ def test_what_the_kernel_says_of_a_file_stays_whatever_the_file_is_called(number
 def test_a_known_secret_is_found_wherever_it_stands():
     redactor = Redactor([CANARY, "short", "line one\nline two"])
     assert redactor.text(f"x{CANARY}y short line two") == f"x{REDACTED}y short {REDACTED}"
+
+
+@pytest.mark.parametrize("secret", ["Qx7\\C4nary9", "it's-c4nary", "c4n\"ry-it's", "ключ-c4nary", "tab\tc4nary", "p@ss/c4nary %é"])
+def test_a_known_secret_is_found_as_programs_print_it(secret):
+    address = urllib.parse.quote(secret)
+    whole = urllib.parse.quote(secret, safe="")
+    printed = [
+        secret,
+        repr(secret)[1:-1],
+        repr(secret + " '\"")[1:-5],
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        address,
+        whole,
+    ]
+    for text in printed:
+        assert Redactor([secret]).text(f"<{text}>") == f"<{REDACTED}>"
+    for encoded in (address, whole):
+        assert Redactor([encoded]).text(f"<{secret}>") == f"<{REDACTED}>"
+
+
+@pytest.mark.parametrize("password", ["Kan@c4nary", "Kan/c4nary", "/Kan-c4nary", "K@n/c4nary", "Kan'c4nary", 'Kan"c4nary', "Kan%2Fc4nary"])
+def test_a_password_in_an_address_is_known_whatever_is_in_it(password):
+    redactor = Redactor(secrets_of(Job("j", Launch((), "/", {"URL": f"mysql://app:{password}@db/x?y=1"})), {}))
+    for one in (password, urllib.parse.unquote(password)):
+        assert redactor.text(f"login with {one} failed") == f"login with {REDACTED} failed"
+    assert redactor.text("db/x?y=1 app") == "db/x?y=1 app"
+
+
+def test_only_user_and_password_are_taken_out_of_an_address():
+    made = Redactor().text("pip: git+https://ada:c4nary@github.example/o/r@v1.2 ssh://git@server/o/r@main")
+    assert made == f"pip: git+https://{REDACTED}@github.example/o/r@v1.2 ssh://{REDACTED}@server/o/r@main"
 
 
 def test_the_names_that_hide_their_values():
