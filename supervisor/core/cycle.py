@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core.evidence import Cycle, CycleKind, Frame
-from supervisor.core.prose import is_own
+from supervisor.core.prose import is_installed, is_own, is_packaged, own_frames
 
 WINDOW = 400  # innermost frames that are looked at: 0.2 ms, and six turns of the longest period
 LONGEST_PERIOD = 64
@@ -88,7 +88,16 @@ def find_cycle(levels: Sequence[Level], depth: int | None = None, outer: Sequenc
     if cycle is None or any(is_own(frame) for frame in cycle.frames):
         return cycle
     callers = [level.frame for level in levels[turn.start if turn is not None else 0 :]] + list(outer)
-    return replace(cycle, origin=next((frame for frame in callers if is_own(frame)), None))
+    return replace(cycle, origin=_origin(cycle, callers, is_whole=bool(outer) or true_depth <= len(levels)))
+
+
+def _origin(cycle: Cycle, callers: Sequence[Frame], *, is_whole: bool) -> Frame | None:
+    """The innermost of *callers* (innermost first) that is the application's own. Where it is installed itself and all of the stack *is_whole* seen, the
+    innermost that is a package's, if none of the cycle is: a cycle of a package's own functions has its name from them."""
+    own = own_frames(callers)[:1]
+    if any(is_own(frame) for frame in own) or (is_whole and is_installed(callers) and not any(map(is_packaged, cycle.frames))):
+        return own[0]
+    return None
 
 
 def is_runaway(cycle: Cycle | None, depth: int, limit: int | None) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from supervisor.core.evidence import Cycle, ExceptionFacts, Frame
 from supervisor.core.model import Outcome
-from supervisor.core.prose import base, is_own, own_frames
+from supervisor.core.prose import base, is_installed, is_own, own_frames
 
 # These are named by themselves: the code or signal they ended with is our doing or chance.
 NAMED_BY_PLACE = frozenset({Outcome.TIME, Outcome.STALLED})  # if they hung
@@ -56,8 +56,8 @@ def _parts(
 ) -> list[str]:
     if outcome is Outcome.RECURSION and cycle is not None and cycle.frames:
         return ["recursion", *_members(cycle)]
-    if outcome in NAMED_BY_PLACE and (places := [frame for frame in hangs_in if is_own(frame)]):
-        return [outcome.value, f"in {_function(places[0])}"]
+    if outcome in NAMED_BY_PLACE and (is_installed(hangs_in) or any(is_own(frame) for frame in hangs_in)):
+        return [outcome.value, f"in {_function(own_frames(hangs_in)[0])}"]
     if outcome in NAMED_BY_OUTCOME:
         return [outcome.value]
     if outcome is Outcome.EXCEPTION and exception is not None:
@@ -67,9 +67,9 @@ def _parts(
 
 def _members(cycle: Cycle) -> list[str]:
     """The application's own functions of the cycle: what the library calls in between differs from release to release. A cycle within
-    the library is told apart by who called into it."""
-    own = {_function(frame) for frame in cycle.frames if is_own(frame)}
-    return sorted(own) if own else sorted({_function(frame) for frame in (cycle.origin and [cycle.origin]) or cycle.frames})
+    the library is told apart by who called into it, one within an installed application by its own functions."""
+    own = [frame for frame in cycle.frames if is_own(frame)] or (cycle.origin and [cycle.origin]) or own_frames(cycle.frames)
+    return sorted({_function(frame) for frame in own})
 
 
 def _functions(frames: tuple[Frame, ...]) -> list[str]:

@@ -92,8 +92,53 @@ def turn_of(cycle: Cycle) -> str:
 
 
 def own_frames(frames: Sequence[Frame]) -> list[Frame]:
-    """The application's own frames: neither the standard library nor installed packages. All of them where none is its own, but those of our guard last of all."""
-    return [frame for frame in frames if is_own(frame)] or [frame for frame in frames if not is_ours(frame)] or list(frames)
+    """The application's own frames of a stack, from either end: neither the standard library nor installed packages, nor the script that starts an
+    installed application. Where none is its own, those of the packages, for it is installed itself; else all, but those of our guard last of all."""
+    entry = _entry(frames)
+    return (
+        [frame for frame in frames if is_own(frame) and frame is not entry]
+        or [frame for frame in frames if is_packaged(frame)]
+        or [frame for frame in frames if not is_ours(frame)]
+        or list(frames)
+    )
+
+
+def is_installed(frames: Sequence[Frame]) -> bool:
+    """Whether a stack is that of an installed application: its main program is a package's, or the script that pip made to start one."""
+    main = [frame for frame in frames if frame.function == "<module>" and not is_own(frame)]
+    return _entry(frames) is not None or any(is_packaged(frame) for frame in main)
+
+
+def is_packaged(frame: Frame) -> bool:
+    """Whether a frame is that of an installed package, as far as its path tells."""
+    return any(part in frame.file for part in PACKAGES)
+
+
+def _entry(frames: Sequence[Frame]) -> Frame | None:
+    """The script that does no more than start an installed application, as the outermost of *frames*, which may come from either end."""
+    for stack in (frames, frames[::-1]):
+        called = next((frame for frame in stack[1:] if not frame.file.startswith("<frozen ")), None)
+        if called is not None and is_entry(stack[0], called):
+            return stack[0]
+    return None
+
+
+def is_entry(frame: Frame, called: Frame) -> bool:
+    """Whether *frame* is the script that pip, uv or pipx make for an installed application, which has gone on in *called*.
+
+    Such a script has no functions, a dozen lines, a name without ".py" and a place in the bin/ beside the packages, or where links to programs are kept.
+    A person's own that is all of this, calls a library and does nothing else is taken for one.
+    """
+    folder, _, name = frame.file.rpartition("/")
+    prefix, _, last = folder.rpartition("/")
+    return (
+        frame.function == "<module>"
+        and 0 < frame.line <= ENTRY_LINES
+        and last in ("bin", "Scripts")
+        and not name.endswith(".py")
+        and is_packaged(called)
+        and (called.file.startswith(f"{prefix}/lib") or folder.endswith(PROGRAMS))
+    )
 
 
 def is_own(frame: Frame) -> bool:
@@ -106,5 +151,9 @@ def is_ours(frame: Frame) -> bool:
     return GUARD in frame.file
 
 
+# The rules of an entry script and of what is foreign are the guard's as well: _mainstay_guard/report.py.
+ENTRY_LINES = 12  # uv's is the longest, with the two lines more that a long path to the interpreter takes
+PROGRAMS = ("/usr/bin", "/usr/local/bin", "/.local/bin")
 GUARD = "/_mainstay_guard/"
-FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", GUARD)
+PACKAGES = ("/site-packages/", "/dist-packages/")
+FOREIGN = (*PACKAGES, "/lib/python3", "/lib64/python3", "<frozen ", GUARD)

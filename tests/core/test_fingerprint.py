@@ -3,9 +3,11 @@
 import pytest
 from msgspec.structs import replace
 
+from supervisor.core.cycle import Level, find_cycle
 from supervisor.core.evidence import Cycle, CycleKind, ExceptionFacts, Frame
 from supervisor.core.fingerprint import NAMED_BY_OUTCOME, fingerprint
 from supervisor.core.model import Outcome
+from supervisor.core.prose import own_frames
 
 A, B = Frame("walk", "/srv/app/tree.py", 14), Frame("visit", "/srv/app/tree.py", 20)
 CYCLE = Cycle((A, B), 1001)
@@ -72,6 +74,59 @@ def test_another_bug_has_another_name(other):
 def test_a_traceback_that_is_all_library_is_named_by_the_library():
     of_library = [exception(replace(ERROR, frames=(replace(LIBRARY, function=name),))) for name in ("get", "put")]
     assert of_library[0] != of_library[1]
+
+
+# ---------------------------------------------------------------- applications that are installed
+
+WRAPPER = Frame("<module>", "/opt/acme/bin/acme", 8)
+RUNPY = Frame("_run_module_as_main", "<frozen runpy>", 198)
+MAIN = Frame("<module>", "/opt/acme/lib/python3.12/site-packages/acme/__main__.py", 3)
+LOAD = Frame("load", "/opt/acme/lib/python3.12/site-packages/acme/orders.py", 2)
+FETCH = Frame("fetch", "/opt/acme/lib/python3.12/site-packages/acme/users.py", 4)
+HOOK = Frame("call", "/opt/acme/lib/python3.12/json/decoder.py", 9)
+
+
+@pytest.mark.parametrize("start", [(WRAPPER,), (RUNPY, MAIN)], ids=["its script", "python -m"])
+@pytest.mark.parametrize("outcome", [Outcome.EXCEPTION, Outcome.TIME, Outcome.RECURSION])
+def test_an_installed_application_has_a_name_for_each_of_its_bugs(start, outcome):
+    def name(*frames):
+        if outcome is Outcome.RECURSION:
+            cycle = find_cycle([Level(frame, 0) for frame in reversed((*start, *frames * 100))])
+            return fingerprint("job", outcome, cycle=cycle)
+        stack = (*start, *frames)
+        return fingerprint("job", outcome, exception=ExceptionFacts("KeyError", "", stack, len(stack)), hangs_in=stack[::-1])
+
+    assert len({name(LOAD), name(FETCH)}) == 2
+    assert name(LOAD) == name(LOAD, replace(HOOK, line=7)) != name(FETCH, HOOK)  # another release of the standard library
+
+
+def test_a_cycle_of_the_standard_library_has_the_name_of_the_package_that_called_into_it():
+    def origin(caller):
+        return find_cycle([Level(frame, 0) for frame in reversed((WRAPPER, caller, *(HOOK,) * 100))]).origin
+
+    assert (origin(LOAD), origin(FETCH)) == (LOAD, FETCH)
+
+
+ENTRIES = [
+    ("/opt/acme/bin/acme", 8, FETCH.file, False),
+    ("/opt/acme/bin/acme", 12, FETCH.file, False),  # uv's, with a long path to the interpreter
+    ("/usr/local/bin/acme", 8, "/usr/local/lib/python3.11/dist-packages/acme/users.py", False),
+    ("/home/me/.local/bin/acme", 8, "/home/me/.local/share/pipx/venvs/acme/lib/python3.12/site-packages/acme/users.py", False),
+    ("/opt/acme/bin/acme.py", 8, FETCH.file, True),  # somebody's own
+    ("/opt/acme/bin/acme", 40, FETCH.file, True),
+    ("/srv/app/bin/acme", 8, FETCH.file, True),
+    ("/opt/acme/acme", 8, FETCH.file, True),
+    ("/opt/acme/bin/acme", 8, "/usr/lib/python3.12/json/decoder.py", True),
+]
+
+
+@pytest.mark.parametrize(("script", "line", "called", "is_own_script"), ENTRIES)
+def test_only_a_script_that_starts_an_installed_application_is_passed_over(script, line, called, is_own_script):
+    frames = (Frame("<module>", script, line), Frame("fetch", called, 4))
+    for stack in (frames, frames[::-1]):  # as tracebacks and as looks have them
+        assert own_frames(stack) == [frames[0 if is_own_script else 1]]
+    assert own_frames((Frame("main", script, line), frames[1])) == [Frame("main", script, line)]  # it has a function of its own
+    assert own_frames((*frames, A)) == [frames[0], A] if is_own_script else [A]
 
 
 def test_failures_are_told_apart_by_code_and_crashes_by_signal_and_place():

@@ -306,3 +306,28 @@ def test_a_hook_that_was_there_before_us_is_called_as_before(python, both, tmp_p
     (tmp_path / "sitecustomize.py").write_text("import sys\nold = sys.excepthook\nsys.excepthook = lambda *a: (print('seen'), old(*a))\n")
     ended, _ = both(python, "-c", "raise ValueError('told')", environment={"PYTHONPATH": str(tmp_path)})
     assert (ended.out, ended.words.exception.message) == ("seen\n", "told")
+
+
+CONSOLE_SCRIPT = """import re
+import sys
+from acme.cli import main
+if __name__ == "__main__":
+    sys.argv[0] = re.sub(r"(-script\\.pyw|\\.exe)?$", "", sys.argv[0])
+    sys.exit(main())
+"""
+CLI = "import sys\ndef main():\n    found = {}\n    if sys.argv[1:]:\n        return found['price']\n    return found['tax']\n"
+
+
+@pytest.mark.parametrize("start", [["bin/acme"], ["-m", "acme"]])
+def test_lines_of_an_installed_application_are_told_apart(any_active, run, tmp_path, start):
+    package = tmp_path / "lib" / "python3" / "site-packages" / "acme"
+    package.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "acme").write_text(CONSOLE_SCRIPT)
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text(CLI)
+    (package / "__main__.py").write_text("import sys\nfrom acme.cli import main\nsys.exit(main())\n")
+    where = [str(tmp_path / word) if "/" in word else word for word in start]
+    lines = [run(any_active, *where, *more, environment={"PYTHONPATH": str(package.parent)}).words.exception for more in ([], ["x"])]
+    assert [error.message for error in lines] == ["'tax'", "'price'"]
+    assert "" != lines[0].at != lines[1].at != ""

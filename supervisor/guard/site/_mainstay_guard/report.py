@@ -31,7 +31,11 @@ MOST_BITS = 128
 SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 SOURCE_BYTES = 1 << 20
-FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")
+# What is the application's own: as supervisor.core.prose has it.
+PACKAGES = ("/site-packages/", "/dist-packages/")
+FOREIGN = PACKAGES + ("/lib/python3", "/lib64/python3", "<frozen ", "/_mainstay_guard/")
+PROGRAMS = ("/usr/bin", "/usr/local/bin", "/.local/bin")
+ENTRY_LINES = 12
 
 
 try:
@@ -230,13 +234,45 @@ def innermost_frames(trace, depth):
 def own_line(lines):
     """Stands for the text of the innermost line that is the application's own, "" if it cannot be read: which line of its function failed, although
     lines move. No text: a source may hold what is nobody's business."""
-    for code, number in reversed(lines):
-        if not any(part in code.co_filename for part in FOREIGN):
-            try:
-                return _hash_of(code.co_filename, number)
-            except Exception:
-                return ""
-    return ""
+    own = own_lines(lines)
+    if not own:
+        return ""
+    code, number = own[-1]
+    try:
+        return _hash_of(code.co_filename, number)
+    except Exception:
+        return ""
+
+
+def own_lines(lines):
+    """Those of *lines* (outermost first) that are the application's own or, where it is installed itself, those of installed packages."""
+    own = [line for line in lines if not _is_of(FOREIGN, line)]
+    if own and own[0] is lines[0] and _is_entry(lines):
+        del own[0]
+    return own or [line for line in lines if _is_of(PACKAGES, line)]
+
+
+def _is_of(parts, line):
+    path = line[0].co_filename
+    return any(part in path for part in parts)
+
+
+def _is_entry(lines):
+    """Whether the outermost of *lines* is that of a script that does no more than start an installed application."""
+    code, number = lines[0]
+    called = [line for line in lines[1:] if not line[0].co_filename.startswith("<frozen ")][:1]
+    folder, _, name = code.co_filename.rpartition("/")
+    prefix, _, last = folder.rpartition("/")
+    return (
+        code.co_name == "<module>"
+        and number is not None
+        and number <= ENTRY_LINES
+        and last in ("bin", "Scripts")
+        and not name.endswith(".py")
+        and bool(called)
+        and _is_of(PACKAGES, called[0])
+        and (called[0][0].co_filename.startswith(prefix + "/lib") or folder.endswith(PROGRAMS))
+    )
 
 
 def _hash_of(path, number):
