@@ -1,7 +1,8 @@
 """Failures that will repeat, and what is done about them beyond another attempt.
 
 Two ends are one failure when they have the same fingerprint and the job stood at the same place of its input. Each further one of a sequence counts;
-a success, or a person who starts the job, ends the sequence. What follows is decided here and remembered as a ``Course``:
+a success (of a service: a good stretch, ``was_well_s``), or a person who starts the job, ends the sequence. What follows is decided here and remembered
+as a ``Course``:
 
 - a record that was in work at ``KILLS`` deaths running is set aside, where the job named it by a key and ``quarantine`` is the next step;
 - ``repeats`` failures in sequence lead to the first of the other steps, each later one to the next;
@@ -69,12 +70,20 @@ class HealReason(StrEnum):
     NOT_THE_RECORD = "not_the_record"
 
 
+class Mark(Struct, frozen=True):
+    """Where an attempt ended: how many records it had finished, with which checkpoint, and by which bug."""
+
+    records: int = 0
+    checkpoint: str | None = None
+    fingerprint: str = ""
+
+
 class Course(Struct, frozen=True):
     """A sequence of failures of one job, and what was done about it. Part of the job's memo.
 
     ``times`` counts the failures with this fingerprint at this position, ``kills`` the deaths running with this record in work. ``taken``: the steps
     of the outcome's list that were taken against this very failure. ``changes`` are the steps in force, (outcome, index in its list). ``row``: records
-    set aside with none finished since.
+    set aside with none finished since; ``row_at`` is where the job stood when the last of them was.
     """
 
     fingerprint: str = ""
@@ -86,6 +95,7 @@ class Course(Struct, frozen=True):
     at: Wall | None = None
     changes: tuple[tuple[str, int], ...] = ()
     row: tuple[str, ...] = ()
+    row_at: Mark = Mark()
 
 
 class Failure(Struct, frozen=True):
@@ -112,6 +122,13 @@ class Failure(Struct, frozen=True):
         if self.outcome in _OF_TIME and (position.record_s is None or position.record_s < BLAME_SHARE * self.duration_s):
             return ""
         return position.record
+
+    @property
+    def mark(self) -> Mark:
+        """Where it ended."""
+        if self.position is None:
+            return Mark(fingerprint=self.fingerprint)
+        return Mark(self.position.records, self.position.checkpoint, self.fingerprint)
 
 
 class Healing(Struct, frozen=True):
@@ -144,6 +161,13 @@ def host_cause(verdict: Verdict, evidence: Evidence) -> str | None:
         if raised.type == "RuntimeError" and raised.message == "can't start new thread":
             return "the host gave it no new thread"
     return None
+
+
+def was_well_s(outcome: Outcome, evidence: Evidence, limits: Limits) -> float:
+    """How long an attempt did well before what ended it: not the time in which it stood still, nor in which the record in work was that."""
+    record_s = evidence.progress.record_s if evidence.progress is not None else None
+    stood_s = limits.stall_s if outcome is Outcome.STALLED else None
+    return evidence.duration_s - max(record_s or 0.0, stood_s or 0.0)
 
 
 def is_refused_start(verdict: Verdict, evidence: Evidence) -> bool:
@@ -196,7 +220,6 @@ def _count(course: Course, failure: Failure) -> Course:
     same = course.times > 0 and (course.fingerprint, course.position) == (failure.fingerprint, failure.place)
     blamed = failure.blamed
     kills = (course.kills + 1 if blamed == course.record else 1) if blamed else 0
-    moved = failure.position is not None and failure.position.records > 0
     return replace(
         course,
         fingerprint=failure.fingerprint,
@@ -206,8 +229,18 @@ def _count(course: Course, failure: Failure) -> Course:
         kills=kills,
         taken=course.taken if same else 0,
         at=failure.at,
-        row=() if moved else course.row,
+        row=() if _got_on(course.row_at, failure.mark) else course.row,
     )
+
+
+def _got_on(before: Mark, now: Mark) -> bool:
+    """Whether records were finished that were not when the last one was set aside.
+
+    A job that begins from the start has always finished the same ones again, so only more of them count; fewer do where it went on from another
+    checkpoint, and where another bug ended it.
+    """
+    is_elsewhere = (now.checkpoint, now.fingerprint) != (before.checkpoint, before.fingerprint)
+    return now.records > before.records or (now.records > 0 and is_elsewhere)
 
 
 def _set_aside(course: Course, failure: Failure, index: int, held: int) -> Healing:
@@ -226,7 +259,7 @@ def _set_aside(course: Course, failure: Failure, index: int, held: int) -> Heali
         did = f"did not set {shown} aside: {counted(held, 'record')} of this job are in quarantine already"
         return Healing(course, course, Park(), HealReason.NOT_THE_RECORD, did)
     did = f"set {shown} aside: it was in work at {course.kills} deaths running"
-    taken = replace(course, taken=index + 1, row=(*course.row, record))
+    taken = replace(course, taken=index + 1, row=(*course.row, record), row_at=failure.mark)
     return Healing(taken, course, SetAside(), HealReason.RECORD_KILLED_AGAIN, did, record=record)
 
 

@@ -313,6 +313,8 @@ def _write_end(
 def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: AttemptEnded) -> heal.Healing:
     """What is to be done about this end, beyond what the restart policy says."""
     course = turn.state.memo.course
+    if job.schedule.is_service and heal.was_well_s(verdict.outcome, event.evidence, job.limits) >= job.restart.stable_s:
+        course = heal.Course()  # a service has no better end than to have lived well: what it had before is over
     if not verdict.outcome.is_bad or run.stop is not None or turn.closing or turn.state.removed or job.drill:
         over = heal.Course() if verdict.outcome is Outcome.SUCCEEDED else course
         return heal.Healing(over, over)

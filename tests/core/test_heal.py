@@ -14,6 +14,7 @@ from supervisor.core import heal
 from supervisor.core.events import Due
 from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Progress, Verdict
 from supervisor.core.heal import Course, Failure, HealReason
+from supervisor.core.jobs import Limits
 from supervisor.core.model import Outcome
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 
@@ -78,7 +79,7 @@ def test_a_time_limit_blames_a_record_only_if_it_took_a_good_part_of_the_attempt
 
 
 def test_each_of_several_bad_records_is_set_aside_in_its_turn():
-    ends = [failure(at(key, records=5)) for key in ("a", "a", "b", "b", "c", "c", "d", "d", "e", "e")]
+    ends = [failure(at(key, records=5 + n)) for n, key in enumerate("aabbccddee")]
     assert play(HealPolicy(), *ends)[0] == [None, SetAside()] * 5
 
 
@@ -87,6 +88,35 @@ def test_records_that_die_one_after_the_other_with_none_finished_are_not_the_cau
     course = play(HealPolicy(), *ends[:-1])[1]
     healing = heal.consider(HealPolicy(), course, ends[-1], crowd=1)
     assert (healing.step, healing.reason, healing.release) == (Park(), HealReason.NOT_THE_RECORD, ("a", "b", "c"))
+
+
+def test_records_that_were_finished_before_the_first_of_them_are_no_sign_that_the_job_gets_on():
+    """A gateway is gone; the first ten records need none, and a job without a checkpoint does them anew each time."""
+    ends = [failure(at(key, records=10)) for key in "aabbccdd"]
+    assert play(HealPolicy(), *ends)[0] == [None, SetAside()] * 3 + [None, Park()]
+
+
+@pytest.mark.parametrize(
+    ("later", "gets_on"),
+    [
+        ({"records": 11}, True),
+        ({"records": 10}, False),
+        ({"records": 3}, False),  # in another order
+        ({"records": 3, "checkpoint": "c0ffee"}, True),  # it went on from there
+        ({"records": 0, "checkpoint": "c0ffee"}, False),
+    ],
+    ids=str,
+)
+def test_a_job_gets_on_when_it_has_finished_more_than_when_the_last_record_was_set_aside(later, gets_on):
+    course = play(HealPolicy(), *[failure(at("a", records=10))] * 2, failure(at("b", **later)))[1]
+    assert course.row == (() if gets_on else ("a",))
+
+
+def test_a_row_of_records_that_fall_to_several_bugs_is_none_where_any_were_finished():
+    course = play(HealPolicy(), *[failure(at("a", records=10))] * 2, failure(at("b", records=10), fingerprint="other"))[1]
+    assert course.row == ()
+    course = play(HealPolicy(), *[failure(at("a"))] * 2, failure(at("b"), fingerprint="other"))[1]
+    assert course.row == ("a",)
 
 
 def test_a_record_that_is_met_again_although_it_was_set_aside_parks_the_job():
@@ -273,8 +303,46 @@ def test_what_a_person_starts_begins_a_new_sequence():
         assert play.memo.course.times == 1
 
 
+def lives(attempts, policy=None, *, lived=60.0, **position):
+    """A service that is stable after 60 s, and whose attempts each live so long and then die of the same at the same place."""
+    play = Play(job(budget=(99, 1e6), stable=60, heal=policy or HealPolicy()))
+    place = at(**({"record": "u7", "records": 4} | position))
+    for n in range(1, attempts + 1):
+        play.at(n * 1000).when(ended(1, n, code=None, signal=11, lived=lived, position=place))
+        if play.memo.parked is None:
+            play.at(n * 1000 + 500).when(DUE)
+    return play
+
+
+def test_a_service_that_lived_well_before_each_death_has_no_sequence():
+    assert lives(9, record=None, records=7).memo.parked is None
+    assert lives(3, record=None, records=7, lived=59).memo.parked == "repeats"
+
+
+def test_two_deaths_of_a_service_that_lived_well_between_them_blame_no_record():
+    assert lives(5).job_state().quarantine == ()
+    assert [one.key for one in lives(2, lived=59).job_state().quarantine] == ["u7"]
+
+
+def test_the_time_in_which_a_service_stood_still_is_not_lived_well():
+    assert [one.key for one in lives(2, lived=300, record_s=290.0).job_state().quarantine] == ["u7"]
+    evidence = Evidence(Exit(), duration_s=330.0, progress=at("u7"))
+    assert heal.was_well_s(Outcome.STALLED, evidence, Limits(stall_s=300.0)) == 30
+    assert heal.was_well_s(Outcome.CRASHED, evidence, Limits(stall_s=300.0)) == 330
+
+
+def test_a_service_that_lived_well_has_its_own_environment_again():
+    policy = HealPolicy(2, {"crashed": (SLOWER, Park())})
+    play = lives(2, policy, lived=1)
+    assert play.memo.course.changes == (("crashed", 0),)
+    play.at(5000).when(dies(1, 3, lived=60), DUE).at(6000).when(DUE)
+    start = next(action for action in play.last.actions if type(action).__name__ == "StartAttempt")
+    assert (dict(start.job.launch.environment), play.memo.course.times) == ({}, 1)
+
+
 def test_a_course_survives_as_text():
-    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",))
+    mark = heal.Mark(4, "c0ffee", "bug")
+    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark)
     state = Play(job()).job_state().remember(course=course)
     assert type(state.memo).decode(state.memo.encode()) == state.memo
 
@@ -282,6 +350,8 @@ def test_a_course_survives_as_text():
 def test_the_memo_of_an_earlier_version_is_read():
     memo = Play(job()).memo
     old = json.loads(memo.encode())
+    del old["course"]["row_at"]
+    assert type(memo).decode(json.dumps(old)) == replace(memo, course=Course())
     del old["course"]
     assert type(memo).decode(json.dumps(old)) == replace(memo, course=Course())
 
