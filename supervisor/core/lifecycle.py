@@ -326,6 +326,8 @@ def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: Attem
         event.evidence.duration_s,
         heal.host_cause(verdict, event.evidence),
     )
+    if any(one.key == failure.blamed and one.at > event.started_at for one in turn.state.quarantine):
+        return heal.Healing(course, course)  # it began before the record was set aside, and could not leave it out
     crowd_then = 0 if course.at is None else turn.failing_together(course.at)
     held = len(turn.state.quarantine)
     return heal.consider(job.heal, course, failure, crowd=turn.failing_together(event.ended_at), crowd_then=crowd_then, held=held)

@@ -8,7 +8,7 @@ from fakes import T0
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from playbook import DUE, Play, ended, job, wish
+from playbook import DUE, Play, ended, job, started, wish
 
 from supervisor.core import heal
 from supervisor.core.events import Due
@@ -257,6 +257,20 @@ def test_a_poison_record_is_set_aside_at_its_second_death_and_the_next_attempt_i
     start = next(action for action in play.last.actions if type(action).__name__ == "StartAttempt")
     assert start.quarantine == ("u7",)
     assert len(play.memo.restarts) == 1  # the restart without the record is not charged
+
+
+def test_an_attempt_that_began_before_a_record_was_set_aside_is_not_held_against_the_job():
+    """Overlapping runs: the third dies of the record that the deaths of the first two had set aside meanwhile."""
+    play = Play(job(every=10, overlap="allow", budget=(99, 600)))
+    for run in (1, 2, 3):
+        play.at(run * 10).when(DUE, started(run))
+    play.at(35).when(dies(1, lived=25)).when(dies(2, lived=15))
+    assert "heal quarantine record_killed_again" in play.lines
+    course = play.memo.course
+    play.when(dies(3, lived=5))
+    assert (play.memo.parked, play.memo.course) == (None, course)
+    play.at(60).when(DUE).when(dies(3, 2, lived=1))  # this one was told to leave it out
+    assert play.memo.parked == "repeats"
 
 
 def test_a_start_that_the_host_refuses_costs_no_restart_and_parks_nobody():
