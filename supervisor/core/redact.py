@@ -5,7 +5,6 @@ nothing that follows (dossier, history, alert, log, page) has to think of it aga
 in the config: a password that a job prints bare. Patterns are bounded, for the text may be made to be slow.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -134,6 +133,8 @@ def _spellings(value: str) -> Iterator[str]:
     yield value
     if value.isalnum() and value.isascii():
         return
+    import json  # not at the top: whoever loads a config, and exec, does without
+
     decoded = _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode(errors="replace"), value)
     for one in {value, decoded}:
         yield one
