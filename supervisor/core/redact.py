@@ -61,6 +61,14 @@ _NAMES_A_PLACE: Final = re.compile(
     r"(?:SOCK(?:ET)?|FILE(?:NAME)?|PATH|DIR(?:ECTORY)?|FOLDER|HOME|ROOT|ASKPASS|XAUTHORITY)S?$", re.IGNORECASE
 )
 _SYSTEM_PATH: Final = re.compile(r"/(?:bin|dev|etc|home|lib|media|mnt|nix|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)(?:/|$)")
+# What stands as a word of its own in a shell's line, a connection string or a query: NAME=value.
+_ASSIGNED: Final = re.compile(r"""(?<![^\s?&;"'])([A-Za-z_][\w.-]{0,60})=("[^"]{1,4096}"|'[^']{1,4096}'|[^\s"'&;]{1,4096})""")
+_HEADER: Final = re.compile(r"([A-Za-z][\w-]{0,60}):[ \t]{0,3}(?:(?:bearer|basic|token)[ \t]{1,3})?([^\n]{1,4096})", re.IGNORECASE)
+_REFERENCE: Final = re.compile(r"\$(?:[({]|[A-Z_][A-Z0-9_]*$)|`|%\(|\{\w+\}|\[redacted")
+_CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[]")
+_HINT: Final = re.compile("PASS|PWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|SESSION|SIGNATURE|DSN|KEY", re.IGNORECASE)
+_NAMES_ONE: Final = re.compile(rf"(?:{_WORD}|(?<=[_-])AUTH|PASS|(?<=[_-])PRIVATE)(?<!TOKENS)$", re.IGNORECASE)
+_PLAIN_WORD: Final = re.compile(r"(?:[A-Za-z]?[a-z]*|[A-Z]*)[0-9]{0,4}|[0-9]*")
 _PADDED: Final = re.compile(r"[A-Za-z0-9+/]+={1,2}")
 
 
@@ -230,18 +238,59 @@ def secrets_of(job: Job, inherited: Mapping[str, str]) -> Iterator[str]:
             continue
         if (is_secretive(name) and not _is_place(name, value)) or looks_secret(value):
             yield value
-        yield from _passwords(value)
+        yield from _secrets_in_text(value)
     yield from secrets_in_arguments(job.launch.argv)
 
 
 def secrets_in_arguments(argv: Sequence[str]) -> Iterator[str]:
-    """Values of options with a secretive name, and passwords in addresses."""
+    """Values of options with a secretive name, and what else in the arguments has such a name beside it; passwords in addresses."""
     for position, argument in enumerate(argv):
         name, equals, value = argument.partition("=")
         if name.startswith("-") and is_secretive(name):
             following = argv[position + 1 : position + 2]
             yield from [value] if equals else [one for one in following if not one.startswith("-")]
-        yield from _passwords(argument)
+        yield from _secrets_in_text(argument)
+
+
+def _secrets_in_text(text: str) -> Iterator[str]:
+    """What stands beside a secretive name in an argument or a variable, and passwords in addresses.
+
+    The text may be a script, so that names, references and calls stand there as well (``connect(password=password)``), and in sentences any word:
+    those are not taken for secrets, for they would be blanked out of all that the job says.
+    """
+    yield from _passwords(text)
+    if not _HINT.search(text):
+        return
+    whole = _HEADER.fullmatch(text)
+    if whole is not None and _is_given(whole[1], whole[2], whole=True) and not complaints.is_complaint(text, whole.start(2)):
+        yield whole[2].strip()
+    for found in _ASSIGNED.finditer(text):
+        if _is_given(found[1], value := _unquoted(found[2]), whole=found.span() == (0, len(text))):
+            yield value
+    for found in _NAMED.finditer(text):
+        name, value = (found[1], found[2]) if found[1] is not None else (found[3], found[4])
+        value = _unquoted(value)
+        if not _is_plain(value) and _is_given(name.strip("\"'- ,\t=:"), value) and not _is_prose(found):
+            yield value
+
+
+def _is_given(name: str, value: str, *, whole: bool = False) -> bool:
+    """Whether *value*, which stands beside *name*, is a secret: no place of one, no reference to it, and no word of a script. *whole*: nothing else
+    stands in the argument."""
+    if not is_secretive(name) or _is_place(name, value) or _REFERENCE.match(value) or (not whole and _CALL.match(value)):
+        return False
+    return not _is_plain(value) or (_NAMES_ONE.search(name) is not None and re.fullmatch(r"[\w -]+", value) is not None)
+
+
+def _unquoted(value: str) -> str:
+    return value.strip(value[0]) if value[0] in "\"'" else value
+
+
+def _is_plain(value: str) -> bool:
+    """True for words and numbers as they stand in sentences and in code: ``missing``, ``sha256``, ``args.password``, ``get_token(``."""
+    if all(map(_PLAIN_WORD.fullmatch, re.split(r"[\W_]+", value))):
+        return True
+    return is_secretive(value) and not any(map(str.isdigit, value))
 
 
 def secrets_in_settings(value: object, name: str = "") -> Iterator[str]:

@@ -244,6 +244,47 @@ def test_a_secret_may_begin_with_a_slash_and_a_place_is_none():
     assert set(secrets_of(Job("j", Launch((), "/", places)), secrets)) == set(secrets.values())
 
 
+BESIDE_A_NAME = [  # the value stands in « »
+    ["env", "DB_PASSWORD=«KanVal01»", "run"],
+    ["sh", "-c", "DB_PASSWORD=«hunterhunter» exec run"],
+    ["sh", "-c", "DB_PASS='«correct horse»' MODE=fast run --token \"«KanVal03»\""],
+    ["host=db user=app password=«KanVal04»"],
+    ["-H", "X-Api-Key: «correct-horse»"],
+    ["-H", "Authorization: Bearer «KanVal05»"],
+    ["https://api.example/v1?page=100000&token=«KanVal06»&sort=created_at"],
+    ['{"user": "postgres", "password": "«KanVal07»"}'],
+    ["-Dkeystore.password=«KanVal08»"],
+    ["python3", "-c", "connect('db', password='«KanVal09»')"],
+]
+BESIDE_NO_NAME = [
+    ["python3", "-c", "connect(host, password=password, token=get_token(1), key=itemgetter(0))"],
+    ["python3", "-c", "raise KeyError('token: missing') from os.environ['DB_PASSWORD']"],
+    ["python3", "-c", "token: Optional[str] = None; assert password == 'required'"],
+    ["sh", "-c", "TOKEN=$(cat /work/token) API_KEY=$KEY_OF_API X_TOKEN=${TOKEN} run --token-file=/run/token"],
+    ["curl", "-H", "Authorization: Bearer $API_TOKEN"],
+    ["auth.type=oauth2 auth.mode=required max_tokens=100000 token_type=sha256"],
+    ["cat: /run/secrets/token: No such file or directory"],
+    ["PRIVATE_KEY=/srv/app/key.pem", "PASSWORD_FILE=/work/password"],
+]
+
+
+@pytest.mark.parametrize("argv", BESIDE_A_NAME)
+def test_what_stands_beside_a_name_in_a_command_is_known(argv):
+    bare = [word.replace("«", "").replace("»", "") for word in argv]
+    marked = next(word for word in argv if "«" in word)
+    in_a_variable = secrets_of(Job("j", Launch((), "/", {"OPTIONS": re.sub("[«»]", "", marked)})), {})
+    for redactor in (Redactor(secrets_in_arguments(bare)), Redactor(in_a_variable)):
+        for secret in re.findall("«(.*?)»", marked):
+            assert secret not in redactor.text(f"login with {secret} failed"), argv
+        harmless = "run exec postgres 100000 created_at keystore connect app db fast"
+        assert redactor.text(harmless) == harmless
+
+
+@pytest.mark.parametrize("argv", BESIDE_NO_NAME)
+def test_words_of_a_script_are_no_secrets(argv):
+    assert [found for found in secrets_in_arguments(argv) if len(found) >= redact.SHORTEST and found != "/run/token"] == []
+
+
 def test_what_receivers_are_given_is_known():
     found = {
         *secrets_in_settings(
