@@ -253,9 +253,10 @@ class Backend:
         return {**self._shown(report), "now": _now_lines(state)}
 
     def _shown(self, report: Json) -> Json:
-        """The dossier with whether its incident is open now, which it cannot know: there is nothing to acknowledge in one that is over."""
+        """The dossier with what it cannot know: whether its incident is open now (else there is nothing to acknowledge), and whether the job can start."""
         number, state = report.get("incident"), self._daemon.state.jobs.get(str(report.get("job")))
-        return {**report, "incident_open": state is not None and any(one.id == number for one in state.incidents)}
+        is_open = state is not None and any(one.id == number for one in state.incidents)
+        return {**report, "incident_open": is_open, "can_start": state is not None and state.job.enabled and not state.removed}
 
     def incidents(self, open_only: bool, limit: int) -> list[Json]:
         rows = {

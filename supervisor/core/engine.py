@@ -481,6 +481,12 @@ def _remove(turn: Turn) -> None:
     lifecycle.recover(turn, because, for_good=True)
 
 
+def _close_of_disabled(turn: Turn) -> None:
+    """Nothing of it begins until it is enabled, so no good end of it could close its incidents."""
+    if turn.state.incidents:
+        lifecycle.recover(turn, "the job was disabled", for_good=True)
+
+
 def _mind_schedule(turn: Turn) -> None:
     """What a schedule would have done before it was this job's, or while the job was disabled or not in the config, is nobody's business."""
     memo, timing = turn.state.memo, schedule.name_of(turn.state.job.schedule.when)
@@ -505,6 +511,7 @@ def _change(turn: Turn, before: JobState, new: Job) -> None:
         timetable.drop_backlog(turn, SkipReason.STOPPED)
         for run in turn.state.memo.runs:
             lifecycle.stop_run(turn, run, StopReason.RELOAD)
+        _close_of_disabled(turn)
     elif turn.state.memo.runs and new.schedule.is_service and (restarts_running(old, new) or was_off):
         if turn.state.memo.paused:
             for run in turn.state.memo.runs:
@@ -576,6 +583,8 @@ def restore(
             _remove(turn)
         else:
             _mind_schedule(turn)
+            if not job.enabled:
+                _close_of_disabled(turn)
             lifecycle.start_if_service(turn, fresh=memo.epoch != keeper.epoch)
         done = _close(state, turn)
         state, actions, touched = done.state, [*actions, *_unfinished(done)], [*touched, name]

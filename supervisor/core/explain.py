@@ -91,7 +91,9 @@ def override(report: Report) -> list[str]:
     elif outcome in HINTS:
         found.append(_shortage(report) or HINTS[outcome])
     will = _list(report, "will")
-    if will and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
+    if not report.get("can_start", True):
+        found.append("to have it run again: put it into the config, enabled, then: mainstay reload")
+    elif will and outcome not in (Outcome.SUCCEEDED.value, Outcome.STOPPED.value):  # `mainstay exec` will do nothing more
         is_parked = any("parked" in line for line in will)
         found.append(f"start it although it is parked: mainstay start {job}" if is_parked else f"run it again now: mainstay trigger {job}")
     if will and report.get("incident") is not None and report.get("incident_open", True) and outcome != Outcome.SUCCEEDED.value:

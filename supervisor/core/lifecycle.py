@@ -244,7 +244,8 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
         deadline=None,
     )
     turn.put(run)
-    _count_failures(turn, job, verdict, event)
+    was_asked = run.stop is not None and event.evidence.exit.asked_to_stop
+    _count_failures(turn, job, verdict, event, was_asked=was_asked)
     healing = _consider(turn, run, job, verdict, event)
     decision = _decide(turn, run, job, verdict, event.evidence, healing)
     if event.followed:  # whatever would be decided now: the next attempt runs, and is this run's
@@ -254,7 +255,7 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     if event.followed and run.stop is not None:
         will = [f"end attempt {run.attempt + 1}, which began in the moment in which this one was to be stopped"]
     did = [*_did(run, event, verdict), *healed]
-    incident, told = _observe(turn, run, job, verdict, did, will)
+    incident, told = _observe(turn, run, job, verdict, did, will, was_asked=was_asked)
     _write_end(turn, run, event, verdict, [*did, *told], will, incident)
     is_good = verdict.outcome is Outcome.SUCCEEDED or (job.schedule.is_service and event.evidence.duration_s >= job.restart.stable_s)
     if is_good and event.survey is not None:
@@ -372,7 +373,7 @@ def _occasion(run: LiveRun, job: Job, event: AttemptEnded) -> dossier.Occasion:
     )
 
 
-def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded) -> None:
+def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded, *, was_asked: bool) -> None:
     memo = turn.state.memo
     if verdict.outcome is Outcome.STOPPED:
         return
@@ -380,7 +381,7 @@ def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded)
         turn.state = turn.state.remember(failures_in_row=0, last_success_at=event.ended_at)
         return
     was_stable = event.evidence.duration_s >= job.restart.stable_s and job.schedule.is_service
-    failures = 1 if was_stable else memo.failures_in_row + 1
+    failures = memo.failures_in_row if was_asked else 1 if was_stable else memo.failures_in_row + 1
     turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at, failure_before_at=memo.last_failure_at)
 
 
@@ -412,8 +413,14 @@ def _decide(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, evidence: Evid
     return decision
 
 
-def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str], will: list[str]) -> tuple[Incident | None, list[str]]:
-    """The incident that this end belongs to, and what people were told."""
+def _observe(
+    turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str], will: list[str], *, was_asked: bool
+) -> tuple[Incident | None, list[str]]:
+    """The incident that this end belongs to, and what people were told.
+
+    A limit may strike within the grace of a stop: the outcome says so, but whoever asked for the end need not be woken by it. And of a job that is on its
+    way out of the config an incident could never close.
+    """
     if verdict.outcome is Outcome.STOPPED:
         return None, []
     if not verdict.outcome.is_bad:
@@ -421,6 +428,8 @@ def _observe(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, did: list[str
         aside = f", with {counted(held, 'record')} set aside (`mainstay quarantine {job.name}`)" if held else ""
         recover(turn, f"run {run.id} succeeded{aside}")
         return None, []
+    if was_asked or turn.state.removed or not turn.state.job.enabled:
+        return None, ["opened no incident: it was to end anyway"]
     turn.state = turn.state.remember(well_since=None)
     known = {incident.id for incident in turn.state.incidents}
     failures, now = turn.state.memo.failures_in_row, turn.now.wall
@@ -552,14 +561,12 @@ def _will(turn: Turn, run: LiveRun, decision: restart.Decision, healing: heal.He
         return [f"start attempt {run.attempt + 1} in {format_duration(round(decision.after_s, 1))}{without}"]
     if isinstance(decision, restart.Park):
         return [f"nothing more: the job is parked ({decision.reason.value}) until `mainstay start {name}`"]
+    if turn.state.removed or not turn.state.job.enabled:
+        return [f"nothing: {name} is {'no longer in the config' if turn.state.removed else 'disabled in the config'}"]
     fire = turn.state.next_start
     memo = turn.state.memo
     if memo.parked is not None:
         return [f"nothing more: the job is parked ({memo.parked}) until `mainstay start {name}`"]
-    if turn.state.removed:
-        return ["nothing: the job is not in the config any more"]
-    if not turn.state.job.enabled:
-        return ["nothing: the job is disabled in the config (enabled: false)"]
     if turn.closing and turn.state.job.schedule.is_service and not memo.paused:
         return ["start it again when Mainstay starts again"]
     if run.then_start and not turn.closing:

@@ -5,7 +5,7 @@ from supervisor.core.crowd import MEMO, Crowd
 from supervisor.core.engine import Step
 from supervisor.core.events import Due, Event
 from supervisor.core.jobs import RestartWhen
-from supervisor.core.model import Now, Outcome, State
+from supervisor.core.model import Incident, Now, Outcome, State
 from supervisor.core.records import AttemptPhase, AttemptRow, JobMemo, RunRow
 from supervisor.core.state import EngineState, Memo
 
@@ -18,6 +18,7 @@ def check(before: EngineState, event: Event | None, result: Step, now: Now) -> N
     check_waits(result)
     check_services(result)
     check_parked(result)
+    check_incidents(before, result)
     if isinstance(event, Due) and event.job in result.state.jobs:
         check_progress(result.state, event.job, now)
     if event is not None and result.state.closing and result.state.is_idle:
@@ -107,6 +108,18 @@ def check_parked(result: Step) -> None:
     for state in [result.state.jobs[name] for name in result.touched if name in result.state.jobs]:
         waiting = [run.id for run in state.memo.runs if run.phase is State.BACKING_OFF]
         assert state.memo.parked is None or not waiting, f"{state.name} is parked, and runs {waiting} wait for another attempt"
+
+
+def check_incidents(before: EngineState, result: Step) -> None:
+    """Of a job that cannot run again no incident stays open: nothing that it does could close it."""
+    now = result.state.jobs
+    for state in [now[name] for name in result.touched if name in now]:
+        assert not state.incidents or (state.job.enabled and not state.removed), f"{state.name} is gone, and its incidents stay open"
+    rows = [row for action in result.actions if isinstance(action, Record) for row in action.rows]
+    for name in before.jobs.keys() - now.keys():
+        last = {row.id: row for row in rows if isinstance(row, Incident) and row.job == name}
+        open_ = {one.id for one in before.jobs[name].incidents} - last.keys() | {key for key, row in last.items() if row.closed_at is None}
+        assert not open_, f"{name} left, and its incidents {open_} stay open"
 
 
 def check_progress(state: EngineState, name: str, now: Now) -> None:

@@ -57,4 +57,6 @@ def test_no_line_is_wider_and_no_character_is_lost(text, width):
 @given(text=st.text("abc -.,", max_size=120).map(str.strip), width=st.integers(1, 40))
 def test_plain_text_is_folded_as_the_standard_library_does_it(text, width):
     theirs = [text] if len(text) <= width else textwrap.wrap(text, width, break_on_hyphens=False)
-    assert [line.rstrip() for line in folded(text, width)] == [line.rstrip() for line in theirs]  # which sometimes leaves the blank before a long word
+    assert [line.rstrip() for line in folded(text, width)] == [
+        line.rstrip() for line in theirs
+    ]  # which sometimes leaves the blank before a long word

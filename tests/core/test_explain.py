@@ -78,6 +78,11 @@ def test_what_heal_lays_on_the_host_has_a_mend_of_its_own():
     assert sorted(heal._HOST_LAUNCH.pattern.split("|")) == sorted(SHORTAGES)
 
 
+def test_nothing_is_proposed_that_would_be_refused():
+    report = runaway() | {"can_start": False, "incident_open": False}
+    assert override(report)[1:] == ["to have it run again: put it into the config, enabled, then: mainstay reload"]
+
+
 def test_a_success_needs_no_override():
     assert override(report_of(Verdict(Outcome.SUCCEEDED, "It succeeded."), Evidence(Exit(code=0)))) == []
 

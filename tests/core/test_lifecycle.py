@@ -4,8 +4,9 @@ import json
 
 import pytest
 from msgspec.structs import replace
-from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lost, reload, started, wish
+from playbook import DUE, SHUTDOWN, IncidentWish, Play, breached, changed, ended, job, lines_of, lost, reload, started, wish
 
+from supervisor.core import engine
 from supervisor.core.actions import Record
 from supervisor.core.jobs import AlertPolicy, Backoff, Launch, Limits, StopPolicy
 from supervisor.core.model import Outcome, State
@@ -213,8 +214,41 @@ def test_a_breach_kills_once_and_the_policy_decides_what_follows():
 
 def test_a_breach_while_it_is_being_stopped_still_ends_as_stopped_by_the_operator():
     play = Play(job()).at(1).when(started(), wish("stop"), breached()).expect("ask 1.1 TERM", "kill 1.1 memory")
-    play.at(1).when(ended(signal=9, killed_for="memory", asked_to_stop=True)).expect(*play.lines, state="paused", wait=None)
-    assert "run 1 memory" in play.lines
+    play.at(1).when(ended(signal=9, killed_for="memory", asked_to_stop=True)).expect(
+        "attempt 1.1 memory", "run 1 memory", state="paused", wait=None
+    )
+    assert "opened no incident: it was to end anyway" in str(play.last.actions)
+    assert play.memo.failures_in_row == 0
+
+
+def test_a_failure_of_which_nobody_had_asked_for_the_end_opens_its_incident_although_a_stop_came_in_the_same_moment():
+    play = Play(job()).at(1).when(started(), wish("stop"), ended(code=1))
+    assert "incident 1 opened" in play.lines
+
+
+@pytest.mark.parametrize("after", [(), (job(enabled=False),)], ids=["removed", "disabled"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_end_of_a_job_that_is_on_its_way_out_of_the_config_opens_no_incident(after, asked):
+    play = Play(job()).at(1).when(started(), reload(*after), breached())
+    play.at(2).when(ended(signal=9, killed_for="memory", asked_to_stop=asked)).expect("attempt 1.1 memory", "run 1 memory")
+    assert "mainstay trigger" not in str(play.last.actions)
+    assert "nothing: job is " in str(play.last.actions)
+
+
+def test_a_job_that_is_disabled_has_its_incidents_closed_and_is_not_reminded_of():
+    failing = job(manual=True, when="never", alerts=AlertPolicy(to=("ops",), remind_s=60))
+    play = Play(failing).when(wish("trigger"), started()).at(1).when(ended(code=1))
+    play.at(2).when(reload(changed(failing, enabled=False))).expect("notify closed ops", "incident 1 closed", state="disabled", wait=None)
+    assert play.memo.past[0].because == "the job was disabled"
+
+
+def test_a_job_that_was_disabled_while_mainstay_was_down_has_its_incidents_closed_at_the_start():
+    failing = job(manual=True, when="never")
+    play = Play(failing).when(wish("trigger"), started()).at(1).when(ended(code=1))
+    view = engine.KeeperView("epoch-2", "boot-1", {})
+    off = {"job": changed(failing, enabled=False)}
+    again = engine.restore(off, {"job": play.memo}, {"job": play.job_state().incidents}, (9, 9), view, play.clock.now())
+    assert [line for action in again.actions for line in lines_of(action)] == ["notify closed ops", "incident 1 closed"]
 
 
 def test_events_of_an_earlier_attempt_are_old_news():
@@ -368,8 +402,6 @@ def test_the_process_of_an_old_config_is_stopped_and_judged_by_it():
     old = job(stop=None) if False else job(grace=3)
     new = changed(job(grace=99, argv=("other",)), limits=Limits(time_s=5), stop=StopPolicy("INT", 99))
     play = Play(old).at(1).when(started())
-    from playbook import reload
-
     play.at(2).when(reload(new)).expect("ask 1.1 TERM", state="stopping", wait=3)
 
 
@@ -431,8 +463,8 @@ CHANGED = changed(job(), launch=Launch(("run", "other"), "/"))
         (job(), wish("restart"), "start it again at once, as a new run"),
         (job(), wish("stop"), "nothing until `mainstay start job`"),
         (job(), reload(CHANGED), "start it again at once, as a new run"),
-        (job(), reload(changed(job(), enabled=False)), "nothing: the job is disabled in the config (enabled: false)"),
-        (job(), reload(), "nothing: the job is not in the config any more"),
+        (job(), reload(changed(job(), enabled=False)), "nothing: job is disabled in the config"),
+        (job(), reload(), "nothing: job is no longer in the config"),
         (job(), SHUTDOWN, "start it again when Mainstay starts again"),
         (job(manual=True), SHUTDOWN, "nothing until it is asked to: `mainstay trigger job`"),
     ],
