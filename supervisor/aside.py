@@ -6,6 +6,7 @@ from typing import Any
 
 from supervisor import tables
 from supervisor.client import Client, job_route
+from supervisor.core.prose import clean
 from supervisor.errors import LaunchError
 from supervisor.talk import daemon_of, print_json
 
@@ -26,7 +27,8 @@ def show(config: str | None, job: str, key: str, *, as_json: bool) -> int:
     """One record, and the dossier of the death that it is there for."""
     from supervisor.core.explain import screen
 
-    found = _record(daemon_of(config), job, key)
+    daemon = daemon_of(config)
+    found = _record(daemon, job, key_meant(daemon, job, key))
     if as_json:
         return print_json(found)
     sys.stdout.write(tables.quarantine([found]))
@@ -37,7 +39,8 @@ def show(config: str | None, job: str, key: str, *, as_json: bool) -> int:
 
 def release(config: str | None, job: str, key: str, *, as_json: bool) -> int:
     """Take it out: the next attempt is given it again."""
-    answer = daemon_of(config).post(job_route(job, "release"), {"key": key})
+    daemon = daemon_of(config)
+    answer = daemon.post(job_route(job, "release"), {"key": key_meant(daemon, job, key)})
     if as_json:
         return print_json(answer)
     sys.stdout.write(answer["text"] + "\n")
@@ -52,6 +55,7 @@ def replay(config: str | None, job: str, key: str, *, as_json: bool) -> int:
     from supervisor.replay import replay as run
 
     daemon = daemon_of(config)
+    key = key_meant(daemon, job, key)
     _record(daemon, job, key)
     jobs = load(find_config(config)).jobs
     if job not in jobs:
@@ -86,6 +90,12 @@ def _told(job: str, key: str, *, met: bool, processed: bool) -> str:
             f"{job} was not given record {key}: it is no longer in the input, or the job does not take its records from supervisor.job.records\n"
         )
     return tables.printable(f"record {key} still ends badly; it stays in quarantine\n")
+
+
+def key_meant(daemon: Client, job: str, key: str) -> str:
+    """The key of a record that is set aside, for one that was typed as it is shown: with escapes for what our Python cannot show. Else *key* as it is."""
+    keys: list[str] = [one["key"] for one in daemon.get(job_route(job, "quarantine"))["records"]]
+    return key if key in keys else next((one for one in keys if key in (tables.printable(one), clean(one))), key)
 
 
 def _record(daemon: Client, job: str, key: str) -> Json:

@@ -121,9 +121,8 @@ def parse_page(data: bytes) -> Page | None:
     magic, version, record, records, progress, heartbeat, keyed, _ = _HEAD.unpack_from(data)
     if magic != MAGIC or version != VERSION or max(records, heartbeat) > COUNT_MAX:
         return None
-    key = _key(data, record)
     stage = _stage(data, progress)
-    if key is None or stage is None:
+    if stage is None:
         return None
     name, done, total, base = stage
     if base is not None:
@@ -134,38 +133,50 @@ def parse_page(data: bytes) -> Page | None:
         done=done if progress else None,
         total=total,
         stage=name,
-        record_in_work=key or None,
+        record_in_work=_key(data, record) or None,
         heartbeat_mono=heartbeat / 1e9 if heartbeat else None,
         progress_seq=progress >> 8,
         keyed=keyed == 1,
     )
 
 
-def _key(data: bytes, word: int) -> str | None:
-    """The key that *word* commits, "" for none, None for nonsense."""
+def _key(data: bytes, word: int) -> str:
+    """The key that *word* commits, "" for none."""
     at = _KEYS + (word >> 8 & 1) * _SLOT
     return _text(data[at : at + (word & 0xFF)])
 
 
 def _stage(data: bytes, word: int) -> tuple[str, int, int | None, int | None] | None:
-    """(name, done, total, base) that *word* commits, None for nonsense."""
+    """(name, done, total, base) that *word* commits, None for numbers that make no sense."""
     if word == 0:
         return "", 0, None, None
     at = _STAGES + (word >> 8 & 1) * _SLOT
     done, total, base = _PROGRESS.unpack_from(data, at)
     at += _PROGRESS.size
-    name = _text(data[at : at + (word & 0xFF)]) if word & 0xFF <= STAGE_MAX else None
-    if name is None or done > COUNT_MAX or COUNT_MAX < total < _NONE or COUNT_MAX < base < _NONE:
+    name = _text(data[at : at + min(word & 0xFF, STAGE_MAX)])
+    if done > COUNT_MAX or COUNT_MAX < total < _NONE or COUNT_MAX < base < _NONE:
         return None
     return name, done, None if total == _NONE else total, None if base == _NONE else base
 
 
-def _text(raw: bytes) -> str | None:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if text.isprintable() else None  # it ends up on terminals and in log lines
+def _text(raw: bytes) -> str:
+    text = raw.decode(errors="backslashreplace")
+    if is_plain(text):
+        return text
+    return "".join(char if is_plain(char) else char.encode("unicode_escape").decode() for char in text)[:TEXT_MAX]
+
+
+def is_plain(text: str) -> bool:
+    """Whether *text*, which ends up on terminals and in log lines, holds nothing that drives them.
+
+    Characters that our Python does not know are let through: the job's may be newer, and its key has to come back to it as it wrote it. Who shows a
+    key escapes them.
+    """
+    if text.isprintable():
+        return True
+    from unicodedata import category  # most texts never need it
+
+    return all(char.isprintable() or category(char) == "Cn" for char in text)
 
 
 def clean_text(text: str, size: int = TEXT_MAX) -> bytes:

@@ -17,7 +17,7 @@ import os
 import stat
 from typing import Final
 
-from supervisor.page import COUNT_MAX, STAGE_MAX, TEXT_MAX, Page, clean_text, read_page
+from supervisor.page import COUNT_MAX, STAGE_MAX, TEXT_MAX, Page, clean_text, is_plain, read_page
 
 NAME: Final = "progress"
 READ_BYTES: Final = 4096
@@ -75,7 +75,7 @@ def _key(raw: bytes) -> str | None:
         text = raw.decode()
     except UnicodeDecodeError:
         return None
-    return text if text and len(raw) <= TEXT_MAX and text.isprintable() else None
+    return text if text and len(raw) <= TEXT_MAX and is_plain(text) else None
 
 
 def _count(raw: bytes) -> int | None:

@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import unicodedata
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor import page
 from supervisor.page import SIZE, TEXT_MAX, Page, Writer, create_page, parse_page, read_page
 
 
@@ -71,6 +74,42 @@ def test_any_key_comes_back_printable_and_cut(tmp_path_factory, key):
     assert len(found.encode()) <= TEXT_MAX
     if key.isprintable() and len(key.encode()) <= TEXT_MAX:
         assert found == key
+
+
+NEWER = next(
+    char for char in map(chr, range(0x1FA00, 0x20000)) if unicodedata.category(char) == "Cn"
+)  # to a Python newer than ours it is a letter
+
+
+def test_a_key_and_a_stage_of_a_newer_python_come_back_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "name_of", lambda key: key.encode())
+    monkeypatch.setattr(page, "clean_text", lambda text, _: text.encode())
+    writer = Writer(new_page(tmp_path))
+    writer.begin(f"user-{NEWER}")
+    writer.progress(3, 10, f"load {NEWER}")
+    writer.heartbeat(5_000_000_000)
+    found = read_page(str(tmp_path / "page"))
+    assert (found.record_in_work, found.stage, found.heartbeat_mono) == (f"user-{NEWER}", f"load {NEWER}", 5.0)
+
+
+ODD = [(b"\x1b[31mred", "\\x1b[31mred"), (b"a\xff", "a\\xff"), ("a\u202eb".encode(), "a\\u202eb"), (b"\n" * 255, ("\\n" * 255)[:TEXT_MAX])]
+
+
+@pytest.mark.parametrize(("raw", "shown"), ODD)
+def test_what_no_job_of_ours_writes_is_shown_with_escapes_and_takes_no_sign_of_life_away(tmp_path, monkeypatch, raw, shown):
+    monkeypatch.setattr(page, "name_of", lambda key: raw)
+    monkeypatch.setattr(page, "clean_text", lambda text, _: raw)
+    writer = Writer(new_page(tmp_path))
+    writer.begin("ä")
+    writer.finish()
+    writer.begin("ä")
+    writer.progress(3, 10, "ä")
+    writer.heartbeat(5_000_000_000)
+    found = read_page(str(tmp_path / "page"))
+    assert (found.records, found.done, found.total, found.heartbeat_mono) == (1, 3, 10, 5.0)
+    assert found.record_in_work == shown
+    assert found.stage.isprintable()
+    assert shown.startswith(found.stage) or found.stage.startswith(shown)
 
 
 @given(st.binary(min_size=SIZE - 16, max_size=SIZE - 16))
