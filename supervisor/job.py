@@ -115,7 +115,7 @@ def records(iterable: Iterable[T], key: Callable[[T], object] | None = None, tot
 def _spared(named: Iterable[tuple[str, T]], poison: frozenset[str]) -> Iterator[tuple[str, T]]:
     """*named* without the records in *poison*. A short printable name is its own; only others have to be looked up as a page has them."""
     for name, item in named:
-        if name in poison or ((len(name) > _SURELY_WHOLE or not name.isprintable()) and _page.name_of(name).decode() in poison):
+        if name in poison or ((not 0 < len(name) <= _SURELY_WHOLE or not name.isprintable()) and _page.name_of(name).decode() in poison):
             continue
         yield name, item
 

@@ -188,15 +188,16 @@ def clean_text(text: str, size: int = TEXT_MAX) -> bytes:
 
 
 def name_of(key: str) -> bytes:
-    """*key* as a page has it, and the quarantine after it. What does not fit or cannot be shown is told apart by a digest of the whole."""
-    if key.isprintable():
+    """*key* as a page has it, and the quarantine after it. What does not fit or cannot be shown is told apart by a digest of the whole; so is the empty
+    key, for a length of 0 says that no record is in work."""
+    if key and key.isprintable():
         raw = key.encode(errors="replace")
         if len(raw) <= TEXT_MAX:
             return raw
     from hashlib import blake2b  # most keys never need it
 
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return clean_text(key, TEXT_MAX - len(digest) - 1) + b"~" + digest.encode()
+    return clean_text(key or "(empty)", TEXT_MAX - len(digest) - 1) + b"~" + digest.encode()
 
 
 class Writer:
@@ -237,7 +238,7 @@ class Writer:
 
     def begin(self, key: str) -> None:
         """The record *key* is in work from now on."""
-        raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else name_of(key)
+        raw = key.encode() if key.isascii() and key.isprintable() and 0 < len(key) <= TEXT_MAX else name_of(key)
         seq = self._record_seq = (self._record_seq + 1) & _SEQUENCE
         at = _KEYS + (seq & 1) * _SLOT
         self._map[at : at + len(raw)] = raw
@@ -254,7 +255,7 @@ class Writer:
         """The records of (key, record) pairs, each between its ``begin`` and its ``finish``; written out here because it is paid per record."""
         page, words = self._map, self._words
         for key, item in named:
-            raw = key.encode() if key.isascii() and key.isprintable() and len(key) <= TEXT_MAX else name_of(key)
+            raw = key.encode() if key.isascii() and key.isprintable() and 0 < len(key) <= TEXT_MAX else name_of(key)
             seq = (self._record_seq + 1) & _SEQUENCE
             at = _KEYS + (seq & 1) * _SLOT
             page[at : at + len(raw)] = raw

@@ -70,9 +70,9 @@ def test_a_second_writer_counts_on_where_the_first_stopped(tmp_path):
 def test_any_key_comes_back_printable_and_cut(tmp_path_factory, key):
     path = new_page(tmp_path_factory.mktemp("page"))
     Writer(path).begin(key)
-    found = read_page(path).record_in_work or ""
-    assert len(found.encode()) <= TEXT_MAX
-    if key.isprintable() and len(key.encode()) <= TEXT_MAX:
+    found = read_page(path).record_in_work
+    assert 0 < len(found.encode()) <= TEXT_MAX
+    if key and key.isprintable() and len(key.encode()) <= TEXT_MAX:
         assert found == key
 
 

@@ -155,7 +155,7 @@ def test_in_a_replay_only_the_one_record_is_handed_on_although_it_is_set_aside(p
     assert run(code, {"MAINSTAY_ONLY": "b"}).stdout == "['b'] b\n"
 
 
-ODD = ["a\nb", "a\rb", "k" * 300 + "1", "k" * 300 + "2", "ü" * 200 + "1", "é", "\udcff", "\x1b[31m"]
+ODD = ["", "a\nb", "a\rb", "k" * 300 + "1", "k" * 300 + "2", "ü" * 200 + "1", "é", "\udcff", "\x1b[31m"]
 
 
 def test_keys_that_no_page_can_hold_are_told_apart_and_set_aside_one_by_one(page, tmp_path):
