@@ -86,6 +86,6 @@ def fingerprint_of(job: str, verdict: Verdict, evidence: Evidence) -> str:
 
 def _hangs_in(evidence: Evidence) -> tuple[Frame, ...]:
     """The stack of the first thread, where looks before the end found that nothing moved."""
-    if evidence.study is None or evidence.study.pace is not Pace.HANGING or evidence.look is None:
+    if evidence.study is None or evidence.study.pace is not Pace.HANGING or evidence.study.looks < 2 or evidence.look is None:
         return ()
     return next((stack.frames for stack in evidence.look.stacks if stack.frames), ())

@@ -140,15 +140,18 @@ def test_a_hang_of_which_only_the_library_is_seen_has_the_name_of_its_limit(outc
 def test_only_what_stands_still_is_named_by_where_it_stands(outcome, frames, more, pace):
     assume(way(frames[:1]) != way(more[:1]))
 
-    def name(stack, how):
+    def name(stack, how, looks=12):
         evidence = Evidence(
             Exit(signal=9, killed_for=outcome.value),
             LastWords(spoke=True),
             look=Look(stacks=(Stack(1, tuple(stack), len(stack)),), depth=len(stack)),
-            study=Study(how, 12, 2.4),
+            study=Study(how, looks, 2.4),
         )
         return fingerprint_of("job", Verdict(outcome, "It was killed."), evidence)
 
     assert name(frames, pace) == name(more, pace)  # where a loop is when the limit strikes is chance
     assert name(frames, Pace.HANGING) != name(more, Pace.HANGING)
     assert name(frames, Pace.HANGING) == hang(outcome, tuple(frames))
+    assert name(frames, Pace.HANGING, looks=1) == name(
+        more, Pace.HANGING, looks=1
+    )  # one look cannot tell: a job that polls stands still in it, too
