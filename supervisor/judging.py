@@ -12,7 +12,7 @@ from supervisor.core.events import AttemptEnded
 from supervisor.core.evidence import Evidence
 from supervisor.core.jobs import Job
 from supervisor.core.model import Wall
-from supervisor.core.redact import without_messages
+from supervisor.core.redact import SLACK_BYTES, without_messages
 from supervisor.counting import Live
 from supervisor.evidence import Gatherer, Hider, exit_of
 from supervisor.ports import Places, Surveyor
@@ -63,7 +63,8 @@ class Judging:
             shown = redactor.facts(gathered if live.config.dossier.messages else without_messages(gathered))
             evidence = replace(shown, progress=gathered.progress)  # a record's key is what it is found by again
         with self._guarded("tailing", **facts):
-            tail = redactor.text(self._places.tail(live.job, key, TAIL_BYTES)) if live.config.dossier.output else ""
+            if live.config.dossier.output:
+                tail = redactor.end_of_output(self._places.tail(live.job, key, TAIL_BYTES + SLACK_BYTES), TAIL_BYTES)
         found = self._surveyor.finish(key, SURVEY_S) if self._surveyor is not None else None
         around: dict[str, object] | None = None
         with self._guarded("looking round", **facts):

@@ -23,6 +23,7 @@ from supervisor.core import outcome
 from supervisor.core.evidence import Breach, Evidence, Fault, Look, OomVictim, Verdict
 from supervisor.core.jobs import Expect, Job, Launch, Limits, OutputAction
 from supervisor.core.model import Mono, Outcome
+from supervisor.core.redact import SLACK_BYTES
 from supervisor.evidence import Gatherer
 from supervisor.keeper import launch
 from supervisor.ports import DepthReader
@@ -199,7 +200,7 @@ class OneShot:
             _hang_up(stream)
             return False
         self._written += len(data)
-        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        self._tail = (self._tail + data)[-TAIL_BYTES - SLACK_BYTES :]
         self._watch.output(KEY, self._written)
         limit = self._limits.output_bytes
         over = max(0, self._written - limit) if limit is not None else 0
@@ -262,7 +263,7 @@ class OneShot:
             datetime.fromtimestamp(self._started.started_wall, UTC),
             datetime.now(UTC),
             self._limits,
-            output=redactor.text(self._tail.decode(errors="surrogateescape")),
+            output=redactor.end_of_output(self._tail.decode(errors="surrogateescape"), TAIL_BYTES),
             output_seen=bool(self._streams),
             containment={"memory": "poll", "processes": "poll", "kill": "poll"},
         )

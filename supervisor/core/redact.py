@@ -21,6 +21,12 @@ T = TypeVar("T")
 REDACTED: Final = "[redacted]"
 SHORTEST: Final = 6  # a known value that is shorter stands in too many words
 KNOWN_MAX: Final = 500
+SLACK_BYTES: Final = (
+    4096  # read of an output before what is kept of it, so that no secret is cut before it is seen: a private key has 3,272
+)
+_CUT_CHARS: Final = 300  # the shortest bound at which the guard or we cut what an exception says
+_TORN_CHARS: Final = 4  # of a known secret are taken out at a cut; fewer are any word's
+_TORN_MOST: Final = 4096
 
 _WORD: Final = (
     r"pass(?:w(?:or)?d|wd|phrase|code)|pwd|secrets?|tokens?|credentials?|cookies?|session_?id|authorization|dsn|signature|"
@@ -84,7 +90,8 @@ class Redactor:
         parts = {part for value in known for part in (value, *value.splitlines()) if _is_findable(part)}
         longest = sorted(parts, key=len, reverse=True)[:KNOWN_MAX]
         spelled = {spelling for part in longest for spelling in _spellings(part) if _is_findable(spelling)}
-        self._known = _any_of(sorted(spelled, key=len, reverse=True)) if spelled else None
+        self._spelled = sorted(spelled, key=len, reverse=True)
+        self._known = _any_of(self._spelled) if spelled else None
 
     def text(self, text: str) -> str:
         """*text* with ``REDACTED`` in place of each secret."""
@@ -94,6 +101,38 @@ class Redactor:
             return text
         text = without_user(_SHAPED.sub(REDACTED, text), REDACTED)
         return _NAMED.sub(_without_value, text)
+
+    def end_of_output(self, text: str, most: int) -> str:
+        """The last *most* bytes of an output whose last *most* and ``SLACK_BYTES`` are *text*; bytes that are no UTF-8 are lone surrogates."""
+        clean = self._without_torn_beginning(self._without_torn_end(self.text(text)))
+        return clean.encode(errors="surrogateescape")[-most:].decode(errors="surrogateescape")
+
+    def message(self, text: str) -> str:
+        """*text* as ``text`` has it, where it may have been cut already: the beginning of a known secret at its end is taken out, too."""
+        clean = self.text(text)
+        return self._without_torn_end(clean) if len(text) >= _CUT_CHARS else clean
+
+    def _without_torn_end(self, text: str) -> str:
+        longest = 0
+        for secret in self._spelled:
+            end = text[-min(len(secret) - 1, _TORN_MOST) :]
+            at = end.find(secret[:_TORN_CHARS])
+            while at >= 0 and not secret.startswith(end[at:]):
+                at = end.find(secret[:_TORN_CHARS], at + 1)
+            if at >= 0:
+                longest = max(longest, len(end) - at)
+        return text[: len(text) - longest] + REDACTED if longest else text
+
+    def _without_torn_beginning(self, text: str) -> str:
+        longest = 0
+        for secret in self._spelled:
+            beginning = text[: min(len(secret) - 1, _TORN_MOST)]
+            end = beginning.rfind(secret[-_TORN_CHARS:]) + _TORN_CHARS
+            while end >= _TORN_CHARS and not secret.endswith(beginning[:end]):
+                end = beginning.rfind(secret[-_TORN_CHARS:], 0, end - 1) + _TORN_CHARS
+            if end >= _TORN_CHARS:
+                longest = max(longest, end)
+        return REDACTED + text[longest:] if longest else text
 
     def facts(self, value: T) -> T:
         """*value* (structs, tuples, texts) with every text in it redacted; the same object where nothing was."""
@@ -171,7 +210,7 @@ class _Walk:
         if type(value) is str:
             known = self._texts.get(value)
             if known is None:
-                known = self._texts[value] = self._redactor.text(value)
+                known = self._texts[value] = self._redactor.message(value)
             return known
         if type(value) is tuple:
             made = tuple(map(self.through, value))

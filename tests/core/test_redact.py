@@ -7,6 +7,7 @@ import re
 import time
 import urllib.parse
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -173,6 +174,42 @@ def test_what_the_kernel_says_of_a_file_stays_whatever_the_file_is_called(number
 def test_a_known_secret_is_found_wherever_it_stands():
     redactor = Redactor([CANARY, "short", "line one\nline two"])
     assert redactor.text(f"x{CANARY}y short line two") == f"x{REDACTED}y short {REDACTED}"
+
+
+@pytest.mark.parametrize("seen", range(4, len(CANARY)))
+def test_what_is_left_of_a_known_secret_at_a_cut_is_taken_out(seen):
+    redactor = Redactor([CANARY, "another-1"])
+    message = "x" * 300 + CANARY[:seen]
+    evidence = Evidence(Exit(code=1), LastWords(exception=ExceptionFacts("E", message, (), 1, chain=(f"K: {message}",))))
+    error = redactor.facts(evidence).words.exception
+    assert (error.message, error.chain) == ("x" * 300 + REDACTED, ("K: " + "x" * 300 + REDACTED,))
+    assert redactor.end_of_output(CANARY[-seen:] + " done\n", 100) == f"{REDACTED} done\n"
+    assert redactor.end_of_output("done " + CANARY[:seen], 100) == f"done {REDACTED}"
+
+
+def test_only_what_may_have_been_cut_is_searched_for_the_beginnings_of_secrets():
+    redactor = Redactor(["postgres-9", "aaaaaaab"])
+    assert redactor.message("cannot reach postgres") == "cannot reach postgres"
+    assert redactor.message("x" * 300 + " post office") == "x" * 300 + " post office"
+    assert redactor.message("x" * 300 + "pos") == "x" * 300 + "pos"
+    assert redactor.message("x" * 300 + "b" + "a" * 9) == "x" * 300 + "baa" + REDACTED
+    assert redactor.end_of_output("aab and post\n", 100) == "aab and post\n"
+
+
+def test_the_end_of_an_output_has_its_bound_and_is_cut_after_secrets_were_seen():
+    cut = redact.SLACK_BYTES * "a" + "-" + CANARY + "é" * 20
+    made = Redactor([CANARY]).end_of_output(cut, 41)
+    assert made == "]" + "é" * 20
+    key = "-----BEGIN PRIVATE KEY-----\n" + "MIIE\n" * 600 + "-----END PRIVATE KEY-----\n"
+    assert Redactor().end_of_output(key + "done" * 100, 500) == f"{REDACTED}\n" + "done" * 100
+
+
+def test_no_bound_of_the_guard_is_below_what_is_looked_at():
+    source = Path(redact.__file__).parents[1] / "guard" / "site" / "_mainstay_guard" / "report.py"
+    text = source.read_text()
+    bounds = [int(found) for found in re.findall(r"message_of\(\w+\)\[:(\d+)\]|MESSAGE_CHARS = (\d+)", text) for found in found if found]
+    assert len(bounds) == 3
+    assert min(bounds) >= redact._CUT_CHARS
 
 
 @pytest.mark.parametrize("secret", ["Qx7\\C4nary9", "it's-c4nary", "c4n\"ry-it's", "ключ-c4nary", "tab\tc4nary", "p@ss/c4nary %é"])

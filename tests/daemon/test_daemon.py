@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -791,6 +792,20 @@ def test_a_brain_without_a_keeper_ends(make):
     brain = make(job()).brain()
     brain.expect(wire.READY)
     brain.die()
+
+
+def test_a_secret_that_the_bound_of_the_output_cuts_in_two_is_not_written_down(make):
+    world = make(replace(job(), launch=Launch(("run", "job"), "/", {"DB_PASSWORD": "Zq7WyCanaryKk29Lm"})))
+    brain = world.brain()
+    brain.running("1.1")
+    path = Path(world.places.log("job", "1.1"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("A" * 100_000 + "Zq7WyCanaryKk29Lm" + "B" * (16 * 1024 - 15))
+    brain.end("1.1", code=5)
+    brain.expect(wire.FORGET, "1.1")
+    report = world.store.attempts[1, 1].report
+    assert report.count("B" * 16_000) == 1
+    assert "29Lm" not in report
 
 
 class Fails:

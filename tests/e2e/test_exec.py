@@ -287,6 +287,24 @@ def test_why_it_failed_is_told_although_the_file_has_the_name_of_a_secret(run: E
     assert f"{tmp_path}/token: [redacted]" in json.loads((tmp_path / "r.json").read_text())["output_tail"]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise RuntimeError('x' * 1984 + secret + ' tail')",
+        "try:\n  raise RuntimeError('x' * 285 + ' ' + secret + ' tail')\nexcept RuntimeError as err:\n  raise ValueError('v') from err",
+        "print('A' * 100_000 + secret + 'B' * (16 * 1024 - 15)); raise SystemExit(1)",
+    ],
+    ids=["message", "cause", "output"],
+)
+def test_a_secret_that_a_bound_cuts_in_two_is_not_written_down(run: Exec, tmp_path: Path, code: str) -> None:
+    secret = "Zq7WyCanaryKk29Lm"
+    words = [f"DB_PASSWORD={secret}", sys.executable, "-c", f"import os\nsecret = os.environ['DB_PASSWORD']\n{code}"]
+    run("--output", "10MiB", "--report", "r.json", "--", "env", *words)
+    report = (tmp_path / "r.json").read_text()
+    assert not any(secret[at : at + 4] in report for at in range(len(secret) - 3))
+    assert "[redacted]" in report or "dacted]B" in report or "B" * 16_000 in report
+
+
 @pytest.mark.parametrize("limits", [[], ["--output", "100MiB", "--stall", "1m"]], ids=["unwatched", "watched"])
 def test_standard_streams_pass_byte_for_byte(run: Exec, limits: list[str]) -> None:
     data = os.urandom(5_000_001)
