@@ -43,10 +43,8 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 _SAYS: Final = re.compile(r":[ \t]{1,3}")  # as people and programs write; a file of settings may have the value on the next line
-# An address up to the blank, quote or next address behind it; in a setting, which is one value, quotes are a part of it.
+# An address up to the blank, quote or next address behind it.
 _ADDRESS: Final = re.compile(r"://([^\s\"'<>:]*(?::(?!//)[^\s\"'<>:]*)*)")
-_SET_ADDRESS: Final = re.compile(r"://([^\s:]*(?::(?!//)[^\s:]*)*)")
-_PORT: Final = re.compile(r"[^@]*:\d{1,5}|\[.*")
 _SHAPED: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}-----|\Z)"
     r"|(?<=Bearer )\s{0,3}[^\s\"']{6,4096}"
@@ -60,22 +58,24 @@ _SHAPED: Final = re.compile(
 )
 
 
-_ESCAPED: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+# The patterns from here on are compiled when they are first asked for: a start has no use for them.
+_ESCAPED: Final = r"(?:%[0-9A-Fa-f]{2})+"
 _UNNAMED: Final = frozenset("=:@ ")
+# The same in a setting, which is one value: quotes are a part of it.
+_SET_ADDRESS: Final = r"://([^\s:]*(?::(?!//)[^\s:]*)*)"
+_PORT: Final = r"[^@]*:\d{1,5}|\[.*"
 # Where a value with a secretive name is a place and not the secret: the name says so (SSH_AUTH_SOCK, PGPASSFILE), or the value begins as no key does.
-_NAMES_A_PLACE: Final = re.compile(
-    r"(?:SOCK(?:ET)?|FILE(?:NAME)?|PATH|DIR(?:ECTORY)?|FOLDER|HOME|ROOT|ASKPASS|XAUTHORITY)S?$", re.IGNORECASE
-)
-_SYSTEM_PATH: Final = re.compile(r"/(?:bin|dev|etc|home|lib|media|mnt|nix|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)(?:/|$)")
+_NAMES_A_PLACE: Final = r"(?i)(?:SOCK(?:ET)?|FILE(?:NAME)?|PATH|DIR(?:ECTORY)?|FOLDER|HOME|ROOT|ASKPASS|XAUTHORITY)S?$"
+_SYSTEM_PATH: Final = r"/(?:bin|dev|etc|home|lib|media|mnt|nix|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)(?:/|$)"
 # What stands as a word of its own in a shell's line, a connection string or a query: NAME=value.
-_ASSIGNED: Final = re.compile(r"""(?<![^\s?&;"'])([A-Za-z_][\w.-]{0,60})=("[^"]{1,4096}"|'[^']{1,4096}'|[^\s"'&;]{1,4096})""")
-_HEADER: Final = re.compile(r"([A-Za-z][\w-]{0,60}):[ \t]{0,3}(?:(?:bearer|basic|token)[ \t]{1,3})?([^\n]{1,4096})", re.IGNORECASE)
-_REFERENCE: Final = re.compile(r"\$(?:[({]|[A-Z_][A-Z0-9_]*$)|`|%\(|\{\w+\}|\[redacted")
-_CALL: Final = re.compile(r"[A-Za-z_][\w.]*[(\[]")
-_HINT: Final = re.compile("PASS|PWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|SESSION|SIGNATURE|DSN|KEY", re.IGNORECASE)
-_NAMES_ONE: Final = re.compile(rf"(?:{_WORD}|(?<=[_-])AUTH|PASS|(?<=[_-])PRIVATE)(?<!TOKENS)$", re.IGNORECASE)
-_PLAIN_WORD: Final = re.compile(r"(?:[A-Za-z]?[a-z]*|[A-Z]*)[0-9]{0,4}|[0-9]*")
-_PADDED: Final = re.compile(r"[A-Za-z0-9+/]+={1,2}")
+_ASSIGNED: Final = r"""(?<![^\s?&;"'])([A-Za-z_][\w.-]{0,60})=("[^"]{1,4096}"|'[^']{1,4096}'|[^\s"'&;]{1,4096})"""
+_HEADER: Final = r"(?i)([A-Za-z][\w-]{0,60}):[ \t]{0,3}(?:(?:bearer|basic|token)[ \t]{1,3})?([^\n]{1,4096})"
+_REFERENCE: Final = r"\$(?:[({]|[A-Z_][A-Z0-9_]*$)|`|%\(|\{\w+\}|\[redacted"
+_CALL: Final = r"[A-Za-z_][\w.]*[(\[]"
+_HINT: Final = "(?i)PASS|PWD|SECRET|TOKEN|CREDENTIAL|PRIVATE|AUTH|COOKIE|SESSION|SIGNATURE|DSN|KEY"
+_NAMES_ONE: Final = rf"(?i)(?:{_WORD}|(?<=[_-])AUTH|PASS|(?<=[_-])PRIVATE)(?<!TOKENS)$"
+_PLAIN_WORD: Final = r"(?:[A-Za-z]?[a-z]*|[A-Z]*)[0-9]{0,4}|[0-9]*"
+_PADDED: Final = r"[A-Za-z0-9+/]+={1,2}"
 
 
 def is_secretive(name: str) -> bool:
@@ -160,7 +160,7 @@ def _user_end(address: str) -> int:
     if standard >= 0:
         host = before[standard + 1 :]
         return last if ":" in before[:standard] and not set(host) & {".", ":"} else standard
-    return last if ":" in before and not _PORT.fullmatch(before) else -1
+    return last if ":" in before and not re.fullmatch(_PORT, before) else -1
 
 
 def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
@@ -180,9 +180,9 @@ def _spellings(value: str) -> Iterator[str]:
     yield value
     if value.isalnum() and value.isascii():
         return
-    import json  # not at the top: whoever loads a config, and exec, does without
+    import json  # most secrets have no use for it, and a config is loaded without it
 
-    decoded = _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode(errors="replace"), value)
+    decoded = re.sub(_ESCAPED, lambda found: bytes.fromhex(found[0].replace("%", "")).decode(errors="replace"), value)
     for one in {value, decoded}:
         yield one
         yield repr(one)[1:-1]
@@ -298,12 +298,12 @@ def _secrets_in_text(text: str) -> Iterator[str]:
     those are not taken for secrets, for they would be blanked out of all that the job says.
     """
     yield from _passwords(text)
-    if not _HINT.search(text):
+    if not re.search(_HINT, text):
         return
-    whole = _HEADER.fullmatch(text)
+    whole = re.fullmatch(_HEADER, text)
     if whole is not None and _is_given(whole[1], whole[2], whole=True) and not complaints.is_complaint(text, whole.start(2)):
         yield whole[2].strip()
-    for found in _ASSIGNED.finditer(text):
+    for found in re.finditer(_ASSIGNED, text):
         if _is_given(found[1], value := _unquoted(found[2]), whole=found.span() == (0, len(text))):
             yield value
     for found in _NAMED.finditer(text):
@@ -316,9 +316,9 @@ def _secrets_in_text(text: str) -> Iterator[str]:
 def _is_given(name: str, value: str, *, whole: bool = False) -> bool:
     """Whether *value*, which stands beside *name*, is a secret: no place of one, no reference to it, and no word of a script. *whole*: nothing else
     stands in the argument."""
-    if not is_secretive(name) or _is_place(name, value) or _REFERENCE.match(value) or (not whole and _CALL.match(value)):
+    if not is_secretive(name) or _is_place(name, value) or re.match(_REFERENCE, value) or (not whole and re.match(_CALL, value)):
         return False
-    return not _is_plain(value) or (_NAMES_ONE.search(name) is not None and re.fullmatch(r"[\w -]+", value) is not None)
+    return not _is_plain(value) or (re.search(_NAMES_ONE, name) is not None and re.fullmatch(r"[\w -]+", value) is not None)
 
 
 def _unquoted(value: str) -> str:
@@ -327,7 +327,7 @@ def _unquoted(value: str) -> str:
 
 def _is_plain(value: str) -> bool:
     """True for words and numbers as they stand in sentences and in code: ``missing``, ``sha256``, ``args.password``, ``get_token(``."""
-    if all(map(_PLAIN_WORD.fullmatch, re.split(r"[\W_]+", value))):
+    if all(re.fullmatch(_PLAIN_WORD, word) for word in re.split(r"[\W_]+", value)):
         return True
     return is_secretive(value) and not any(map(str.isdigit, value))
 
@@ -354,14 +354,14 @@ def secrets_in_settings(value: object, name: str = "") -> Iterator[str]:
 
 def _is_place(name: str, value: str) -> bool:
     """Whether *value* says where the secret is. One in 64 secrets in base64 begins with ``/``, too, so that alone says nothing."""
-    return value.startswith("/") and bool(_NAMES_A_PLACE.search(name) or _SYSTEM_PATH.match(value))
+    return value.startswith("/") and bool(re.search(_NAMES_A_PLACE, name) or re.match(_SYSTEM_PATH, value))
 
 
 def looks_secret(value: str) -> bool:
     """A long value of letters and digits mixed, as machines make them; no path, no sentence."""
     if not 20 <= len(value) <= 500 or any(char.isspace() or char in ":,;" for char in value):
         return False
-    if "/" in value and (len(value) % 4 or not _PADDED.fullmatch(value)):  # base64 that is padded; no path ends so
+    if "/" in value and (len(value) % 4 or not re.fullmatch(_PADDED, value)):  # base64 that is padded; no path ends so
         return False
     kinds = sum((any(map(str.isdigit, value)), any(map(str.islower, value)), any(map(str.isupper, value))))
     return kinds >= 2 and any(map(str.isdigit, value))
@@ -371,7 +371,7 @@ def _passwords(text: str) -> Iterator[str]:
     """Passwords in the addresses of *text*: ``://user:password@``, each as far as it may reach."""
     if "@" not in text:
         return
-    for found in (*_ADDRESS.finditer(text), *_SET_ADDRESS.finditer(text)):
+    for found in (*_ADDRESS.finditer(text), *re.finditer(_SET_ADDRESS, text)):
         info = found[1][: max(0, _user_end(found[1]))]
         user, colon, password = info.partition(":")
         if colon:
