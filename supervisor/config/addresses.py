@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from supervisor.config.document import Scalar
-from supervisor.config.kinds import Context, Json, ScalarKind, masked_url
+from supervisor.config.kinds import MASK, Context, Json, ScalarKind, masked_url, quoted_bare
 from supervisor.core.units import quoted
 
 
@@ -16,7 +16,8 @@ class Url(ScalarKind):
     def parse(self, node: Scalar, context: Context) -> str:
         from urllib.parse import urlsplit
 
-        shown = quoted(masked_url(node.text))
+        text = node.text if "://" in node.text else re.sub("^.*@", f"{MASK}@", node.text)  # user and password may stand there all the same
+        shown = quoted_bare(text)
         try:
             parts = urlsplit(node.text)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

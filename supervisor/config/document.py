@@ -5,6 +5,7 @@ Refused: duplicate keys, anchors, aliases, tags, merge keys, a second document, 
 events, so no input can recurse or multiply.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,7 +121,9 @@ class _Builder:
             case yaml.CollectionEndEvent():
                 self.stack.pop()
             case yaml.AliasEvent():
-                self.stop(event, f"*{event.anchor} is an alias; write the value out, or put what jobs share under defaults:")
+                self.stop(
+                    event, "begins with *, which makes it an alias; put it in quotes if it is a value, or write out what it stands for"
+                )
             case yaml.DocumentStartEvent():
                 self.documents += 1
                 if self.documents > 1:
@@ -177,12 +180,15 @@ class _Builder:
             self.report.problem(node, finding)
 
     def refuse_extras(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+        """What begins so may be a password without quotes: no name is told."""
         if event.anchor is not None:
-            self.stop(event, f"&{event.anchor} is an anchor; write the values out, or put what jobs share under defaults:")
-        if event.tag is not None and event.tag != "!":
-            self.stop(event, f"{quoted(event.tag)} is a tag; remove it, the key says which type its value has")
-        if event.tag == "!":
-            self.stop(event, "! is a tag; remove it, or write the value in quotes if it starts with an exclamation mark")
+            self.stop(
+                event, "begins with &, which makes it an anchor; put it in quotes if it is a value, or put what jobs share under defaults:"
+            )
+        if event.tag is not None:
+            self.stop(
+                event, "begins with !, which makes it a tag; put it in quotes if it is a value, or remove the tag: the key says the type"
+            )
 
     def stop(self, event: yaml.Event, finding: str) -> None:
         place = _place(event.start_mark)
@@ -204,6 +210,9 @@ def _character(text: str, place: Scalar) -> str:
 def _syntax(err: yaml.MarkedYAMLError, character: str) -> str:
     """The parser's words with what usually helps."""
     words = err.problem or "cannot be understood"
+    context = f" {err.context}" if err.context else ""
+    if is_sigil := bool(re.search(r"an? (?:tag|alias|anchor|directive)\b|tag handle", words + context)):
+        words = words.partition(" '")[0]  # the parser in Python names what it found, which may be a part of a password
     mend = "check the brackets, quotes and indentation"
     if character == "\t":
         mend = "indent with spaces instead of tabs"
@@ -211,9 +220,8 @@ def _syntax(err: yaml.MarkedYAMLError, character: str) -> str:
         mend = "put the value in quotes if it holds a colon, or check the indentation"
     elif "could not find expected ':'" in words:
         mend = "write a colon and a space after the key"
+    elif "cannot start any token" in words or is_sigil:
+        mend = "put the value in quotes"
     elif "unexpected end of stream" in words or not character:
         mend = "close the quote or bracket; is the file complete?"
-    elif "cannot start any token" in words:
-        mend = "put the value in quotes"
-    context = f" {err.context}" if err.context else ""
     return f"is not YAML ({printable(words + context)}); {mend}"

@@ -15,7 +15,7 @@ from msgspec import Struct
 from supervisor.config import document
 from supervisor.config.document import Node, Scalar
 from supervisor.config.problems import Report, suggestion
-from supervisor.core.redact import is_secretive, looks_secret, without_user
+from supervisor.core.redact import REDACTED, Redactor, is_secretive, looks_secret, without_user
 from supervisor.core.units import quoted
 
 Json = dict[str, Any]
@@ -43,6 +43,16 @@ def masked_url(url: str) -> str:
     if "://" not in bare:
         return bare
     return _PARAMETER.sub(lambda found: found[1] + (MASK if is_secretive(found[1][:-1]) or looks_secret(found[2]) else found[2]), bare)
+
+
+def bare(text: str) -> str:
+    """*text* as a message may show it, without what is a secret by its form or by the name beside it."""
+    return Redactor().text(masked_url(text)).replace(REDACTED, MASK)
+
+
+def quoted_bare(text: str) -> str:
+    """The same in quotes, on one line."""
+    return quoted(bare(text))
 
 
 class Context(Struct):
@@ -102,11 +112,11 @@ class Text(ScalarKind):
     def parse(self, node: Scalar, context: Context) -> str:
         del context
         if "\0" in node.text:
-            raise ValueError(f"{quoted(node.text)} holds a NUL, which no program can be given; remove it")
+            raise ValueError("holds a NUL, which no program can be given; remove it")
         if not node.text and not self.empty_ok:
             raise ValueError(f"is empty; write {self.form}")
         if self.pattern and not re.fullmatch(self.pattern, node.text):
-            raise ValueError(f"{quoted(node.text)} does not fit here; write {self.form}")
+            raise ValueError(f"{quoted_bare(node.text)} does not fit here; write {self.form}")
         return node.text
 
     def schema(self) -> Json:
@@ -291,7 +301,7 @@ class ListOf(Kind):
 
     def _not_a_list(self, node: Node) -> str:
         if isinstance(node, Scalar) and not node.is_null and len(node.text) < 60 and re.fullmatch(r"[\w./:@-]+", node.text):
-            return f"{quoted(node.text)} is not a list; write [{node.text}]"
+            return f"{quoted_bare(node.text)} is not a list; write [{bare(node.text)}]"
         return f"is not a list; write {self.form}"
 
     def plain(self, value: Any) -> Any:
@@ -326,7 +336,7 @@ class TextMap(Kind):
         values: dict[str, Any] = {}
         for name, item in node.items.items():
             if not re.fullmatch(self.name_pattern, name):
-                context.report.problem(node.keys[name], f"{quoted(name)} is not a name for this; write {self.name_form}")
+                context.report.problem(node.keys[name], f"{quoted_bare(name)} is not a name for this; write {self.name_form}")
                 values[name] = BAD
             elif self.reserved and re.match(self.reserved, name):
                 context.report.problem(node.keys[name], "is set by Mainstay itself; choose another name")

@@ -10,7 +10,7 @@ from msgspec import Struct
 from supervisor import errors
 from supervisor.config import build, checks, document
 from supervisor.config.document import Mapping, Node, Scalar
-from supervisor.config.kinds import BAD, Context, read
+from supervisor.config.kinds import BAD, Context, quoted_bare, read
 from supervisor.config.problems import Report, printable, suggestion
 from supervisor.config.process import as_words
 from supervisor.config.schema import JOB, MAINTENANCE, NAME, NAME_FORM, RECEIVERS, SUPERVISOR
@@ -218,7 +218,7 @@ class _Reader:
     def not_a_job(node: Scalar) -> str:
         if node.is_null:
             return "is empty; write command: [python, job.py] below it, or remove it"
-        return f"{quoted(node.text)} is not a map; write command: {as_words(node.text)} below it"
+        return f"{quoted_bare(node.text)} is not a map; write command: {as_words(node.text)} below it"
 
     @staticmethod
     def settle_time(section: Section) -> None:

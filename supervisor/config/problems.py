@@ -5,6 +5,7 @@ What is right and wrong is decided elsewhere; here is only where it stood and ho
 
 from typing import Protocol
 
+from supervisor.core.redact import Redactor
 from supervisor.core.units import quoted
 
 MOST = 100  # nobody mends more in one go, and a hostile file of 1 MiB could hold a hundred thousand
@@ -68,7 +69,7 @@ class Report:
         return sorted(self._warnings, key=self._warnings.__getitem__)
 
     def _line(self, place: Place, finding: str) -> str:
-        key = f" {printable(place.path)}:" if place.path else ""
+        key = f" {printable(Redactor().text(place.path))}:" if place.path else ""  # environment: {PASSWORD=...} makes a key of it
         return f"{self.file}:{place.line}:{place.column}:{key} {finding}"
 
 

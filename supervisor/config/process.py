@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.config.document import Node, Scalar
-from supervisor.config.kinds import BAD, MASK, TEXT, Context, Json, Kind, ListOf, ScalarKind, Text, masked_url
-from supervisor.core.redact import REDACTED, Redactor, is_secretive
+from supervisor.config.kinds import BAD, MASK, TEXT, Context, Json, Kind, ListOf, ScalarKind, Text, bare, quoted_bare
+from supervisor.core.redact import is_secretive
 from supervisor.core.units import quoted
 
 
@@ -65,7 +65,7 @@ class Command(Kind):
 
     def read(self, node: Node, context: Context) -> Any:
         if isinstance(node, Scalar) and not node.is_null:
-            raise ValueError(f"{quoted(node.text)} is one text; write {as_words(node.text)}{self.shell_hint}")
+            raise ValueError(f"{quoted_bare(node.text)} is one text; write {as_words(node.text)}{self.shell_hint}")
         words = _COMMAND.read(node, context)
         if words is not BAD and not words[0]:
             raise ValueError(f"names an empty program; write {self.form}")
@@ -82,12 +82,12 @@ class ShellLine(Text):
     """A line for a shell."""
 
     def plain(self, value: Any) -> Any:
-        return Redactor().text(masked_url(value)).replace(REDACTED, MASK)
+        return bare(value)
 
 
 def masked_words(argv: Sequence[str]) -> list[str]:
     """*argv* as it may be shown: without the values of options with the name of a secret, and without what has the form of one."""
-    hide, shown, follows = Redactor(), [], False
+    shown, follows = [], False
     for word in argv:
         name, equals, value = word.partition("=")
         is_named = is_secretive(name) and re.fullmatch(r"-{0,2}[\w-]+", name) and not re.search(r"(file|path|dir)$", name, re.IGNORECASE)
@@ -96,13 +96,13 @@ def masked_words(argv: Sequence[str]) -> list[str]:
         elif is_named and value:  # --token=..., and TOKEN=... after env
             shown.append(f"{name}={MASK}")
         else:
-            shown.append(hide.text(masked_url(word)).replace(REDACTED, MASK))
+            shown.append(bare(word))
         follows = bool(is_named) and not equals and word.startswith("-")
     return shown
 
 
 def as_words(text: str) -> str:
-    """*text* split as a shell would, as a list in YAML: what to write instead of it."""
+    """*text* split as a shell would, as a list in YAML: what to write instead of it, without the secrets in it."""
     import json
     import shlex
 
@@ -110,7 +110,9 @@ def as_words(text: str) -> str:
         words = shlex.split(text[:200])
     except ValueError:
         words = text[:200].split()
-    return f"[{', '.join(word if re.fullmatch(r'[A-Za-z_./-][A-Za-z0-9_./-]*', word) else json.dumps(word) for word in words)}]"
+    return (
+        f"[{', '.join(word if re.fullmatch(r'[A-Za-z_./-][A-Za-z0-9_./-]*', word) else json.dumps(word) for word in masked_words(words))}]"
+    )
 
 
 _COMMAND = ListOf(TEXT, tuple, "[python, job.py]", least=1)

@@ -8,9 +8,8 @@ from typing import Any, Final
 from supervisor.config.addresses import Url
 from supervisor.config.document import Scalar
 from supervisor.config.files import SecretPath
-from supervisor.config.kinds import MASK, Context, Json, Kind, ListOf, ScalarKind, masked_url
+from supervisor.config.kinds import MASK, Context, Json, Kind, ListOf, ScalarKind, masked_url, quoted_bare
 from supervisor.core.redact import SHORTEST, looks_secret
-from supervisor.core.units import quoted
 
 REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -78,9 +77,7 @@ class SecretUrl(Url):
             checked_url(value, f"the variable {REFERENCE.fullmatch(node.text)[1]}")  # type: ignore[index] # it matched
             return Hidden(node.text, value)
         if "${" in node.text:
-            raise ValueError(
-                f"{quoted(masked_url(node.text))} has a reference within it; write ${{NAME}} alone, and the whole address into it"
-            )
+            raise ValueError(f"{quoted_bare(node.text)} has a reference within it; write ${{NAME}} alone, and the whole address into it")
         address = super().parse(node, context)
         if not self.is_secret:
             return Hidden(masked_address(address), address)

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from supervisor.config.document import Mapping, Node, Scalar
-from supervisor.config.kinds import BAD, Context, Json, Kind, Refused, read
+from supervisor.config.kinds import BAD, Context, Json, Kind, Refused, quoted_bare, read
 from supervisor.config.problems import suggestion
 from supervisor.core.units import quoted
 
@@ -100,7 +100,7 @@ class Shape(Kind):
         if isinstance(node, Scalar) and node.is_null:
             return f"is empty; {keys}; or remove it"
         if isinstance(node, Scalar):
-            return f"{quoted(node.text)} is not a map; {keys}"
+            return f"{quoted_bare(node.text)} is not a map; {keys}"
         return f"is a list, not a map; {keys}"
 
     def _unknown(self, name: str, *, full: bool) -> str:

@@ -5,10 +5,12 @@ import socket
 import time
 
 import pytest
+import yaml
 from config_examples import BAD, GOOD
 from msgspec.structs import replace
 
 from supervisor import errors
+from supervisor.config import document
 from supervisor.config.load import find_config, load
 from supervisor.core.jobs import (
     SERVICE_TIME_S,
@@ -498,3 +500,42 @@ def test_what_is_equal_in_several_jobs_is_one_value(tmp_path):
     assert a.restart is c.restart
     assert a.limits != c.limits
     assert a.launch != b.launch
+
+
+CANARY = "Kan7xQ9pw"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"environment: {{DB_PASSWORD: {sigil}{CANARY}{more}}}" for sigil in "*&!%@`|>" for more in ("", " x", "!x", "*", ",a")),
+        f"environment: {{DB_PASSWORD: !{CANARY}!x y}}",
+        f"environment: {{DB_PASSWORD: {CANARY}: x}}",
+        f'environment: {{DB_PASSWORD: "{CANARY}\\0"}}',
+        f"environment: {{DB_PASSWORD={CANARY}}}",
+        f"environment: [DB_PASSWORD={CANARY}]",
+        f"environment: DB_PASSWORD={CANARY}",
+        f"command: run --password {CANARY}",
+        f"command: postgres://app:{CANARY}@db/x",
+        f"limits: token={CANARY}",
+        f"heal: token={CANARY}",
+        f"DB_PASSWORD: {CANARY}",
+    ],
+)
+@pytest.mark.parametrize("reader", [yaml.CSafeLoader, yaml.SafeLoader])
+def test_no_problem_shows_a_secret(write, line, reader, monkeypatch):
+    monkeypatch.setattr(document, "_Loader", reader)
+    with pytest.raises(errors.ConfigError) as caught:
+        load(write(f"jobs:\n  j:\n    {line}\n"))
+    assert CANARY not in str(caught.value)
+    assert ":3:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://h/x?token={}", "h/x?token={}", "http:/h/x?api_key={}", "app:{}@h/x", "ftp://app:{}@h/x", "http://a:{}/b@h/\u00e9"]
+)
+def test_no_bad_address_shows_a_secret(write, url):
+    with pytest.raises(errors.ConfigError) as caught:
+        load(write(f"receivers:\n  hook: {{type: webhook, url: '{url.format(CANARY)}'}}\njobs: {{j: {{command: [run]}}}}\n"))
+    assert CANARY not in str(caught.value)
+    assert "is not an address" in str(caught.value)
