@@ -22,9 +22,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from supervisor.core.evidence import Evidence, Progress, Verdict
+from supervisor.core.fingerprint import of_words
 from supervisor.core.jobs import Job, Limits, Schedule
 from supervisor.core.model import Outcome, Wall
 from supervisor.core.prose import clean, counted
+from supervisor.core.redact import is_secretive, looks_secret
 from supervisor.core.remedy import DEFAULT, ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, Step, StepName, TryAgain
 
 KILLS: Final = 2
@@ -83,7 +85,8 @@ class Course(Struct, frozen=True):
 
     ``times`` counts the failures with this fingerprint at this position, ``kills`` the deaths running with this record in work. ``taken``: the steps
     of the outcome's list that were taken against this very failure. ``changes`` are the steps in force, (outcome, index in its list). ``row``: records
-    set aside with none finished since; ``row_at`` is where the job stood when the last of them was.
+    set aside with none finished since; ``row_at`` is where the job stood when the last of them was. ``under`` names the config that all this holds for
+    (``name_of``; "" in memos of a version that had no name for it).
     """
 
     fingerprint: str = ""
@@ -96,6 +99,7 @@ class Course(Struct, frozen=True):
     changes: tuple[tuple[str, int], ...] = ()
     row: tuple[str, ...] = ()
     row_at: Mark = Mark()
+    under: str = ""
 
 
 class Failure(Struct, frozen=True):
@@ -279,10 +283,24 @@ def _take(course: Course, failure: Failure, index: int, step: Step, reason: Heal
             return Healing(course, counted_only, step, reason, f"saw {why}: it will repeat")
 
 
-def variables(policy: HealPolicy, course: Course) -> dict[str, str]:
+def name_of(job: Job) -> str:
+    """One name for what the job runs and how it is healed: a course holds for these. Values that are secret have no part in it."""
+    public = {name: "" if is_secretive(name) or looks_secret(value) else value for name, value in sorted(job.launch.environment.items())}
+    return of_words(repr((job.heal.repeats, sorted(job.heal.steps.items()), replace(job.launch, environment=public))))
+
+
+def course_of(job: Job, course: Course) -> Course:
+    """*course* as far as it is the job's: what was decided under another config is over, for its steps are remembered by their place in the list."""
+    if course == Course():
+        return course
+    return course if course.under in ("", name_of(job)) else Course()
+
+
+def variables(job: Job, course: Course) -> dict[str, str]:
     """What the steps in force add to the job's environment."""
     found: dict[str, str] = {}
-    for outcome, index in course.changes:
+    policy, changes = job.heal, course.changes and course_of(job, course).changes
+    for outcome, index in changes:
         steps = policy.steps.get(outcome, ())
         step = steps[index] if index < len(steps) else None
         if isinstance(step, ChangeEnvironment):

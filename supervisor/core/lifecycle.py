@@ -313,7 +313,7 @@ def _write_end(
 
 def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: AttemptEnded) -> heal.Healing:
     """What is to be done about this end, beyond what the restart policy says."""
-    course = turn.state.memo.course
+    course = heal.course_of(job, turn.state.memo.course)
     if job.schedule.is_service and heal.was_well_s(verdict.outcome, event.evidence, job.limits) >= job.restart.stable_s:
         course = heal.Course()  # a service has no better end than to have lived well: what it had before is over
     if not verdict.outcome.is_bad or run.stop is not None or turn.closing or turn.state.removed or job.drill:
@@ -331,6 +331,7 @@ def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: Attem
         return heal.Healing(course, course)  # it began before the record was set aside, and could not leave it out
     crowd_then = 0 if course.at is None else turn.failing_together(course.at)
     held = len(turn.state.quarantine)
+    course = replace(course, under=heal.name_of(job))
     return heal.consider(job.heal, course, failure, crowd=turn.failing_together(event.ended_at), crowd_then=crowd_then, held=held)
 
 

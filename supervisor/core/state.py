@@ -162,7 +162,7 @@ class JobState(Struct, frozen=True):
         job, run = self.job_of(run_id), self.run(run_id)
         if run is not None and run.errand is not None:
             return heal.errand(job, heal.command_of(job.heal, run.errand) or RunCommand(("true",)))
-        changed = heal.variables(job.heal, self.memo.course)
+        changed = heal.variables(job, self.memo.course)
         return replace(job, launch=replace(job.launch, environment={**job.launch.environment, **changed})) if changed else job
 
     def with_run(self, run: LiveRun) -> "JobState":

@@ -8,13 +8,13 @@ from fakes import T0
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from playbook import DUE, Play, ended, job, started, wish
+from playbook import DUE, Play, ended, job, reload, started, wish
 
-from supervisor.core import heal
+from supervisor.core import engine, heal
 from supervisor.core.events import Due
 from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Progress, Verdict
 from supervisor.core.heal import Course, Failure, HealReason
-from supervisor.core.jobs import Limits
+from supervisor.core.jobs import Launch, Limits
 from supervisor.core.model import Outcome
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 
@@ -166,7 +166,7 @@ def test_the_steps_of_an_outcome_are_taken_from_left_to_right_one_for_each_furth
     policy = HealPolicy(3, {"crashed": (TryAgain(), SLOWER, CLEAN, Park())})
     steps, course = play(policy, *[failure(None)] * 7)
     assert steps == [None, None, TryAgain(), SLOWER, CLEAN, Park(), None]
-    assert heal.variables(policy, course) == {"BATCH_SIZE": "1000"}
+    assert heal.variables(job(heal=policy), course) == {"BATCH_SIZE": "1000"}
 
 
 def test_a_step_that_cannot_be_taken_is_passed_over():
@@ -354,9 +354,68 @@ def test_a_service_that_lived_well_has_its_own_environment_again():
     assert (dict(start.job.launch.environment), play.memo.course.times) == ({}, 1)
 
 
+DRY = ChangeEnvironment({"DRY_RUN": "1"})
+
+
+def slower_is_in_force(**rest):
+    """Two failures of which the second changed the environment; then it waits for its next attempt."""
+    play = Play(job(budget=(99, 600), heal=HealPolicy(2, {"crashed": (SLOWER, TryAgain(), Park())}), **rest))
+    play.at(1).when(ended(code=None, signal=11)).at(2).when(DUE).at(3).when(ended(1, 2, code=None, signal=11))
+    assert "heal environment repeated" in play.lines
+    return play
+
+
+def environment_of(actions):
+    start = next(action for action in actions if type(action).__name__ == "StartAttempt")
+    return dict(start.job.launch.environment)
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        ({}, {"BATCH_SIZE": "1000"}),
+        ({"heal": HealPolicy(2, {"crashed": (DRY, TryAgain(), Park())})}, {}),  # the first step, and another one
+        ({"heal": HealPolicy(2, {"crashed": (Park(), SLOWER)})}, {}),
+        ({"launch": Launch(("run", "--fast"), "/")}, {}),
+        ({"limits": Limits(time_s=9)}, {"BATCH_SIZE": "1000"}),
+    ],
+    ids=["same", "other step", "other place", "other command", "other limit"],
+)
+def test_a_step_is_in_force_only_under_the_config_that_it_was_taken_under(new, expected):
+    play = slower_is_in_force()
+    edited = replace(play.jobs["job"], **new)
+    view = engine.KeeperView("epoch-2", "boot-2", {})
+    again = engine.restore({"job": edited}, {"job": play.memo}, {}, (9, 9), view, play.clock.now())
+    assert environment_of(engine.step(again.state, DUE, play.clock.now()).actions) == expected
+
+
+def test_what_a_run_of_the_old_config_had_changed_is_not_looked_up_in_the_list_of_the_new_one():
+    old = job(every=100, when="never", overlap="allow", heal=HealPolicy(2, {"crashed": (SLOWER,)}))
+    play = Play(old).when(DUE, started()).at(100).when(DUE, started(2))
+    play.at(101).when(reload(replace(old, heal=HealPolicy(2, {"crashed": (DRY, Park())}))))
+    for run in (1, 2):
+        play.at(110).when(ended(run, code=None, signal=11))
+    assert play.memo.course.changes == (("crashed", 0),)
+    play.at(115).when(DUE)
+    assert environment_of(play.last.actions) == {"BATCH_SIZE": "1000"}  # the old run goes by the old list
+    play.at(200).when(DUE)
+    assert environment_of(play.last.actions) == {}
+
+
+def test_the_name_of_a_config_holds_no_secret():
+    given = ({"TOKEN": "a"}, {"TOKEN": "b"}, {"SIZE": "1"})
+    one, two, other = (replace(job(), launch=Launch(("run",), "/", environment=each)) for each in given)
+    assert heal.name_of(one) == heal.name_of(two) != heal.name_of(other)
+
+
+def test_the_variables_in_force_of_a_memo_that_names_no_config_stay_in_force():
+    play = slower_is_in_force()
+    assert heal.variables(play.jobs["job"], replace(play.memo.course, under="")) == {"BATCH_SIZE": "1000"}
+
+
 def test_a_course_survives_as_text():
     mark = heal.Mark(4, "c0ffee", "bug")
-    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark)
+    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee")
     state = Play(job()).job_state().remember(course=course)
     assert type(state.memo).decode(state.memo.encode()) == state.memo
 
@@ -364,7 +423,7 @@ def test_a_course_survives_as_text():
 def test_the_memo_of_an_earlier_version_is_read():
     memo = Play(job()).memo
     old = json.loads(memo.encode())
-    del old["course"]["row_at"]
+    del old["course"]["row_at"], old["course"]["under"]
     assert type(memo).decode(json.dumps(old)) == replace(memo, course=Course())
     del old["course"]
     assert type(memo).decode(json.dumps(old)) == replace(memo, course=Course())
