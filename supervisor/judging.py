@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from supervisor.adapters import host
+from supervisor.core import heal
 from supervisor.core.events import AttemptEnded
 from supervisor.core.evidence import Evidence
 from supervisor.core.jobs import Job
@@ -61,7 +62,8 @@ class Judging:
                 record, subject, live.host_oom_at_start, self._places.run(key), self._places.checkpoint(live.job)
             )
             shown = redactor.facts(gathered if live.config.dossier.messages else without_messages(gathered))
-            evidence = replace(shown, progress=gathered.progress)  # a record's key is what it is found by again
+            refused = heal.refusal(gathered.words.exception)
+            evidence = replace(shown, progress=gathered.progress, refused=refused)  # a record's key is what it is found by again
         with self._guarded("tailing", **facts):
             if live.config.dossier.output:
                 tail = redactor.end_of_output(self._places.tail(live.job, key, TAIL_BYTES + SLACK_BYTES), TAIL_BYTES)

@@ -286,7 +286,8 @@ class Evidence(Struct, frozen=True):
     processes of its tree that the kernel's log names (None: the log does not tell). ``progress`` is None for a job that never used its page.
     ``fault`` is None where it did not crash, handled its signal, or the log does not tell. ``struck_mono``: when a line was crossed, or else when it ended
     (CLOCK_MONOTONIC, as the stamps of the guard are); 0 where that is not known. ``full_s`` is for how long before its end
-    its memory had not become larger than ever.
+    its memory had not become larger than ever. ``refused`` is what its exception says that the host refused it (``heal.refusal``), also where messages are
+    not kept.
     """
 
     exit: Exit
@@ -313,6 +314,7 @@ class Evidence(Struct, frozen=True):
     fault: Fault | None = None
     struck_mono: float = 0.0
     full_s: float = 0.0
+    refused: str | None = None
 
 
 class Verdict(Struct, frozen=True):

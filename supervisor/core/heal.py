@@ -21,7 +21,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from supervisor.core.evidence import Evidence, Progress, Verdict
+from supervisor.core.evidence import Evidence, ExceptionFacts, Progress, Verdict
 from supervisor.core.fingerprint import of_words
 from supervisor.core.jobs import Job, Limits, Schedule
 from supervisor.core.model import Outcome, Wall
@@ -60,7 +60,10 @@ _HOST_OUTCOMES: Final = {Outcome.HOST_OOM: "the host ran out of memory", Outcome
 _HOST_LAUNCH: Final = re.compile(
     r"Resource temporarily unavailable|Cannot allocate memory|Too many open files|No space left on device|Disk quota exceeded"
 )
-_HOST_ERRNO: Final = re.compile(r"\[Errno (11|23|28|122)\]")  # EAGAIN, ENFILE, ENOSPC, EDQUOT: nothing of one job's input
+_HOST_ERRNO: Final = re.compile(r"\[Errno (11|23|28|122)\]")  # nothing of one job's input
+_HOST_ERRNO_BEFORE: Final = re.compile(r"\[Errno (23|28|122)\]")  # not EAGAIN: a socket that does not block says it all day, and is handled
+_ERRNO_NAMES: Final = {"11": "EAGAIN", "23": "ENFILE", "28": "ENOSPC", "122": "EDQUOT"}
+_NO_THREAD: Final = "RuntimeError: can't start new thread"
 
 
 class HealReason(StrEnum):
@@ -158,13 +161,19 @@ def host_cause(verdict: Verdict, evidence: Evidence) -> str | None:
     error = evidence.exit.launch_error
     if error is not None and (found := _HOST_LAUNCH.search(error)) is not None:
         return f"the host could not start it: {found[0]}"
-    raised = verdict.exception
-    if verdict.outcome is Outcome.EXCEPTION and raised is not None:
-        if (found := _HOST_ERRNO.search(raised.message)) is not None:
-            return f"the host refused it something: {clean(raised.message, 120)}"
-        if raised.type == "RuntimeError" and raised.message == "can't start new thread":
-            return "the host gave it no new thread"
-    return None
+    return (evidence.refused or refusal(verdict.exception)) if verdict.outcome is Outcome.EXCEPTION else None
+
+
+def refusal(raised: ExceptionFacts | None) -> str | None:
+    """What the host refused to a job that ended by this exception, or by one that this one came from; None for nothing. Nothing of its messages is in it."""
+    if raised is None:
+        return None
+    found = _HOST_ERRNO.search(raised.message)
+    for link in raised.chain:
+        found = found or _HOST_ERRNO_BEFORE.search(link)
+    if found is not None:
+        return f"the host refused it something: {_ERRNO_NAMES[found[1]]}"
+    return "the host gave it no new thread" if _NO_THREAD in (f"{raised.type}: {raised.message}", *raised.chain) else None
 
 
 def was_well_s(outcome: Outcome, evidence: Evidence, limits: Limits) -> float:

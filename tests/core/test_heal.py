@@ -216,6 +216,34 @@ def test_causes_of_the_host_neither_count_nor_break_a_sequence(verdict, evidence
     assert play(HealPolicy(), failure(at("u7")), *[hosts] * 5, failure(at("u7")))[0] == [None] * 6 + [SetAside()]
 
 
+FULL = "OSError: [Errno 28] No space left on device: '/data/out'"
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (ExceptionFacts("OSError", FULL.partition(": ")[2], (), 1), "the host refused it something: ENOSPC"),
+        (ExceptionFacts("RuntimeError", "cannot save u7", (), 1, chain=(FULL,)), "the host refused it something: ENOSPC"),
+        (ExceptionFacts("PoolError", "", (), 1, chain=("KeyError: 'x'", "RuntimeError: can't start new thread")), "the host gave it no new thread"),
+        # a socket that does not block, and a bug of the job's own in what handles that
+        (ExceptionFacts("KeyError", "'u7'", (), 1, chain=("BlockingIOError: [Errno 11] Resource temporarily unavailable",)), None),
+        (ExceptionFacts("KeyError", "'u7'", (), 1, chain=("FileNotFoundError: [Errno 2] No such file",)), None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_what_the_host_refused_is_found_wherever_the_exception_came_from_and_its_message_is_not_told(raised, expected):
+    assert heal.refusal(raised) == expected
+
+
+def test_what_the_host_refused_is_known_where_messages_are_not_kept():
+    bare = Verdict(Outcome.EXCEPTION, "", exception=ExceptionFacts("OSError", "", (), 1))
+    assert heal.host_cause(bare, Evidence(Exit(code=1), refused="the host refused it something: ENOSPC"))
+    assert (
+        heal.host_cause(replace(bare, outcome=Outcome.MEMORY), Evidence(Exit(code=1), refused="the host refused it something: ENOSPC"))
+        is None
+    )
+
+
 @pytest.mark.parametrize(
     ("verdict", "evidence"),
     [

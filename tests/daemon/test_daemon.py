@@ -21,8 +21,8 @@ from supervisor.adapters.statedir import StateDir
 from supervisor.core import engine
 from supervisor.core.crowd import MEMO
 from supervisor.core.events import AttemptEnded, Breached, Due, Verb, Wish
-from supervisor.core.evidence import Breach, LastWords
-from supervisor.core.jobs import AlertPolicy, Backoff, Every, Job, Launch, RestartPolicy, Schedule
+from supervisor.core.evidence import Breach, Evidence, ExceptionFacts, Exit, LastWords, Progress
+from supervisor.core.jobs import AlertPolicy, Backoff, DossierPolicy, Every, Job, Launch, RestartPolicy, Schedule
 from supervisor.core.model import LimitName, Mono, Outcome
 from supervisor.core.records import AttemptPhase, Row
 from supervisor.core.settings import Config, Settings
@@ -835,6 +835,20 @@ def test_an_end_that_cannot_be_looked_at_is_judged_by_the_exit_record_alone(make
     assert {"gathering", "tailing", "reading"} <= set(during(logged))
     brain.later(5)
     brain.running("1.2")
+
+
+def test_what_the_host_refused_a_job_is_known_although_its_messages_are_not_kept(make, monkeypatch):
+    world = make(replace(job(), dossier=DossierPolicy(messages=False)))
+    brain = world.brain()
+    brain.running("1.1")
+    raised = ExceptionFacts("OSError", "[Errno 28] No space left on device: '/data/secret'", (), 1)
+    found = Evidence(Exit(code=1), words=LastWords(exception=raised), progress=Progress("u7", keyed=True))
+    monkeypatch.setattr(brain.daemon._attempts._judging._gatherer, "gather", lambda *_: found)
+    brain.end("1.1", code=1)
+    brain.expect(wire.FORGET, "1.1")
+    assert world.store.attempts[1, 1].outcome is Outcome.EXCEPTION
+    assert brain.daemon.state.jobs["job"].memo.course.times == 0
+    assert "secret" not in (world.store.attempts[1, 1].report or "")
 
 
 def test_what_cannot_be_told_is_done_all_the_same(make, monkeypatch, logged):
