@@ -33,6 +33,7 @@ KILLS: Final = 2
 ROW_MAX: Final = 3  # records set aside one after the other without one finished in between: then it is not the records
 CROWD: Final = 5  # jobs, this one included, that failed within CROWD_S of each other: then it is not the job
 CROWD_S: Final = 10.0
+GIVEN_BACK_MAX: Final = 2  # commands of one sequence that are run again because they were cut short: one may be what kills the keeper
 QUARANTINE_MAX: Final = 1000  # records of one job; beyond, its input as a whole is not what it takes it for
 KEY_SHOWN: Final = 80
 
@@ -89,7 +90,7 @@ class Course(Struct, frozen=True):
     ``times`` counts the failures with this fingerprint at this position, ``kills`` the deaths running with this record in work. ``taken``: the steps
     of the outcome's list that were taken against this very failure. ``changes`` are the steps in force, (outcome, index in its list). ``row``: records
     set aside with none finished since; ``row_at`` is where the job stood when the last of them was. ``under`` names the config that all this holds for
-    (``name_of``; "" in memos of a version that had no name for it).
+    (``name_of``; "" in memos of a version that had no name for it). ``given_back``: commands that were cut short and may run again.
     """
 
     fingerprint: str = ""
@@ -103,6 +104,7 @@ class Course(Struct, frozen=True):
     row: tuple[str, ...] = ()
     row_at: Mark = Mark()
     under: str = ""
+    given_back: int = 0
 
 
 class Failure(Struct, frozen=True):
@@ -241,6 +243,7 @@ def _count(course: Course, failure: Failure) -> Course:
         record=blamed,
         kills=kills,
         taken=course.taken if same else 0,
+        given_back=course.given_back if same else 0,
         at=failure.at,
         row=() if _got_on(course.row_at, failure.mark) else course.row,
     )
@@ -315,6 +318,13 @@ def variables(job: Job, course: Course) -> dict[str, str]:
         if isinstance(step, ChangeEnvironment):
             found |= step.variables
     return found
+
+
+def cut_short(course: Course, index: int) -> Course:
+    """The command that is step *index* did not come to its end, by no fault of its own: the next failure takes the step again, within bounds."""
+    if course.taken != index + 1 or course.given_back >= GIVEN_BACK_MAX:
+        return course
+    return replace(course, taken=index, given_back=course.given_back + 1)
 
 
 def errand(job: Job, step: RunCommand) -> Job:

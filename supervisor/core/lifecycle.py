@@ -285,6 +285,8 @@ def _settle_errand(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdi
     )
     _write_end(turn, run, event, verdict, _did(run, event, verdict), [will], None)
     turn.tell(TellCommandEnded(turn.state.name, run.id, run.attempt, verdict))
+    if run.errand is not None and verdict.outcome in (Outcome.STOPPED, Outcome.LOST):
+        turn.state = turn.state.remember(course=heal.cut_short(turn.state.memo.course, run.errand[1]))
     run = replace(run, errand=None)
     if stays:
         _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped, paused or parked while the command of a heal step ran"))

@@ -171,6 +171,18 @@ class Play:
             view = engine.KeeperView("epoch-1", "boot-1", {})
             self._take(None, engine.restore(self.jobs, {}, {}, (1, 1), view, self.clock.now()))
 
+    def restart(self, epoch: str) -> Self:
+        """The next brain with another keeper, which holds nothing: what lived is gone."""
+        jobs = self.state.jobs
+        open_ = {name: one.incidents for name, one in jobs.items()}
+        aside = {name: one.quarantine for name, one in jobs.items()}
+        next_ids, view = (self.state.next_run, self.state.next_incident), engine.KeeperView(epoch, "boot-1", {})
+        memos = {name: one.memo for name, one in jobs.items()}
+        self.lines = []
+        self.state = EngineState({}, boot_id="boot-1", epoch=epoch)
+        self._take(None, engine.restore(self.jobs, memos, open_, next_ids, view, self.clock.now(), quarantined=aside))
+        return self
+
     def at(self, seconds: float) -> Self:
         """So long after the beginning, on both clocks."""
         self.clock.advance(seconds - (self.clock.mono() - 10_000.0))

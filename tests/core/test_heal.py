@@ -8,7 +8,7 @@ from fakes import T0
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from playbook import DUE, Play, ended, job, reload, started, wish
+from playbook import DUE, SHUTDOWN, Play, ended, job, reload, started, wish
 
 from supervisor.core import engine, heal
 from supervisor.core.events import Due
@@ -382,6 +382,54 @@ def test_a_service_that_lived_well_has_its_own_environment_again():
     assert (dict(start.job.launch.environment), play.memo.course.times) == ({}, 1)
 
 
+# ---------------------------------------------------------------- commands
+
+CLEANS = {"budget": (99, 6000), "heal": HealPolicy(2, {"crashed": (CLEAN, Park())})}
+
+
+def crashes(play, second, run, attempt):
+    return play.at(second).when(ended(run, attempt, code=None, signal=11))
+
+
+def cleaning():
+    """A service whose second failure has begun the command of its first step, as attempt 1.3."""
+    play = Play(job(**CLEANS))
+    crashes(crashes(play, 1, 1, 1).at(2).when(DUE), 3, 1, 2)
+    assert "start 1.3" in play.lines
+    return play
+
+
+def test_a_command_that_ended_has_been_run_however_it_ended():
+    play = cleaning().at(4).when(ended(1, 3, code=9)).at(9).when(DUE)
+    crashes(play, 10, 1, 4)
+    assert play.memo.parked == "repeats"
+
+
+@pytest.mark.parametrize("how", ["stopped", "keeper"])
+def test_a_command_that_the_end_of_mainstay_cut_short_is_run_again(how):
+    play = cleaning()
+    if how == "stopped":
+        play.at(4).when(SHUTDOWN, ended(1, 3, asked_to_stop=True, code=None, signal=15))
+    play.restart("epoch-2")
+    run, attempt = (2, 1) if how == "stopped" else (1, 4)
+    play.at(9).when(DUE)
+    crashes(play, 10, run, attempt)
+    assert "heal command came_back" in play.lines or "heal command repeated" in play.lines
+    assert f"start {run}.{attempt + 1}" in play.lines
+    play.at(11).when(ended(run, attempt + 1)).at(20).when(DUE)
+    crashes(play, 21, run, attempt + 2)
+    assert play.memo.parked == "repeats"
+
+
+def test_a_command_that_kills_the_keeper_is_not_run_for_ever():
+    play, attempt, commands = cleaning(), 3, 1
+    while play.memo.parked is None:
+        play.restart(f"epoch-{commands + 1}").at(commands * 100).when(DUE)
+        crashes(play, commands * 100 + 50, 1, attempt + 1)
+        attempt, commands = attempt + 2, commands + ("heal command repeated" in play.lines)
+    assert commands == 1 + heal.GIVEN_BACK_MAX
+
+
 DRY = ChangeEnvironment({"DRY_RUN": "1"})
 
 
@@ -443,7 +491,7 @@ def test_the_variables_in_force_of_a_memo_that_names_no_config_stay_in_force():
 
 def test_a_course_survives_as_text():
     mark = heal.Mark(4, "c0ffee", "bug")
-    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee")
+    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee", 1)
     state = Play(job()).job_state().remember(course=course)
     assert type(state.memo).decode(state.memo.encode()) == state.memo
 
