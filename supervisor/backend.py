@@ -18,7 +18,7 @@ from supervisor.adapters.jobmetrics import JobMetrics
 from supervisor.adapters.metrics import Metrics
 from supervisor.adapters.statedir import StateDir
 from supervisor.adapters.store import Reader, Store
-from supervisor.core import silences
+from supervisor.core import heal, silences
 from supervisor.core.drill import CAP_S
 from supervisor.core.events import IncidentWish, ReleaseWish, SilenceWish, Verb, Wish
 from supervisor.core.jobs import Cron, Every, Fault, Job, Limits, Manual
@@ -542,6 +542,9 @@ def _now_lines(state: JobState | None) -> list[str]:
         lines.append(f"its last run, {state.memo.last.run}, ended as {state.memo.last.outcome.value}")
     if state.next_start is not None:
         lines.append(f"its next fire time is {_stamp(state.next_start)}")
+    healed = heal.told(state.memo.course)
+    if healed and not state.memo.runs and state.memo.parked is None:  # the last bad end does not know what became of the step that followed
+        lines.append(f"done against its failure so far: {healed}")
     if state.incidents:
         lines.append("open incidents: " + ", ".join(str(incident.id) for incident in state.incidents))
     return lines

@@ -66,7 +66,7 @@ def screen(report: Report) -> str:
     head = f"{_name(report)}{attempt}: {_text(report, 'outcome').upper()}"
     first = [_fit(head), *_wrapped(_text(report, "summary"), "  ", most=4), "", *_when(report), *_regression(report)]
     last = [
-        *_section("What Mainstay did", _list(report, "did"), most=4),
+        *_section("What Mainstay did", _list(report, "did"), most=5),
         *_section("What it does next", _list(report, "will"), most=4),
         *_section("How to override", override(report), most=4),
     ]

@@ -36,6 +36,7 @@ CROWD_S: Final = 10.0
 GIVEN_BACK_MAX: Final = 2  # commands of one sequence that are run again because they were cut short: one may be what kills the keeper
 QUARANTINE_MAX: Final = 1000  # records of one job; beyond, its input as a whole is not what it takes it for
 KEY_SHOWN: Final = 80
+STEPS_TOLD: Final = 6  # of one sequence, the latest
 
 # Deaths that a record in work can be the cause of. A launch that failed had no record, and a signal from elsewhere is somebody's doing.
 BLAMABLE: Final = frozenset(
@@ -91,6 +92,7 @@ class Course(Struct, frozen=True):
     of the outcome's list that were taken against this very failure. ``changes`` are the steps in force, (outcome, index in its list). ``row``: records
     set aside with none finished since; ``row_at`` is where the job stood when the last of them was. ``under`` names the config that all this holds for
     (``name_of``; "" in memos of a version that had no name for it). ``given_back``: commands that were cut short and may run again.
+    ``steps``: what was taken, in words, the latest ``STEPS_TOLD``; of a command with how it ended.
     """
 
     fingerprint: str = ""
@@ -105,6 +107,7 @@ class Course(Struct, frozen=True):
     row_at: Mark = Mark()
     under: str = ""
     given_back: int = 0
+    steps: tuple[str, ...] = ()
 
 
 class Failure(Struct, frozen=True):
@@ -244,6 +247,7 @@ def _count(course: Course, failure: Failure) -> Course:
         kills=kills,
         taken=course.taken if same else 0,
         given_back=course.given_back if same else 0,
+        steps=course.steps if same else (),
         at=failure.at,
         row=() if _got_on(course.row_at, failure.mark) else course.row,
     )
@@ -275,7 +279,7 @@ def _set_aside(course: Course, failure: Failure, index: int, held: int) -> Heali
         did = f"did not set {shown} aside: {counted(held, 'record')} of this job are in quarantine already"
         return Healing(course, course, Park(), HealReason.NOT_THE_RECORD, did)
     did = f"set {shown} aside: it was in work at {course.kills} deaths running"
-    taken = replace(course, taken=index + 1, row=(*course.row, record), row_at=failure.mark)
+    taken = replace(_noted(course, f"set {shown} aside"), taken=index + 1, row=(*course.row, record), row_at=failure.mark)
     return Healing(taken, course, SetAside(), HealReason.RECORD_KILLED_AGAIN, did, record=record)
 
 
@@ -285,14 +289,26 @@ def _take(course: Course, failure: Failure, index: int, step: Step, reason: Heal
     why = f"the same failure{where}, {course.times} times in sequence"
     match step:
         case TryAgain():
+            course = _noted(course, "tried once more")
             return Healing(course, counted_only, step, reason, f"tries once more with nothing changed ({why})")
         case ChangeEnvironment(variables):
-            course = replace(course, changes=(*course.changes, (failure.outcome.value, index)))
-            return Healing(course, counted_only, step, reason, f"changes {', '.join(sorted(variables))} for the next attempts ({why})")
+            names = ", ".join(sorted(variables))
+            course = replace(_noted(course, f"changed {names}"), changes=(*course.changes, (failure.outcome.value, index)))
+            return Healing(course, counted_only, step, reason, f"changes {names} for the next attempts ({why})")
         case RunCommand(argv):
-            return Healing(course, counted_only, step, reason, f"runs {clean(argv[0], KEY_SHOWN)} before the next attempt ({why})")
+            program = clean(argv[0], KEY_SHOWN)
+            return Healing(_noted(course, f"ran {program}"), counted_only, step, reason, f"runs {program} before the next attempt ({why})")
         case _:
             return Healing(course, counted_only, step, reason, f"saw {why}: it will repeat")
+
+
+def _noted(course: Course, step: str) -> Course:
+    return replace(course, steps=(*course.steps, clean(step, 2 * KEY_SHOWN))[-STEPS_TOLD:])
+
+
+def told(course: Course) -> str:
+    """What was done in the sequence so far; "" for nothing."""
+    return "; ".join(course.steps)
 
 
 def name_of(job: Job) -> str:
@@ -320,9 +336,17 @@ def variables(job: Job, course: Course) -> dict[str, str]:
     return found
 
 
-def cut_short(course: Course, index: int) -> Course:
-    """The command that is step *index* did not come to its end, by no fault of its own: the next failure takes the step again, within bounds."""
-    if course.taken != index + 1 or course.given_back >= GIVEN_BACK_MAX:
+def command_ended(course: Course, index: int, verdict: Verdict) -> Course:
+    """*course* once the command that is step *index* has ended. One that was cut short, by no fault of its own, is taken again at the next failure."""
+    if course.taken != index + 1:
+        return course
+    ended = f"{verdict.outcome.value}: {clean(verdict.summary, 2 * KEY_SHOWN).rstrip('.')}"
+    course = replace(course, steps=(*course.steps[:-1], *(f"{step} ({ended})" for step in course.steps[-1:])))
+    return _cut_short(course, index) if verdict.outcome in (Outcome.STOPPED, Outcome.LOST) else course
+
+
+def _cut_short(course: Course, index: int) -> Course:
+    if course.given_back >= GIVEN_BACK_MAX:
         return course
     return replace(course, taken=index, given_back=course.given_back + 1)
 

@@ -254,7 +254,8 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
     will = _will(turn, run, decision, healing)
     if event.followed and run.stop is not None:
         will = [f"end attempt {run.attempt + 1}, which began in the moment in which this one was to be stopped"]
-    did = [*_did(run, event, verdict), *healed]
+    before = heal.told(healing.counted) if verdict.outcome.is_bad else ""
+    did = [*_did(run, event, verdict), *([f"before, against the same failure: {before}"] if before else []), *healed]
     incident, told = _observe(turn, run, job, verdict, did, will, was_asked=was_asked)
     _write_end(turn, run, event, verdict, [*did, *told], will, incident)
     is_good = verdict.outcome is Outcome.SUCCEEDED or (job.schedule.is_service and event.evidence.duration_s >= job.restart.stable_s)
@@ -271,6 +272,8 @@ def _settle(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> 
 def _settle_errand(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdict) -> None:
     """The command of a heal step ended, however it did: that is written down, and the job has its next attempt."""
     program = turn.state.started_as(run.id).launch.argv[0]
+    if run.errand is not None:
+        turn.state = turn.state.remember(course=heal.command_ended(turn.state.memo.course, run.errand[1], verdict))
     verdict = replace(verdict, summary=f"the command of a heal step, {clean(program, heal.KEY_SHOWN)}: {verdict.summary}")
     run = replace(run, attempt_wall=event.started_at, deadline=None, cpu_s=run.cpu_s + event.evidence.exit.cpu_s)
     turn.put(run)
@@ -285,8 +288,6 @@ def _settle_errand(turn: Turn, run: LiveRun, event: AttemptEnded, verdict: Verdi
     )
     _write_end(turn, run, event, verdict, _did(run, event, verdict), [will], None)
     turn.tell(TellCommandEnded(turn.state.name, run.id, run.attempt, verdict))
-    if run.errand is not None and verdict.outcome in (Outcome.STOPPED, Outcome.LOST):
-        turn.state = turn.state.remember(course=heal.cut_short(turn.state.memo.course, run.errand[1]))
     run = replace(run, errand=None)
     if stays:
         _end_run(turn, run, Verdict(Outcome.STOPPED, "it was stopped, paused or parked while the command of a heal step ran"))

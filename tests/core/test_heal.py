@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from playbook import DUE, SHUTDOWN, Play, ended, job, reload, started, wish
 
 from supervisor.core import engine, heal
+from supervisor.core.actions import Record
 from supervisor.core.events import Due
 from supervisor.core.evidence import Evidence, ExceptionFacts, Exit, Progress, Verdict
 from supervisor.core.heal import Course, Failure, HealReason
 from supervisor.core.jobs import Launch, Limits
 from supervisor.core.model import Outcome
+from supervisor.core.records import AttemptRow
 from supervisor.core.remedy import ChangeEnvironment, HealPolicy, Park, RunCommand, SetAside, TryAgain
 
 SLOWER = ChangeEnvironment({"BATCH_SIZE": "1000"})
@@ -430,6 +432,42 @@ def test_a_command_that_kills_the_keeper_is_not_run_for_ever():
     assert commands == 1 + heal.GIVEN_BACK_MAX
 
 
+def did(play):
+    """What the dossier of the attempt that has just ended says was done."""
+    rows = [row for action in play.last.actions if isinstance(action, Record) for row in action.rows]
+    return next(json.loads(row.report)["did"] for row in rows if isinstance(row, AttemptRow) and row.report)
+
+
+def test_the_last_dossier_of_a_sequence_tells_every_step_and_how_commands_ended():
+    play = Play(job(budget=(99, 6000), heal=HealPolicy(1, {"crashed": (TryAgain(), SLOWER, CLEAN, CLEAN, Park())})))
+    crashes(play, 1, 1, 1)
+    crashes(play.at(9).when(DUE), 10, 1, 2)
+    crashes(play.at(19).when(DUE), 20, 1, 3)
+    play.at(21).when(ended(1, 4, launch_error="cannot execute './clean': No such file or directory")).at(29).when(DUE)
+    crashes(play, 30, 1, 5)
+    play.at(31).when(ended(1, 6)).at(49).when(DUE)
+    crashes(play, 50, 1, 7)
+    assert play.memo.parked == "repeats"
+    assert did(play)[2] == (
+        "before, against the same failure: tried once more; changed BATCH_SIZE; "
+        "ran ./clean (launch_failed: It could not be started: cannot execute './clean': No such file or directory); "
+        "ran ./clean (succeeded: It succeeded after 1s)"
+    )
+
+
+def test_what_became_of_a_command_that_was_stopped_is_remembered_until_somebody_starts_the_job():
+    play = cleaning().at(4).when(wish("stop"), ended(1, 3, code=None, signal=15, asked_to_stop=True))
+    assert heal.told(play.memo.course) == "ran ./clean (stopped: It was asked to stop and ended after 1s (SIGTERM))"
+    play.when(wish("start"))
+    assert heal.told(play.memo.course) == ""
+
+
+def test_of_many_steps_the_latest_are_told_and_none_of_another_failure():
+    policy = HealPolicy(1, {"crashed": (TryAgain(),) * 9})
+    assert len(play(policy, *[failure(None)] * 9)[1].steps) == heal.STEPS_TOLD
+    assert play(policy, *[failure(None)] * 9, failure(None, fingerprint="other"))[1].steps == ("tried once more",)
+
+
 DRY = ChangeEnvironment({"DRY_RUN": "1"})
 
 
@@ -491,7 +529,7 @@ def test_the_variables_in_force_of_a_memo_that_names_no_config_stay_in_force():
 
 def test_a_course_survives_as_text():
     mark = heal.Mark(4, "c0ffee", "bug")
-    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee", 1)
+    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee", 1, ("changed A",))
     state = Play(job()).job_state().remember(course=course)
     assert type(state.memo).decode(state.memo.encode()) == state.memo
 
