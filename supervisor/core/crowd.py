@@ -148,12 +148,13 @@ def summarize(crowd: Crowd, open_: Iterable[Incident], standing: Mapping[str, In
     for name in due:
         gathering, summary = crowd.receivers[name], standing.get(name)
         is_time = gathering.tell_at is not None and gathering.tell_at <= now
-        told, kind = _turned(name, members[name], summary, now, next_id, is_time=is_time)
-        next_id += told is not None and summary is None
-        if told is not None:
-            changed.append(told)
-        if told is not None and kind is not None:
-            notifications.append(_notification(name, told, kind, members[name], now))
+        turned, kind = _turned(name, members[name], summary, now, next_id, is_time=is_time)
+        next_id += turned is not None and summary is None
+        if turned is not None:
+            changed.append(turned)
+        if turned is not None and kind is not None:
+            said = _as_now(turned, members[name]) if kind is NotificationKind.REMINDER else turned
+            notifications.append(_notification(name, said, kind, members[name], now))
         if not members[name]:
             gathering = Gathering(gathering.told)
         elif is_time:
@@ -171,11 +172,16 @@ def _turned(
     if not members:
         over = replace(summary, closed_at=max(now, summary.opened_at), closed_because="all of them are over")
         return over, NotificationKind.CLOSED
-    fresh = _summary(name, members, summary.opened_at, summary.id)
-    told = replace(
-        summary, outcome=fresh.outcome, severity=fresh.severity, summary=fresh.summary, occurrences=fresh.occurrences, last_at=now
-    )
-    return told, NotificationKind.REMINDER if is_time and not summary.acknowledged else None
+    now_open = _as_now(summary, members)
+    largest = now_open if now_open.occurrences >= summary.occurrences else summary  # what its end tells of: not the few that were left last
+    turned = replace(largest, severity=now_open.severity, last_at=now)
+    return turned, NotificationKind.REMINDER if is_time and not summary.acknowledged else None
+
+
+def _as_now(summary: Incident, members: Sequence[Incident]) -> Incident:
+    """The summary of those that are open at present."""
+    fresh = _summary(receiver_of(summary), members, summary.opened_at, summary.id)
+    return replace(summary, outcome=fresh.outcome, severity=fresh.severity, summary=fresh.summary, occurrences=fresh.occurrences)
 
 
 def receiver_of(summary: Incident) -> str:

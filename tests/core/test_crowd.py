@@ -166,6 +166,26 @@ def test_a_summary_is_told_again_when_there_are_more_but_ever_more_rarely():
     assert len(fleet.said("opened")) <= 2 * TIRING + 1
 
 
+def test_the_end_of_a_summary_tells_of_as_many_as_there_were_and_a_reminder_of_those_that_are_left():
+    fleet = Fleet(30, remind_s=7200.0)
+    names = list(fleet.jobs)
+    for name in names:
+        fleet.end(name, 1)
+    fleet.wait(FIRST_S)
+    for name in names[:-4]:
+        fleet.end(name, 0)
+    fleet.wait(7200)
+    fleet.wait(600)
+    fleet.boot()
+    for name in names[-4:]:
+        fleet.end(name, 0)
+    fleet.wait(600)
+    bodies = [json.loads(one.body) for one in fleet.sent]
+    told = [(body["kind"], body["occurrences"], body["summary"].partition(" opened")[0]) for body in bodies if body["job"] == EVERYONE]
+    many, few = (20, "20 more incidents of 20 jobs"), (4, "4 more incidents of 4 jobs")
+    assert told == [("opened", *many), ("reminder", *few), ("closed", *many)]
+
+
 def test_what_is_over_before_its_summary_is_counted_and_not_told():
     fleet = Fleet(12)
     for name in fleet.jobs:
