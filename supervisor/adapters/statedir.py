@@ -211,10 +211,13 @@ class StateDir:
 
 
 def write_quarantine(as_json: str, as_lines: str, keys: Sequence[str]) -> None:
-    """The keys for the job to read, in both forms, into a folder that is still ours alone. ``OSError``."""
+    """The keys for the job to read, in both forms, into a folder that is still ours alone. ``OSError``.
+
+    As lines each stands twice, the second time as the last field of a CRLF file looks to a shell: what the job said of it came without the ``\\r``.
+    """
     import json
 
-    for path, text in ((as_json, json.dumps(list(keys))), (as_lines, "".join(f"{key}\n" for key in keys))):
+    for path, text in ((as_json, json.dumps(list(keys))), (as_lines, "".join(f"{key}\n{key}\r\n" for key in keys))):
         with open(path, "x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o644)  # who may enter the folder may read it
             file.write(text)

@@ -1,12 +1,15 @@
 """The state directory: what jobs left behind goes without holding anybody up, and nothing else goes."""
 
+import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
-from supervisor.adapters.statedir import StateDir
+from supervisor.adapters.statedir import StateDir, write_quarantine
+from supervisor.progressfile import parse_progress
 
 BOUND_S = 60.0
 
@@ -116,3 +119,15 @@ def test_old_copies_of_the_guard_go_when_nothing_runs_in_them(tmp_path):
     places.sweep_runs(())
     assert not old.exists()
     assert os.path.exists(now + "/sitecustomize.py")
+
+
+@pytest.mark.parametrize("ending", ["", "\r"], ids=["LF", "CRLF"])
+def test_a_shell_finds_what_is_set_aside_also_where_its_input_ends_lines_with_crlf(tmp_path, ending):
+    """What a job says of the last field of a line comes without the carriage return, which its shell still has."""
+    write_quarantine(str(tmp_path / "keys.json"), str(tmp_path / "keys"), ("u7", "two words"))
+    told = parse_progress(f"record u7{ending}\n".encode(), 1).record_in_work
+    assert told == "u7"
+    for key, expected in (("u7", 0), ("two words", 0), ("u70", 1), ("7", 1), ("", 1)):
+        found = subprocess.run(["grep", "-qsxF", "--", key + ending, tmp_path / "keys"], timeout=10, check=False)
+        assert found.returncode == expected, key
+    assert json.loads((tmp_path / "keys.json").read_text()) == ["u7", "two words"]
