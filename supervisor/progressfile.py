@@ -8,7 +8,7 @@ holds. Only the last 4 KiB are read, and a last line without its end is passed o
     progress DONE [TOTAL [STAGE]]
     heartbeat                   proof of life; any other line is one too
 
-A line may end with CRLF; so a KEY from a CRLF file is named without its ``\\r``, and $MAINSTAY_SKIP has it both ways.
+A line may end with CRLF; so a KEY from a CRLF file is named without the carriage return, and $MAINSTAY_SKIP has it both ways.
 A KEY is printable and at most 255 bytes, or it is as if none were named. Nothing here decides anything; standard library only.
 """
 

@@ -213,7 +213,7 @@ class StateDir:
 def write_quarantine(as_json: str, as_lines: str, keys: Sequence[str]) -> None:
     """The keys for the job to read, in both forms, into a folder that is still ours alone. ``OSError``.
 
-    As lines each stands twice, the second time as the last field of a CRLF file looks to a shell: what the job said of it came without the ``\\r``.
+    As lines each stands twice, the second time as the last field of a CRLF file looks to a shell: what the job said of it came without the carriage return.
     """
     import json
 
