@@ -142,7 +142,10 @@ FIELDS: Final[Mapping[str, tuple[Json, str]]] = {
     "incident": (_WHOLE_OR_NULL, "The incident that this end belongs to."),
     "regression_of": (_WHOLE_OR_NULL, "The incident of the same bug that was over before."),
     "regression_note": (_TEXT, "How that one ended."),
-    "did": (_LINES, "What Mainstay did."),
+    "did": (
+        _LINES,
+        "What Mainstay did; where it healed before in the same sequence of failures, also the latest six of those steps, in one line, commands with how they ended.",
+    ),
     "will": (_LINES, "What it does next."),
     "left_out": (
         _LINES,
