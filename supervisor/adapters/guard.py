@@ -46,6 +46,7 @@ _MAX_FRAMES = 512
 _MAX_NAME = 500
 _MAX_MESSAGE = 2000
 _MAX_CHAIN = 8
+_MAX_ORIGINS = 8
 _MAX_ARGUMENTS = 24
 _MAX_KINDS = 256
 
@@ -356,11 +357,24 @@ def _exception(fd: int, where: str) -> ExceptionFacts | None:
     causes = record.get("chain")
     chain = [_clean(cause, _MAX_NAME) for cause in causes[:_MAX_CHAIN]] if isinstance(causes, list) else []
     message = _clean(record.get("message"), _MAX_MESSAGE)
-    depth, told = max(len(frames), _whole(record.get("depth"))), record.get("at")
-    at = told if isinstance(told, str) and _HEX.fullmatch(told) else ""
-    return ExceptionFacts(
-        kind, message, frames, depth, where, tuple(filter(None, chain)), at, _raised(record), _root(record.get("root"), where)
-    )
+    depth = max(len(frames), _whole(record.get("depth")))
+    causes, root = tuple(filter(None, chain)), _root(record.get("root"), where)
+    return ExceptionFacts(kind, message, frames, depth, where, causes, _at(record), _raised(record), root, _origins(record, where))
+
+
+def _at(record: dict[str, object]) -> str:
+    told = record.get("at")
+    return told if isinstance(told, str) and _HEX.fullmatch(told) else ""
+
+
+def _origins(record: dict[str, object], where: str) -> tuple[ExceptionFacts, ...]:
+    """The other exceptions that tell the bug, as far as they can be read."""
+    told, found = record.get("origins"), []
+    for one in told[:_MAX_ORIGINS] if isinstance(told, list) else ():
+        if isinstance(one, dict) and (kind := _clean(one.get("type"), _MAX_NAME)):
+            frames = _frames(one)
+            found.append(ExceptionFacts(kind, "", frames, max(len(frames), _whole(one.get("depth"))), where, at=_at(one)))
+    return tuple(found)
 
 
 def _raised(record: dict[str, object]) -> bool | None:

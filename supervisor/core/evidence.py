@@ -45,7 +45,8 @@ class ExceptionFacts(Struct, frozen=True):
     read); ``where`` is "main", "thread", "unraisable", or "child" for another process of the tree.
     ``chain`` is what it came from (``raise … from``), nearest first, each "Type: message". ``is_raised``: a ``raise`` of Python code made it, and nothing that
     was called there (None: not known). ``root`` is the RecursionError or MemoryError that it came from, with the stack of that one (``where`` is "child"
-    if it was another process's).
+    if it was another process's). ``origins`` are what else tells the bug: the first of its causes that the application's own code met, and that of each member of a
+    group, with type, ``at`` and functions (each once, without lines).
     """
 
     type: str
@@ -57,6 +58,7 @@ class ExceptionFacts(Struct, frozen=True):
     at: str = ""
     is_raised: bool | None = None
     root: "ExceptionFacts | None" = None
+    origins: "tuple[ExceptionFacts, ...]" = ()
 
 
 class Stack(Struct, frozen=True):

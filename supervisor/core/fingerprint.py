@@ -6,7 +6,8 @@ numbers, directories, addresses and library frames are left out: an edit further
 What names the other ends, and why no more than that:
 
 - an exception: its type, the application's own functions on the way, and the text of the innermost of its lines. The text tells two lines of
-  one function apart and moves with the line; a message would not do, for it holds the record's data and differs between Pythons.
+  one function apart and moves with the line; a message would not do, for it holds the record's data and differs between Pythons. The same of what it
+  came from: the first of its causes that the application's own code met, each member of a group, what ended the worker of a pool.
 - a hang (limit on time or progress, and nothing moved): the innermost function of its own, for two locks are two bugs. A hanging stack stands still, so
   it is the same each time.
 - memory, CPU time, a busy loop: the outcome alone. Where such a job is when a limit strikes is chance; a name that changes from night to night would
@@ -61,8 +62,20 @@ def _parts(
     if outcome in NAMED_BY_OUTCOME:
         return [outcome.value]
     if outcome is Outcome.EXCEPTION and exception is not None:
-        return [outcome.value, exception.type, *_functions(exception.frames), *([f"at {exception.at}"] if exception.at else [])]
+        return [outcome.value, *_of_exception(exception), *_origins(exception)]
     return [outcome.value, f"code {exit_code}", f"signal {signal}", *_functions(frames)]
+
+
+def _of_exception(error: ExceptionFacts) -> list[str]:
+    return [error.type, *_functions(error.frames), *([f"at {error.at}"] if error.at else [])]
+
+
+def _origins(error: ExceptionFacts) -> list[str]:
+    """What an exception came from, if one wrapper, pool or group has several bugs behind it: in an order of its own, for which task failed first is chance."""
+    found = {"\n".join(["from", *_of_exception(one)]) for one in error.origins}
+    if error.root is not None and error.root.where == "child":
+        found.add("\n".join(["from a child", *_of_exception(error.root)]))
+    return sorted(found)
 
 
 def _members(cycle: Cycle) -> list[str]:

@@ -76,6 +76,22 @@ def test_a_traceback_that_is_all_library_is_named_by_the_library():
     assert of_library[0] != of_library[1]
 
 
+PARSE = ExceptionFacts("KeyError", "", (Frame("parse", "/srv/app/job.py", 0),), 1, at="11")
+SEND = ExceptionFacts("ConnectionError", "", (Frame("send", "/srv/app/job.py", 0),), 1, at="22")
+
+
+def test_bugs_behind_one_wrapper_pool_or_group_have_names_of_their_own():
+    of_causes = [
+        exception(replace(ERROR, origins=origins)) for origins in ((), (PARSE,), (SEND,), (replace(PARSE, at="33"),), (PARSE, SEND))
+    ]
+    of_workers = [exception(replace(ERROR, root=replace(error, where="child"))) for error in (PARSE, SEND)]
+    assert len({*of_causes, *of_workers}) == 7
+
+
+def test_which_task_of_a_group_failed_first_and_how_many_did_makes_no_other_name():
+    assert len({exception(replace(ERROR, origins=origins)) for origins in ((PARSE, SEND), (SEND, PARSE), (PARSE, SEND, PARSE))}) == 1
+
+
 # ---------------------------------------------------------------- applications that are installed
 
 WRAPPER = Frame("<module>", "/opt/acme/bin/acme", 8)

@@ -98,3 +98,103 @@ def test_another_end_of_a_worker_has_its_place(python, run, tmp_path):
     (tmp_path / "job.py").write_text(POOL.format(work="raise MemoryError('tile too big')"))
     root = run(python, str(tmp_path / "job.py")).words.exception.root
     assert (root.type, root.message, root.frames[-1].function, root.is_raised) == ("MemoryError", "tile too big", "work", None)
+
+
+CHAINED = """
+def parse(): return {}['a']
+def read(): return {}['b']
+def send(): raise ConnectionError('refused')
+def load(step):
+    try:
+        step()
+    except (KeyError, ConnectionError) as err:
+        raise OSError('cannot load') HOW
+def main(step):
+    try:
+        load(step)
+    except OSError as err:
+        raise RuntimeError('import failed') HOW
+main(STEP)
+"""
+
+
+def origins(ended):
+    return [(error.type, [frame.function for frame in error.frames]) for error in ended.words.exception.origins]
+
+
+def chained(run, python, tmp_path, step, how="from err"):
+    (tmp_path / "job.py").write_text(CHAINED.replace("STEP", step).replace("HOW", how))
+    return run(python, "job.py")
+
+
+@pytest.mark.parametrize("how", ["from err", ""])
+def test_the_first_cause_is_told_with_its_line_and_functions(any_active, run, tmp_path, how):
+    ended = [chained(run, any_active, tmp_path, step, how) for step in ("parse", "read", "send")]
+    assert [origins(one) for one in ended] == [
+        [("KeyError", ["load", "parse"])],
+        [("KeyError", ["load", "read"])],
+        [("ConnectionError", ["load", "send"])],
+    ]
+    lines = [one.words.exception.origins[0].at for one in ended]
+    assert len(set(lines) - {""}) == 3
+
+
+def test_a_cause_that_is_to_be_forgotten_tells_no_bug(any_active, run, tmp_path):
+    assert origins(chained(run, any_active, tmp_path, "parse", "from None")) == []
+
+
+def test_what_a_library_made_of_its_own_errors_is_its_business(any_active, run, tmp_path):
+    library = tmp_path / "site-packages"
+    library.mkdir()
+    (library / "web.py").write_text(
+        "def get():\n    try:\n        {}['a']\n    except KeyError as err:\n        raise OSError('no answer') from err\n"
+    )
+    wrapped = "try:\n    web.get()\nexcept OSError as err:\n    raise RuntimeError from err"
+    for program, told in (("web.get()", []), (wrapped, [("OSError", ["<module>"])])):
+        (tmp_path / "job.py").write_text("import web\n" + program)
+        assert origins(run(any_active, "job.py", environment={"PYTHONPATH": str(library)})) == told
+
+
+def test_in_which_line_a_recursion_met_its_limit_is_chance(any_active, run, tmp_path):
+    (tmp_path / "job.py").write_text(TURNED + " from err")
+    ended = run(any_active, "job.py", recursion=400)
+    assert (origins(ended), ended.words.exception.origins[0].at) == ([("RecursionError", ["<module>", "walk"])], "")
+
+
+MEMBERS = """
+import asyncio
+async def parse(): {}['a']
+async def send(): raise ConnectionError('refused')
+async def wrapped():
+    try: await parse()
+    except KeyError as err: raise OSError from err
+async def main():
+    async with asyncio.TaskGroup() as group:
+        for step in STEPS: group.create_task(step())
+asyncio.run(main())
+"""
+KEY, REFUSED = ("KeyError", ["parse"]), ("ConnectionError", ["send"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ("[parse]", [KEY]),
+        ("[send]", [REFUSED]),
+        ("[send, parse]", [REFUSED, KEY]),
+        ("[parse, parse, send]", [REFUSED, KEY]),
+        ("[wrapped]", [("KeyError", ["wrapped", "parse"])]),
+    ],
+)
+def test_each_kind_of_member_of_a_group_is_told_once_in_any_order(python, run, tmp_path, steps, told):
+    (tmp_path / "job.py").write_text(MEMBERS.replace("STEPS", steps))
+    assert sorted(origins(run(python, "job.py"))) == sorted(told)
+
+
+def test_a_group_of_very_many_kinds_is_told_in_part_and_in_the_same_order(python, run):
+    program = (
+        "kinds = [type('E%d' % i, (Exception,), {}) for i in range(40)]\nraise ExceptionGroup('many', [kind() for kind in ORDER] * 50)"
+    )
+    told = [origins(run(python, "-c", program.replace("ORDER", order))) for order in ("kinds", "reversed(kinds)")]
+    assert told[0] == told[1]
+    assert len(told[0]) == 8

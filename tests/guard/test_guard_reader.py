@@ -247,3 +247,15 @@ def test_no_bytes_whatever_make_the_reader_raise(tmp_path, pieces, dump):
     (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS)), *pieces, (FATAL, dump), (ASKED, dump)))
     assert isinstance(read_last_words(str(tmp_path), 7), LastWords)
     swallowed(str(tmp_path), 7)
+
+
+def test_origins_are_read_as_far_as_they_make_sense(tmp_path):
+    good = '{"type":"KeyError","at":"0f","depth":3,"files":["a.py"],"frames":[["parse",0,0]]}'
+    others = ',7,{"type":7},{"type":"E","at":"no hash","frames":7}' + ',{"type":"F"}' * 100
+    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS[:-1] + f',"origins":[{good}{others}]}}'))))
+    key, other, *rest = read_last_words(str(tmp_path), 7).exception.origins
+    assert key == ExceptionFacts("KeyError", "", (Frame("parse", "a.py", 0),), 3, at="0f")
+    assert other == ExceptionFacts("E", "", (), 0)
+    assert len(rest) < 8
+    (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS[:-1] + ',"origins":{}}'))))
+    assert read_last_words(str(tmp_path), 7).exception.origins == ()

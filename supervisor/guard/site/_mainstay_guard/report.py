@@ -20,6 +20,8 @@ DEEP = 50  # frames: below that nobody asks what a recursion hands on
 CHAIN = 8
 ROOTS = 64  # exceptions asked where one came from
 ROOT_OUTERMOST, ROOT_INNERMOST = 10, 80  # frames kept of that
+ORIGINS = 8  # other exceptions that are told beside the one that ended it
+ORIGIN_FUNCTIONS = 20
 REMOTE_CHARS = 6000  # of the text of a traceback that came from another process
 STACK_LEVELS = 100  # told of a stack that was asked for
 STACKS_BYTES = 1 << 20  # of all of them
@@ -67,6 +69,10 @@ def exception(kind, value, trace, where):
                     facts["root"] = told_root(root)
             except Exception:
                 root = None
+        try:
+            facts["origins"] = origins_of(value)
+        except Exception:
+            facts["origins"] = []
         codes, depth = traceback_lines(trace, OUTERMOST, INNERMOST)
         facts["at"] = own_line(codes)
         _commit(files.FULL[where], files.FULL_BYTES, facts, codes, depth)
@@ -134,15 +140,66 @@ def root_of(value):
             return state["tb"]
         if error is not value and issubclass(type(error), (RecursionError, MemoryError)) and error.__cause__ is None:
             return error
-        members = _group.exceptions.__get__(error) if issubclass(type(error), _group) else ()
-        cause = error.__cause__
-        if cause is None and not error.__suppress_context__:
-            cause = error.__context__
-        for other in (cause,) + tuple(members[:ROOTS]):
+        for other in (cause_of(error),) + members_of(error):
             if other is not None and id(other) not in seen:
                 seen.add(id(other))
                 waiting.append(other)
     return None
+
+
+def cause_of(error):
+    """What *error* came from, as a traceback would say it: by ``raise ... from``, or the one that was being handled."""
+    if error.__cause__ is None and not error.__suppress_context__:
+        return error.__context__
+    return error.__cause__
+
+
+def members_of(error):
+    return tuple(_group.exceptions.__get__(error)[:ROOTS]) if issubclass(type(error), _group) else ()
+
+
+def origins_of(value):
+    """The exceptions behind *value* that tell one bug from another: of its causes the first one that the application's own code met, and the like of
+    each member of a group. What a library made of its own errors is its business. Which member comes first is chance, so they are sorted."""
+    lines = traceback_lines(value.__traceback__, OUTERMOST, INNERMOST)[0]
+    is_installed = all(_is_of(FOREIGN, line) for line in own_lines(lines))
+    found = {}
+    heads = [value]
+    seen = {id(value)}
+    while heads and len(seen) < ROOTS:
+        head = error = heads.pop(0)
+        origin = None
+        while error is not None:
+            if error is not value:
+                told = _told_origin(error, is_installed)
+                if told["frames"] or error is head:
+                    origin = told
+            for member in members_of(error):
+                if id(member) not in seen:
+                    seen.add(id(member))
+                    heads.append(member)
+            error = cause_of(error)
+            if id(error) in seen or len(seen) >= ROOTS:
+                break
+            seen.add(id(error))
+        if origin is not None:
+            found[dump(origin)] = origin
+    return [found[key] for key in sorted(found)[:ORIGINS]]
+
+
+def _told_origin(error, is_installed):
+    """Type, line and functions of an exception, each function once: how often a healthy recursion turned is no part of the bug. No frames if it
+    never was in the application's own code. In which line a recursion met its limit is chance."""
+    lines, depth = traceback_lines(error.__traceback__, OUTERMOST, INNERMOST)
+    own = [line for line in own_lines(lines) if is_installed or not _is_of(FOREIGN, line)]
+    functions = []
+    for code, _ in own:
+        if code not in functions:
+            functions.append(code)
+    paths = []
+    frames = [_frame(code, 0, paths) for code in functions[-ORIGIN_FUNCTIONS:]]
+    at = "" if issubclass(type(error), RecursionError) else _hash_of_last(own)
+    return {"type": type_name(type(error)), "at": at, "depth": depth, "frames": frames, "files": paths}
 
 
 def told_root(root):
@@ -234,10 +291,13 @@ def innermost_frames(trace, depth):
 def own_line(lines):
     """Stands for the text of the innermost line that is the application's own, "" if it cannot be read: which line of its function failed, although
     lines move. No text: a source may hold what is nobody's business."""
-    own = own_lines(lines)
-    if not own:
+    return _hash_of_last(own_lines(lines))
+
+
+def _hash_of_last(lines):
+    if not lines:
         return ""
-    code, number = own[-1]
+    code, number = lines[-1]
     try:
         return _hash_of(code.co_filename, number)
     except Exception:
@@ -312,9 +372,7 @@ def chain_of(value):
     chain = []
     seen = {id(value)}
     while len(chain) < CHAIN:
-        cause = value.__cause__
-        if cause is None and not value.__suppress_context__:
-            cause = value.__context__
+        cause = cause_of(value)
         if cause is None or id(cause) in seen:
             break
         seen.add(id(cause))
@@ -380,6 +438,7 @@ def _commit(offset, most, facts, lines, depth):
             return
         if not lines:
             facts.pop("root", None)
+            facts.pop("origins", None)
             facts["message"] = facts["message"][: len(facts["message"]) // 2]
         keep = len(lines) // 2
         lines = lines[: keep // 8] + lines[len(lines) - keep + keep // 8 :] if keep else []
