@@ -1,7 +1,8 @@
 """One name for one bug: what is left of the evidence when everything is taken away that differs from one occurrence to the next.
 
 A runaway recursion is named by its cycle alone, so it has the same name as a RecursionError, a native crash and a full memory. Line
-numbers, directories, addresses and library frames are left out: an edit further up, another host, record, depth or Python is not another bug.
+numbers, directories, addresses and library frames are left out: an edit further up, another host, record, depth or Python is not another bug. (Of a statement that
+fills several lines, some Pythons blame the first and some the last: there the name may change with the Python.)
 
 What names the other ends, and why no more than that:
 
@@ -22,6 +23,8 @@ from supervisor.core.prose import base, is_installed, is_own, own_frames
 
 # These are named by themselves: the code or signal they ended with is our doing or chance.
 NAMED_BY_PLACE = frozenset({Outcome.TIME, Outcome.STALLED})  # if they hung
+# Frames of their own up to Python 3.11, and a part of the function that called them from 3.12 on.
+COMPREHENSIONS = frozenset({"<listcomp>", "<dictcomp>", "<setcomp>"})
 NAMED_BY_OUTCOME = frozenset(Outcome) - {Outcome.FAILED, Outcome.EXCEPTION, Outcome.CRASHED, Outcome.SIGNALLED}
 
 
@@ -58,7 +61,7 @@ def _parts(
     if outcome is Outcome.RECURSION and cycle is not None and cycle.frames:
         return ["recursion", *_members(cycle)]
     if outcome in NAMED_BY_PLACE and (is_installed(hangs_in) or any(is_own(frame) for frame in hangs_in)):
-        return [outcome.value, f"in {_function(own_frames(hangs_in)[0])}"]
+        return [outcome.value, f"in {_names(own_frames(hangs_in))[0]}"]
     if outcome in NAMED_BY_OUTCOME:
         return [outcome.value]
     if outcome is Outcome.EXCEPTION and exception is not None:
@@ -82,17 +85,19 @@ def _members(cycle: Cycle) -> list[str]:
     """The application's own functions of the cycle: what the library calls in between differs from release to release. A cycle within
     the library is told apart by who called into it, one within an installed application by its own functions."""
     own = [frame for frame in cycle.frames if is_own(frame)] or (cycle.origin and [cycle.origin]) or own_frames(cycle.frames)
-    return sorted({_function(frame) for frame in own})
+    return sorted(_names(own))
 
 
 def _functions(frames: tuple[Frame, ...]) -> list[str]:
     """The application's own functions, each once: how often a healthy recursion turned is no part of the bug."""
-    return list(dict.fromkeys(_function(frame) for frame in own_frames(frames)))
+    return _names(own_frames(frames))
 
 
-def _function(frame: Frame) -> str:
-    """File and bare name: a traceback says "walk" where a look from outside says "Tree.walk"."""
-    return f"{base(frame.file)}:{frame.function.rpartition('.')[2]}"
+def _names(frames: Sequence[Frame]) -> list[str]:
+    """The functions of *frames*, each once, by file and bare name: a traceback says "walk" where a look from outside says "Tree.walk"."""
+    named = [(base(frame.file), frame.function.rpartition(".")[2]) for frame in frames]
+    whole = [(file, name) for file, name in named if name not in COMPREHENSIONS] or named
+    return list(dict.fromkeys(f"{file}:{name}" for file, name in whole))
 
 
 def _digest(*parts: str) -> str:

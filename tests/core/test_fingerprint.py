@@ -76,6 +76,16 @@ def test_a_traceback_that_is_all_library_is_named_by_the_library():
     assert of_library[0] != of_library[1]
 
 
+@pytest.mark.parametrize("kind", ["<listcomp>", "walk.<locals>.<dictcomp>", "<setcomp>"])
+@pytest.mark.parametrize("outcome", [Outcome.EXCEPTION, Outcome.TIME, Outcome.RECURSION, Outcome.CRASHED])
+def test_a_comprehension_is_a_part_of_its_function_as_from_python_3_12_on(outcome, kind):
+    def name(*frames):
+        error = replace(ERROR, frames=frames)
+        return fingerprint("job", outcome, cycle=Cycle(frames, 900), exception=error, frames=frames[::-1], hangs_in=frames[::-1])
+
+    assert name(A, Frame(kind, A.file, 14)) == name(A) != name(B)
+
+
 PARSE = ExceptionFacts("KeyError", "", (Frame("parse", "/srv/app/job.py", 0),), 1, at="11")
 SEND = ExceptionFacts("ConnectionError", "", (Frame("send", "/srv/app/job.py", 0),), 1, at="22")
 

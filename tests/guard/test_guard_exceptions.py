@@ -331,3 +331,8 @@ def test_lines_of_an_installed_application_are_told_apart(any_active, run, tmp_p
     lines = [run(any_active, *where, *more, environment={"PYTHONPATH": str(package.parent)}).words.exception for more in ([], ["x"])]
     assert [error.message for error in lines] == ["'tax'", "'price'"]
     assert "" != lines[0].at != lines[1].at != ""
+
+
+def test_a_line_is_told_by_the_same_hash_in_every_python(any_active, run, tmp_path):
+    (tmp_path / "job.py").write_text("def work():\n    foobar\nwork()\n")
+    assert run(any_active, "job.py").words.exception.at == "85944171f73967e8"  # as the authors of FNV-1a give it for that word
