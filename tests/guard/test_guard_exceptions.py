@@ -336,3 +336,32 @@ def test_lines_of_an_installed_application_are_told_apart(any_active, run, tmp_p
 def test_a_line_is_told_by_the_same_hash_in_every_python(any_active, run, tmp_path):
     (tmp_path / "job.py").write_text("def work():\n    foobar\nwork()\n")
     assert run(any_active, "job.py").words.exception.at == "85944171f73967e8"  # as the authors of FNV-1a give it for that word
+
+
+FUNCTION = "import functools, sys\n\ndef work():\n    sys.stdin.read()\n    return {}['a']\n"
+METHOD = FUNCTION.replace("def work", "class Job:\n  @staticmethod\n  @functools.lru_cache(\n    maxsize=4,\n  )\n  def work").replace(
+    "work()", "work(n=1)"
+)
+MOVED = [
+    (FUNCTION, "# moved\n" * 9 + FUNCTION, True),  # as it was, further down
+    (FUNCTION, FUNCTION.replace("import", "# a\n\n@functools.lru_cache(\n  4\n)\ndef before(): pass\nimport"), True),
+    (FUNCTION, FUNCTION + "def other(): pass\n", True),  # nothing has moved
+    (FUNCTION, "def workers(): pass\n# def work()\n" + FUNCTION, True),
+    (FUNCTION, "class Other:\n    def work(self): pass\n" + FUNCTION, False),  # which of both?
+    (FUNCTION, "def other(): pass\n", False),
+    (METHOD, "# moved\n" + METHOD, True),
+    (METHOD, METHOD, True),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "is_same"), MOVED)
+def test_a_line_keeps_its_name_although_its_file_was_replaced_while_it_ran(any_active, run, tmp_path, before, after, is_same):
+    script, call = tmp_path / "job.py", "Job.work()\n" if before == METHOD else "work()\n"
+    replace = f"import pathlib; pathlib.Path({str(script)!r}).write_text({after + call!r})"
+    running = before.replace("sys.stdin.read()", replace)
+    script.write_text(before + call)
+    as_it_is = run(any_active, "job.py").words.exception.at
+    script.write_text(running + call)
+    at = run(any_active, "job.py").words.exception.at
+    assert script.read_text() == after + call
+    assert (at == as_it_is != "") is is_same

@@ -32,6 +32,7 @@ MOST_BITS = 128
 SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 SOURCE_BYTES = 1 << 20
+MOST_DECORATION = 50  # lines above a function that are looked at for its decorators
 LINE_BYTES = 1000  # of a line count; each costs a tenth of a microsecond
 # What is the application's own: as supervisor.core.prose has it.
 PACKAGES = ("/site-packages/", "/dist-packages/")
@@ -299,7 +300,7 @@ def _hash_of_last(lines):
         return ""
     code, number = lines[-1]
     try:
-        return _hash_of(code.co_filename, number)
+        return _hash_of(code, number)
     except Exception:
         return ""
 
@@ -335,15 +336,52 @@ def _is_entry(lines):
     )
 
 
-def _hash_of(path, number):
-    fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+def _hash_of(code, number):
+    fd = posix.open(code.co_filename, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
     try:
         if posix.fstat(fd).st_mode & 0o170000 != 0o100000:
             return ""
-        text = posix.read(fd, SOURCE_BYTES).split(b"\n", number)[number - 1]
+        lines = posix.read(fd, SOURCE_BYTES).split(b"\n")
     finally:
         posix.close(fd)
-    return _fnv(b" ".join(text.split()))
+    number = _place_now(code, number, lines)
+    return _fnv(b" ".join(lines[number - 1].split())) if number > 0 else ""
+
+
+def _place_now(code, number, lines):
+    """Where line *number* of *code* is in *lines*, its file as it is now: that may be newer than what runs, and the function have moved (a deploy in
+    place). 0 if that cannot be told, for several functions have its name."""
+    name = code.co_name.encode("utf-8")
+    begins = [place for place, text in enumerate(lines) if name in text and _begins(text, name)]
+    firsts = [_first_line(place, lines) for place in begins]
+    if code.co_firstlineno in firsts or not firsts:  # or it is no plain function: a module, a lambda, a template
+        return number
+    return number - code.co_firstlineno + firsts[0] if len(firsts) == 1 else 0
+
+
+def _begins(text, name):
+    """Whether the line *text* begins the function or class *name*; of any name if that is empty."""
+    words = text.strip()
+    if words.startswith(b"async "):
+        words = words[6:].lstrip()
+    for word in (b"def ", b"class "):
+        if words.startswith(word):
+            rest = words[len(word) :].lstrip()
+            return not name or (rest.startswith(name) and rest[len(name) : len(name) + 1] in b"([: ")
+    return False
+
+
+def _first_line(place, lines):
+    """The number of the first line of what begins at index *place*, its decorators included: where the compiler has it begin."""
+    first = above = place
+    while above > 0 and place - above < MOST_DECORATION:
+        above -= 1
+        text = lines[above].strip()
+        if not text or _begins(text, b""):
+            break
+        if text.startswith(b"@"):
+            first = above
+    return first + 1
 
 
 def _fnv(text):
