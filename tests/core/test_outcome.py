@@ -495,6 +495,17 @@ def test_an_exit_code_alone_is_never_more_than_a_failure(code, text):
 # ---------------------------------------------------------------- evidence before a kill, and whom the kernel named
 
 
+WRAPPER = Frame("<module>", "/opt/acme/bin/acme", 8)
+DUMPS = Frame("dumps", "/opt/acme/lib/python3.12/json/__init__.py", 231)
+
+
+def test_a_recursion_in_c_code_is_placed_in_an_application_that_is_installed():
+    frames = (WRAPPER, *(Frame(name, f"/opt/acme/lib/python3.12/site-packages/acme/{name}.py", 4) for name in ("cli", "orders")), DUMPS)
+    raised = replace(error("RecursionError", "maximum recursion depth exceeded while encoding a JSON object", frames), is_raised=False)
+    verdict = judge(Limits(), Expect(), said(exception=raised))
+    assert verdict.summary.startswith("Runaway recursion in C code called by orders (orders.py:4)")
+
+
 LINE = Frame("load", "/srv/job.py", 57)
 HANG = Study(Pace.HANGING, 12, 2.2)
 

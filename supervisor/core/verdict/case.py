@@ -14,7 +14,7 @@ from supervisor.core.evidence import Cycle, CycleKind, Evidence, ExceptionFacts,
 from supervisor.core.jobs import Expect, Limits
 from supervisor.core.limits import FILLING_FRAMES, SOFT_SHARE, SWALLOWED, WALL_SHARE, soft_line
 from supervisor.core.model import LimitName, Outcome
-from supervisor.core.prose import about_duration, base, is_own
+from supervisor.core.prose import about_duration, base, is_installed, is_own, own_frames
 from supervisor.core.verdict.errors import is_memory_error, overrun_of, refusal_of
 
 STEADY_S = 1.0
@@ -92,8 +92,9 @@ class Case(Struct, frozen=True, dict=True):
         """What called into C code that then called itself and left no frames (json, pickle): the application's function that first went out."""
         ended = self.overrun or self.evidence.words.exception
         frames = ended.frames if ended is not None else ()
-        going_out = (i for i, frame in enumerate(frames) if is_own(frame) and not any(is_own(after) for after in frames[i + 1 : i + 2]))
-        at_frame = next((frames[i] for i in going_out), None)
+        own = own_frames(frames) if is_installed(frames) else [frame for frame in frames if is_own(frame)]
+        going_out = (frame for i, frame in enumerate(frames) if frame in own and not any(after in own for after in frames[i + 1 : i + 2]))
+        at_frame = next(going_out, None)
         if at_frame is None:
             return None
         return Cycle(
