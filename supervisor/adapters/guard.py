@@ -373,7 +373,7 @@ def _origins(record: dict[str, object], where: str) -> tuple[ExceptionFacts, ...
     for one in told[:_MAX_ORIGINS] if isinstance(told, list) else ():
         if isinstance(one, dict) and (kind := _clean(one.get("type"), _MAX_NAME)):
             frames = _frames(one)
-            found.append(ExceptionFacts(kind, "", frames, max(len(frames), _whole(one.get("depth"))), where, at=_at(one)))
+            found.append(ExceptionFacts(kind, "", frames, len(frames), where, at=_at(one)))
     return tuple(found)
 
 

@@ -191,10 +191,16 @@ def test_each_kind_of_member_of_a_group_is_told_once_in_any_order(python, run, t
     assert sorted(origins(run(python, "job.py"))) == sorted(told)
 
 
+def test_how_deep_a_member_failed_makes_no_other_kind(python, run, tmp_path):
+    program = "def walk(n): return walk(n - 1) if n else {}['a']\ndef met(n):\n    try: walk(n)\n    except KeyError as err: return err\nraise ExceptionGroup('many', [met(n) for n in range(30)])"
+    (tmp_path / "job.py").write_text(program)
+    assert origins(run(python, "job.py")) == [("KeyError", ["met", "walk"])]
+
+
 def test_a_group_of_very_many_kinds_is_told_in_part_and_in_the_same_order(python, run):
     program = (
-        "kinds = [type('E%d' % i, (Exception,), {}) for i in range(40)]\nraise ExceptionGroup('many', [kind() for kind in ORDER] * 50)"
+        "kinds = [type('E%d' % i, (Exception,), {}) for i in range(40)]\nraise ExceptionGroup('many', [kind() for kind in ORDER * 50])"
     )
-    told = [origins(run(python, "-c", program.replace("ORDER", order))) for order in ("kinds", "reversed(kinds)")]
+    told = [origins(run(python, "-c", program.replace("ORDER", order))) for order in ("kinds", "kinds[::-1]")]
     assert told[0] == told[1]
     assert len(told[0]) == 8

@@ -250,11 +250,11 @@ def test_no_bytes_whatever_make_the_reader_raise(tmp_path, pieces, dump):
 
 
 def test_origins_are_read_as_far_as_they_make_sense(tmp_path):
-    good = '{"type":"KeyError","at":"0f","depth":3,"files":["a.py"],"frames":[["parse",0,0]]}'
+    good = '{"type":"KeyError","at":"0f","files":["a.py"],"frames":[["parse",0,0]]}'
     others = ',7,{"type":7},{"type":"E","at":"no hash","frames":7}' + ',{"type":"F"}' * 100
     (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS[:-1] + f',"origins":[{good}{others}]}}'))))
     key, other, *rest = read_last_words(str(tmp_path), 7).exception.origins
-    assert key == ExceptionFacts("KeyError", "", (Frame("parse", "a.py", 0),), 3, at="0f")
+    assert key == ExceptionFacts("KeyError", "", (Frame("parse", "a.py", 0),), 1, at="0f")
     assert other == ExceptionFacts("E", "", (), 0)
     assert len(rest) < 8
     (tmp_path / "7.rep").write_bytes(_report((1024, _record(FACTS[:-1] + ',"origins":{}}'))))

@@ -167,10 +167,12 @@ def origins_of(value):
     found = {}
     heads = [value]
     seen = {id(value)}
-    while heads and len(seen) < ROOTS:
+    left = ROOTS
+    while heads and left > 0:
         head = error = heads.pop(0)
         origin = None
-        while error is not None:
+        while error is not None and left > 0:
+            left -= 1
             if error is not value:
                 told = _told_origin(error, is_installed)
                 if told["frames"] or error is head:
@@ -180,7 +182,7 @@ def origins_of(value):
                     seen.add(id(member))
                     heads.append(member)
             error = cause_of(error)
-            if id(error) in seen or len(seen) >= ROOTS:
+            if id(error) in seen:
                 break
             seen.add(id(error))
         if origin is not None:
@@ -191,7 +193,7 @@ def origins_of(value):
 def _told_origin(error, is_installed):
     """Type, line and functions of an exception, each function once: how often a healthy recursion turned is no part of the bug. No frames if it
     never was in the application's own code. In which line a recursion met its limit is chance."""
-    lines, depth = traceback_lines(error.__traceback__, OUTERMOST, INNERMOST)
+    lines = traceback_lines(error.__traceback__, OUTERMOST, INNERMOST)[0]
     own = [line for line in own_lines(lines) if is_installed or not _is_of(FOREIGN, line)]
     functions = []
     for code, _ in own:
@@ -200,7 +202,7 @@ def _told_origin(error, is_installed):
     paths = []
     frames = [_frame(code, 0, paths) for code in functions[-ORIGIN_FUNCTIONS:]]
     at = "" if issubclass(type(error), RecursionError) else _hash_of_last(own)
-    return {"type": type_name(type(error)), "at": at, "depth": depth, "frames": frames, "files": paths}
+    return {"type": type_name(type(error)), "at": at, "frames": frames, "files": paths}
 
 
 def told_root(root):
