@@ -21,9 +21,8 @@ T = TypeVar("T")
 REDACTED: Final = "[redacted]"
 SHORTEST: Final = 6  # a known value that is shorter stands in too many words
 KNOWN_MAX: Final = 500
-SLACK_BYTES: Final = (
-    4096  # read of an output before what is kept of it, so that no secret is cut before it is seen: a private key has 3,272
-)
+# Read of an output before what is kept of it, so that no secret is cut before it is seen: a private key has 3,272.
+SLACK_BYTES: Final = 4096
 _CUT_CHARS: Final = 300  # the shortest bound at which the guard or we cut what an exception says
 _TORN_CHARS: Final = 4  # of a known secret are taken out at a cut; fewer are any word's
 _TORN_MOST: Final = 4096
