@@ -261,7 +261,12 @@ RESTART = Shape(
             "Outcomes that park the job at once.",
             _restart.park_on,
         ),
-        Key("stable", Duration(0.1), "An attempt that lived this long starts the back-off afresh.", _restart.stable_s),
+        Key(
+            "stable",
+            Duration(0.1),
+            "An attempt that lived this long starts the back-off afresh; of a service it also ends a sequence of failures (docs/healing.md).",
+            _restart.stable_s,
+        ),
     ],
     hints={"policy": "write when", "delay": "write backoff: {first: ...}", "max_retries": "write budget: {restarts: ...}"},
 )

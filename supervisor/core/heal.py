@@ -88,7 +88,7 @@ class Mark(Struct, frozen=True):
 class Course(Struct, frozen=True):
     """A sequence of failures of one job, and what was done about it. Part of the job's memo.
 
-    ``times`` counts the failures with this fingerprint at this position, ``kills`` the deaths running with this record in work. ``taken``: the steps
+    ``times`` counts the failures with this fingerprint at this position (the last of them after ``records`` finished ones), ``kills`` the deaths running with this record in work. ``taken``: the steps
     of the outcome's list that were taken against this very failure. ``changes`` are the steps in force, (outcome, index in its list). ``row``: records
     set aside with none finished since; ``row_at`` is where the job stood when the last of them was. ``under`` names the config that all this holds for
     (``name_of``; "" in memos of a version that had no name for it). ``given_back``: commands that were cut short and may run again.
@@ -108,6 +108,7 @@ class Course(Struct, frozen=True):
     under: str = ""
     given_back: int = 0
     steps: tuple[str, ...] = ()
+    records: int = 0
 
 
 class Failure(Struct, frozen=True):
@@ -188,6 +189,12 @@ def was_well_s(outcome: Outcome, evidence: Evidence, limits: Limits) -> float:
     return evidence.duration_s - max(record_s or 0.0, stood_s or 0.0)
 
 
+def repeats_itself(course: Course, failure: Failure) -> bool:
+    """Whether it ended exactly where the last attempt had, by the same bug after as many records: no accident, however long it takes to get there."""
+    before = (course.fingerprint, course.position, course.records)
+    return course.times > 0 and failure.place != "" and before == (failure.fingerprint, failure.place, failure.mark.records)
+
+
 def is_refused_start(verdict: Verdict, evidence: Evidence) -> bool:
     """Whether it never ran because of what the host is out of."""
     return verdict.outcome is Outcome.LAUNCH_FAILED and host_cause(verdict, evidence) is not None
@@ -250,6 +257,7 @@ def _count(course: Course, failure: Failure) -> Course:
         steps=course.steps if same else (),
         at=failure.at,
         row=() if _got_on(course.row_at, failure.mark) else course.row,
+        records=failure.mark.records,
     )
 
 

@@ -65,7 +65,7 @@ class RestartPolicy(Struct, frozen=True):
     """When an ended attempt is followed by another.
 
     ``retry_on`` None means every bad outcome; ``park_on`` outcomes park the job at once. An attempt that lived
-    ``stable_s`` seconds starts the back-off afresh and, for a service, closes its incidents.
+    ``stable_s`` seconds starts the back-off afresh and, for a service, closes its incidents and ends its sequence of failures.
     """
 
     when: RestartWhen = RestartWhen.ON_FAILURE

@@ -316,11 +316,9 @@ def _write_end(
 
 def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: AttemptEnded) -> heal.Healing:
     """What is to be done about this end, beyond what the restart policy says."""
-    course = heal.course_of(job, turn.state.memo.course)
-    if job.schedule.is_service and heal.was_well_s(verdict.outcome, event.evidence, job.limits) >= job.restart.stable_s:
-        course = heal.Course()  # a service has no better end than to have lived well: what it had before is over
+    was_well = job.schedule.is_service and heal.was_well_s(verdict.outcome, event.evidence, job.limits) >= job.restart.stable_s
     if not verdict.outcome.is_bad or run.stop is not None or turn.closing or turn.state.removed or job.drill:
-        over = heal.Course() if verdict.outcome is Outcome.SUCCEEDED else course
+        over = heal.Course() if verdict.outcome is Outcome.SUCCEEDED or was_well else turn.state.memo.course
         return heal.Healing(over, over)
     failure = heal.Failure(
         verdict.outcome,
@@ -330,6 +328,9 @@ def _consider(turn: Turn, run: LiveRun, job: Job, verdict: Verdict, event: Attem
         event.evidence.duration_s,
         heal.host_cause(verdict, event.evidence),
     )
+    course = heal.course_of(job, turn.state.memo.course)
+    if was_well and not heal.repeats_itself(course, failure):
+        course = heal.Course()  # a service has no better end than to have lived well: what it had before is over
     if any(one.key == failure.blamed and one.at > event.started_at for one in turn.state.quarantine):
         return heal.Healing(course, course)  # it began before the record was set aside, and could not leave it out
     crowd_then = 0 if course.at is None else turn.failing_together(course.at)

@@ -347,39 +347,64 @@ def test_what_a_person_starts_begins_a_new_sequence():
         assert play.memo.course.times == 1
 
 
-def lives(attempts, policy=None, *, lived=60.0, **position):
-    """A service that is stable after 60 s, and whose attempts each live so long and then die of the same at the same place."""
+def lives(attempts, place, policy=None, *, lived=60.0):
+    """A service that is stable after 60 s, and whose attempts each live so long and then die of the same; *place* answers where the nth stood."""
     play = Play(job(budget=(99, 1e6), stable=60, heal=policy or HealPolicy()))
-    place = at(**({"record": "u7", "records": 4} | position))
     for n in range(1, attempts + 1):
-        play.at(n * 1000).when(ended(1, n, code=None, signal=11, lived=lived, position=place))
+        play.at(n * 1000).when(ended(1, n, code=None, signal=11, lived=lived, position=place(n)))
         if play.memo.parked is None:
             play.at(n * 1000 + 500).when(DUE)
     return play
 
 
+def nowhere(_nth):
+    return None
+
+
+def round_and_round(nth):
+    """A job that goes round the same records, and has done so many rounds."""
+    return at("u7", records=7 + 10 * nth)
+
+
 def test_a_service_that_lived_well_before_each_death_has_no_sequence():
-    assert lives(9, record=None, records=7).memo.parked is None
-    assert lives(3, record=None, records=7, lived=59).memo.parked == "repeats"
+    policy = HealPolicy(3, {"crashed": (Park(),)})
+    assert lives(9, nowhere, policy).memo.parked is None
+    assert lives(3, nowhere, policy, lived=59).memo.parked == "repeats"
 
 
 def test_two_deaths_of_a_service_that_lived_well_between_them_blame_no_record():
-    assert lives(5).job_state().quarantine == ()
-    assert [one.key for one in lives(2, lived=59).job_state().quarantine] == ["u7"]
+    assert lives(5, round_and_round).job_state().quarantine == ()
+    assert [one.key for one in lives(2, round_and_round, lived=59).job_state().quarantine] == ["u7"]
+
+
+def test_a_record_that_a_service_needs_an_hour_to_come_to_is_set_aside_all_the_same():
+    """It begins anew each time, and dies of the same after exactly as many records."""
+    assert [one.key for one in lives(2, lambda _nth: at("u7", records=4000), lived=3600).job_state().quarantine] == ["u7"]
 
 
 def test_the_time_in_which_a_service_stood_still_is_not_lived_well():
-    assert [one.key for one in lives(2, lived=300, record_s=290.0).job_state().quarantine] == ["u7"]
+    hangs = lives(2, lambda nth: at("u7", records=10 * nth, record_s=290.0), lived=300)
+    assert [one.key for one in hangs.job_state().quarantine] == ["u7"]
     evidence = Evidence(Exit(), duration_s=330.0, progress=at("u7"))
     assert heal.was_well_s(Outcome.STALLED, evidence, Limits(stall_s=300.0)) == 30
     assert heal.was_well_s(Outcome.CRASHED, evidence, Limits(stall_s=300.0)) == 330
 
 
+def test_a_run_of_the_old_config_that_is_stopped_leaves_the_sequence_of_the_new_one_alone():
+    old = job(every=100, when="never", overlap="allow")
+    play = Play(old).when(DUE, started()).at(50).when(reload(replace(old, heal=HealPolicy(2))))
+    play.at(100).when(DUE).at(110).when(dies(2))
+    course = play.memo.course
+    play.at(120).when(ended(1, code=None, signal=15, asked_to_stop=True))
+    assert course.times == 1
+    assert play.memo.course == course
+
+
 def test_a_service_that_lived_well_has_its_own_environment_again():
     policy = HealPolicy(2, {"crashed": (SLOWER, Park())})
-    play = lives(2, policy, lived=1)
+    play = lives(2, nowhere, policy, lived=1)
     assert play.memo.course.changes == (("crashed", 0),)
-    play.at(5000).when(dies(1, 3, lived=60), DUE).at(6000).when(DUE)
+    play.at(5000).when(ended(1, 3, code=None, signal=11, lived=60), DUE).at(6000).when(DUE)
     start = next(action for action in play.last.actions if type(action).__name__ == "StartAttempt")
     assert (dict(start.job.launch.environment), play.memo.course.times) == ({}, 1)
 
@@ -529,7 +554,7 @@ def test_the_variables_in_force_of_a_memo_that_names_no_config_stay_in_force():
 
 def test_a_course_survives_as_text():
     mark = heal.Mark(4, "c0ffee", "bug")
-    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee", 1, ("changed A",))
+    course = Course("bug", "record u7", 2, "u7", 2, 1, T0, (("crashed", 0),), ("u6",), mark, "c0ffee", 1, ("changed A",), 7)
     state = Play(job()).job_state().remember(course=course)
     assert type(state.memo).decode(state.memo.encode()) == state.memo
 
