@@ -67,12 +67,17 @@ def screen(report: Report) -> str:
     first = [_fit(head), *_wrapped(_text(report, "summary"), "  ", most=4), "", *_when(report), *_regression(report)]
     last = [
         *_section("What Mainstay did", _list(report, "did"), most=5),
-        *_section("What it does next", _list(report, "will"), most=4),
+        *_section("What it does next", plans(report), most=4),
         *_section("How to override", override(report), most=4),
     ]
     parts = [part for part in _parts(report) if part.lines]
     middle = _filled(parts, LINES_MAX - len(first) - len(last))
     return "\n".join(line.rstrip() for line in [*first, *middle, *last]) + "\n"
+
+
+def plans(report: Report) -> list[str]:
+    """What Mainstay does next, as was written at its end; of a job that has been disabled or removed since: nothing."""
+    return _list(report, "will") if report.get("can_start", True) else ["nothing: the job is disabled, or no longer in the config"]
 
 
 def override(report: Report) -> list[str]:

@@ -81,6 +81,7 @@ def test_what_heal_lays_on_the_host_has_a_mend_of_its_own():
 def test_nothing_is_proposed_that_would_be_refused():
     report = runaway() | {"can_start": False, "incident_open": False}
     assert override(report)[1:] == ["to have it run again: put it into the config, enabled, then: mainstay reload"]
+    assert "What it does next\n  - nothing: the job is disabled, or no longer in the config\n" in screen(report)
 
 
 def test_a_success_needs_no_override():

@@ -72,3 +72,33 @@ def test_a_command_that_hangs_is_ended_at_its_own_limit_and_the_job_goes_on(make
     assert ended["outcome"] == "time"
     assert mainstay.job("gone")["parked"] == "repeats"
     assert mainstay.job("gone")["failures_in_row"] == 2
+    why = " ".join(mainstay.cli("why", "gone").stdout.split())
+    assert "before, against the same failure: ran sleep (time: It ran for " in why
+
+
+def test_what_became_of_a_command_that_was_stopped_is_told_with_where_the_job_is_now(
+    make: Callable[[str], Mainstay], tmp_path: Path
+) -> None:
+    mainstay = make(
+        f"jobs:\n  cut:\n    command: [sh, -c, 'exit 3']\n    directory: {tmp_path}\n    schedule: manual\n"
+        f"    heal: {{repeats: 1, failed: [{{command: [sh, -c, 'touch begun; sleep 300']}}, park]}}\n    {HEAD}\n"
+    ).start()
+    mainstay.cli("trigger", "cut")
+    mainstay.wait_for(lambda: (tmp_path / "begun").exists() or None, "the command")
+    mainstay.cli("stop", "cut")
+    mainstay.wait_for_state("cut", "paused")
+    assert "done against its failure so far: ran sh (stopped: " in " ".join(mainstay.cli("why", "cut").stdout.split())
+
+
+def test_a_job_that_is_disabled_leaves_nothing_open_and_is_not_proposed_to_be_triggered(make: Callable[[str], Mainstay]) -> None:
+    config = "jobs:\n  off:\n    command: [sh, -c, 'exit 3']\n    schedule: manual\n    restart: {when: never}\n"
+    mainstay = make(config).start()
+    mainstay.run_job("off")
+    assert "mainstay trigger off" in mainstay.cli("why", "off").stdout
+    mainstay.write_config(config + "    enabled: false\n")
+    mainstay.cli("reload")
+    (incident,) = mainstay.ask("/incidents")["incidents"]
+    assert incident["closed_because"] == "the job was disabled"
+    why = mainstay.ask("/why", job="off")
+    assert (why["can_start"], why["incident_open"]) == (False, False)
+    assert "mainstay trigger off" not in mainstay.cli("why", "off").stdout

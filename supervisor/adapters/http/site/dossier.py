@@ -9,7 +9,7 @@ from typing import Any, Final
 from supervisor.adapters.http.site.markup import NOTHING, Html, html, joined, link
 from supervisor.adapters.http.site.pictures import curve, part_bar
 from supervisor.adapters.http.site.words import DASH, exactly, size, took
-from supervisor.core.explain import override
+from supervisor.core.explain import override, plans
 from supervisor.core.prose import clean, counted, signal_name
 
 Json = Mapping[str, Any]
@@ -30,7 +30,7 @@ def dossier(report: Json) -> Html:
         _limits(report.get("limits") or []),
         _changed(report.get("changed")),
         _bullets("What Mainstay did", report["did"]),
-        _bullets("What it does next", report["will"]),
+        _bullets("What it does next", plans(report)),
         _bullets("How to override", override(report)),
         _busy(report.get("busy_lines") or []),
         _waiting(report.get("waiting") or []),
