@@ -88,11 +88,11 @@ class Mark(Struct, frozen=True):
 class Course(Struct, frozen=True):
     """A sequence of failures of one job, and what was done about it. Part of the job's memo.
 
-    ``times`` counts the failures with this fingerprint at this position (the last of them after ``records`` finished ones), ``kills`` the deaths running with this record in work. ``taken``: the steps
-    of the outcome's list that were taken against this very failure. ``changes`` are the steps in force, (outcome, index in its list). ``row``: records
-    set aside with none finished since; ``row_at`` is where the job stood when the last of them was. ``under`` names the config that all this holds for
-    (``name_of``; "" in memos of a version that had no name for it). ``given_back``: commands that were cut short and may run again.
-    ``steps``: what was taken, in words, the latest ``STEPS_TOLD``; of a command with how it ended.
+    ``times`` counts the failures with this fingerprint at this position (the last of them after ``records`` finished ones), ``kills`` the deaths
+    running with this record in work. ``taken``: the steps of the outcome's list that were taken against this very failure. ``changes`` are the steps in
+    force, (outcome, index in its list). ``row``: records set aside with none finished since; ``row_at`` is where the job stood when the last of them was.
+    ``under`` names the config that all this holds for (``name_of``; "" in memos of a version that had no name for it). ``given_back``: commands that
+    were cut short and may run again. ``steps``: what was taken, in words, the latest ``STEPS_TOLD``; of a command with how it ended.
     """
 
     fingerprint: str = ""
