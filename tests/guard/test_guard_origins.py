@@ -58,8 +58,10 @@ asyncio.run(main())
 )
 
 
-def test_a_member_of_a_group_is_told(python, run):
-    error = run(python, "-c", GROUP, recursion=400).words.exception
+@pytest.mark.parametrize("tasks", [1, 100])
+def test_a_member_of_a_group_is_told(python, run, tasks):
+    text = GROUP.replace("        group.create_task(work())", f"        for _ in range({tasks}): group.create_task(work())")
+    error = run(python, "-c", text, recursion=400).words.exception
     assert (error.type, error.root.type) == ("ExceptionGroup", "RecursionError")
     assert error.root.frames[-1].function == "walk"
 

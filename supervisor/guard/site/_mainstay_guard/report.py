@@ -134,7 +134,9 @@ def root_of(value):
     """The RecursionError or MemoryError that *value* came from by causes and groups, or the text of a traceback from another process; None if there is none."""
     waiting = [value]
     seen = {id(value)}
-    while waiting and len(seen) < ROOTS:
+    left = ROOTS
+    while waiting and left > 0:
+        left -= 1
         error = waiting.pop(0)
         state = error.__dict__ if type(error).__name__ in ("RemoteTraceback", "_RemoteTraceback") else {}
         if type(state.get("tb")) is str:
