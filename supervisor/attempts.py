@@ -255,8 +255,8 @@ class Attempts:
             is_judged = self._judge(live, record, subject)
         if record.get("next") is not None:
             self._go_on(record["next"], job, is_judged=is_judged)
-        if live is not None and any(live.saved):
-            self._counting.forget([key])
+        if is_judged and not self._ledger.is_behind and live is not None and any(live.saved):
+            self._counting.forget([key])  # not before its end is written: until then the next brain is told of it again
         if is_judged:
             self._owed.append(key)
             self.let_records_go()

@@ -542,7 +542,7 @@ def _now_lines(state: JobState | None) -> list[str]:
         lines.append(f"its last run, {state.memo.last.run}, ended as {state.memo.last.outcome.value}")
     if state.next_start is not None:
         lines.append(f"its next fire time is {_stamp(state.next_start)}")
-    healed = heal.told(state.memo.course)
+    healed = heal.told(heal.course_of(state.job, state.memo.course))
     if healed and not state.memo.runs and state.memo.parked is None:  # the last bad end does not know what became of the step that followed
         lines.append(f"done against its failure so far: {healed}")
     if state.incidents:

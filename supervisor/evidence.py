@@ -50,6 +50,9 @@ class Hider:
     def __init__(self, inherited: Mapping[str, str], receivers: object = ()) -> None:
         self._inherited = inherited
         self._made: dict[str, tuple[Job, Redactor]] = {}
+        self._shared_by: dict[
+            frozenset[str], Redactor
+        ] = {}  # one is some 30 ms of work where there are many secrets, and most jobs know the same
         self.take(receivers)
 
     def take(self, receivers: object) -> None:
@@ -57,12 +60,17 @@ class Hider:
         self._shared = tuple(redact.secrets_in_settings(receivers))
         self.ours = Redactor((*self._shared, *redact.secrets_of(Job("", Launch((), "/")), self._inherited)))
         self._made.clear()
+        self._shared_by.clear()
 
     def of(self, job: Job) -> Redactor:
         """What takes the secrets out of anything that comes from *job*."""
         made = self._made.get(job.name)
         if made is None or made[0] is not job:
-            made = self._made[job.name] = (job, Redactor((*self._shared, *redact.secrets_of(job, self._inherited))))
+            known = frozenset((*self._shared, *redact.secrets_of(job, self._inherited)))
+            redactor = self._shared_by.get(known)
+            if redactor is None:
+                redactor = self._shared_by[known] = Redactor(known)
+            made = self._made[job.name] = (job, redactor)
         return made[1]
 
 

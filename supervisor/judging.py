@@ -66,7 +66,8 @@ class Judging:
             evidence = replace(shown, progress=gathered.progress, refused=refused)  # a record's key is what it is found by again
         with self._guarded("tailing", **facts):
             if live.config.dossier.output:
-                tail = redactor.end_of_output(self._places.tail(live.job, key, TAIL_BYTES + SLACK_BYTES), TAIL_BYTES)
+                is_cut = evidence.exit.signal is not None or evidence.exit.output_dropped_bytes > 0
+                tail = redactor.end_of_output(self._places.tail(live.job, key, TAIL_BYTES + SLACK_BYTES), TAIL_BYTES, is_cut=is_cut)
         found = self._surveyor.finish(key, SURVEY_S) if self._surveyor is not None else None
         around: dict[str, object] | None = None
         with self._guarded("looking round", **facts):

@@ -256,6 +256,7 @@ class OneShot:
         if evidence.exit.leftovers:
             did.append(f"ended {evidence.exit.leftovers} processes that it had left behind")
         name = self._name
+        is_cut = evidence.exit.signal is not None or evidence.exit.killed_for is not None
         occasion = dossier.Occasion(
             name,
             0,
@@ -263,7 +264,7 @@ class OneShot:
             datetime.fromtimestamp(self._started.started_wall, UTC),
             datetime.now(UTC),
             self._limits,
-            output=redactor.end_of_output(self._tail.decode(errors="surrogateescape"), TAIL_BYTES),
+            output=redactor.end_of_output(self._tail.decode(errors="surrogateescape"), TAIL_BYTES, is_cut=is_cut),
             output_seen=bool(self._streams),
             containment={"memory": "poll", "processes": "poll", "kill": "poll"},
         )

@@ -20,7 +20,6 @@ from supervisor.core import study
 from supervisor.core.evidence import Breach, Cycle, Look, Study, Waiting
 from supervisor.core.jobs import Limits
 from supervisor.core.model import LimitName, Mono
-from supervisor.core.waiting import process_words
 from supervisor.ports import Clock, Sampler
 from supervisor.progressfile import read_signs
 
@@ -357,7 +356,7 @@ class Watch:
         threads = () if urgent else self._threads(subject.sampler)  # a stopped process no longer shows what it waited for
         stopped = proctree.freeze(lambda: _roots(subject.sampler))
         subject.breach = breach
-        seen, look = self._see(subject)
+        seen, look = self._see(subject, () if urgent else _worth_seeing(subject.sampler))
         came_up = breach.limit is LimitName.RECURSION and look.cycle is None and bool(look.stacks) and look.depth < breach.measured / 2
         if came_up and subject.tries < CAUGHT_OUT:
             # It had just come up for the next turn: what names the bug is down there.
@@ -366,6 +365,8 @@ class Watch:
             let_go(stopped)
             self._push(subject, Mono(self._clock.mono() + CAUGHT_OUT_S))
             return
+        from supervisor.core.waiting import process_words  # not at the top: exec starts without it
+
         # Place and wait are told in one sentence, so they are of one process.
         words = look.waiting if urgent else process_words([thread.what for thread in threads if thread.pid == seen])
         subject.look = replace(look, waiting=words, threads=threads[:THREADS_TOLD])
@@ -387,10 +388,10 @@ class Watch:
             found += sampler.eye(pid).threads()
         return tuple(found)
 
-    def _see(self, subject: Subject) -> tuple[int, Look]:
-        """The deepest interpreter of the tree is the one to ask; without one, the main process. Which it was, and what it showed."""
+    def _see(self, subject: Subject, among: tuple[int, ...] = ()) -> tuple[int, Look]:
+        """The deepest interpreter of the tree, or *among* some of it, is the one to ask; without one, the main process. Which it was, and what it showed."""
         deepest, depth = subject.sampler.pid, -1
-        for pid in dict.fromkeys((*subject.sampler.members()[:8], subject.sampler.deepest)):
+        for pid in among or dict.fromkeys((*subject.sampler.members()[:8], subject.sampler.deepest)):
             seen = subject.sampler.eye(pid).depth()
             if seen is not None and seen.frames > depth:
                 deepest, depth = pid, seen.frames

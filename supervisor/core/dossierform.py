@@ -56,7 +56,7 @@ FIELDS: Final[Mapping[str, tuple[Json, str]]] = {
     "signal": (_WHOLE_OR_NULL, "The number of the signal that it died of, or null."),
     "started_at": (_TIME, "When the attempt began."),
     "ended_at": (_TIME, "When the last of it had gone."),
-    "duration_seconds": (_NUMBER, "How long it lived, by the monotonic clock."),
+    "duration_seconds": (_NUMBER, "How long it lived, by the monotonic clock; of a lost one at most, by the wall clock."),
     "memory_peak_bytes": (_NUMBER, "The most memory that its processes held together."),
     "cpu_seconds": (_NUMBER, "CPU time of its processes."),
     "limits": (

@@ -184,6 +184,8 @@ def refusal(raised: ExceptionFacts | None) -> str | None:
 
 def was_well_s(outcome: Outcome, evidence: Evidence, limits: Limits) -> float:
     """How long an attempt did well before what ended it: not the time in which it stood still, nor in which the record in work was that."""
+    if outcome is Outcome.LOST:
+        return 0.0  # how long it lived is not known, only how long at most
     record_s = evidence.progress.record_s if evidence.progress is not None else None
     stood_s = limits.stall_s if outcome is Outcome.STALLED else None
     return evidence.duration_s - max(record_s or 0.0, stood_s or 0.0)

@@ -385,7 +385,8 @@ def _count_failures(turn: Turn, job: Job, verdict: Verdict, event: AttemptEnded,
     if not verdict.outcome.is_bad:
         turn.state = turn.state.remember(failures_in_row=0, last_success_at=event.ended_at)
         return
-    was_stable = event.evidence.duration_s >= job.restart.stable_s and job.schedule.is_service
+    was_seen = verdict.outcome is not Outcome.LOST  # else how long it lived is known as "at most"
+    was_stable = was_seen and event.evidence.duration_s >= job.restart.stable_s and job.schedule.is_service
     failures = memo.failures_in_row if was_asked else 1 if was_stable else memo.failures_in_row + 1
     turn.state = turn.state.remember(failures_in_row=failures, last_failure_at=event.ended_at, failure_before_at=memo.last_failure_at)
 

@@ -101,9 +101,16 @@ class Redactor:
         text = without_user(_SHAPED.sub(REDACTED, text), REDACTED)
         return _NAMED.sub(_without_value, text)
 
-    def end_of_output(self, text: str, most: int) -> str:
-        """The last *most* bytes of an output whose last *most* and ``SLACK_BYTES`` are *text*; bytes that are no UTF-8 are lone surrogates."""
-        clean = self._without_torn_beginning(self._without_torn_end(self.text(text)))
+    def end_of_output(self, text: str, most: int, *, is_cut: bool) -> str:
+        """The last *most* bytes of an output whose last *most* and ``SLACK_BYTES`` are *text*; bytes that are no UTF-8 are lone surrogates.
+
+        *is_cut*: it may have been cut in the middle of a word, by a limit or a signal.
+        """
+        clean = self.text(text)
+        if is_cut:
+            clean = self._without_torn_end(clean)
+        if len(text.encode(errors="surrogateescape")) >= most + SLACK_BYTES:  # there was more before it
+            clean = self._without_torn_beginning(clean)
         return clean.encode(errors="surrogateescape")[-most:].decode(errors="surrogateescape")
 
     def message(self, text: str) -> str:

@@ -11,7 +11,7 @@ from supervisor.core.actions import Record
 from supervisor.core.jobs import AlertPolicy, Backoff, Launch, Limits, StopPolicy
 from supervisor.core.model import Outcome, State
 from supervisor.core.records import AttemptRow
-from supervisor.core.remedy import HealPolicy, RunCommand
+from supervisor.core.remedy import ChangeEnvironment, HealPolicy, RunCommand
 
 OPENED = ("notify opened ops", "incident 1 opened")
 
@@ -483,6 +483,21 @@ def test_what_comes_next_is_said_of_a_run_that_was_asked_to_stop(first, event, s
 def test_what_comes_next_is_said_of_a_run_that_another_replaces():
     play = Play(job(every=60, overlap="replace")).when(DUE, started()).at(60).when(DUE).at(61).when(ended(signal=15))
     assert _will(play) == ["nothing more of this run: the next one takes its place"]
+
+
+def test_a_lost_attempt_of_a_service_did_not_live_well_for_as_long_as_nobody_looked():
+    heals = changed(job(), heal=HealPolicy(repeats=2, steps={"failed": (ChangeEnvironment({"SAFE": "1"}),)}))
+    courses, failures = [], []
+    for found_after in (2, 900):
+        play = Play(heals).when(DUE, started())
+        for attempt, ends_at, goes_on_at in ((1, 2, 3), (2, 4, 6)):
+            play.at(ends_at).when(ended(attempt=attempt, code=1)).at(goes_on_at).when(DUE, started(attempt=attempt + 1))
+        play.at(7 + found_after).when(lost(attempt=3))
+        memo = play.job_state().memo
+        courses.append((memo.course.times, memo.course.changes))
+        failures.append(memo.failures_in_row)
+    assert courses == [(2, (("failed", 0),))] * 2
+    assert failures == [3, 3]
 
 
 def test_a_lost_run_lasted_at_most_until_it_was_found():

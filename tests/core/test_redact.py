@@ -183,8 +183,9 @@ def test_what_is_left_of_a_known_secret_at_a_cut_is_taken_out(seen):
     evidence = Evidence(Exit(code=1), LastWords(exception=ExceptionFacts("E", message, (), 1, chain=(f"K: {message}",))))
     error = redactor.facts(evidence).words.exception
     assert (error.message, error.chain) == ("x" * 300 + REDACTED, ("K: " + "x" * 300 + REDACTED,))
-    assert redactor.end_of_output(CANARY[-seen:] + " done\n", 100) == f"{REDACTED} done\n"
-    assert redactor.end_of_output("done " + CANARY[:seen], 100) == f"done {REDACTED}"
+    key = "-----BEGIN PRIVATE KEY-----\n" + "MIIE\n" * 860 + "-----END PRIVATE KEY-----"
+    assert redactor.end_of_output(f"{CANARY[-seen:]} {key} done\n", 100, is_cut=False) == f"{REDACTED} {REDACTED} done\n"
+    assert redactor.end_of_output("done " + CANARY[:seen], 100, is_cut=True) == f"done {REDACTED}"
 
 
 def test_only_what_may_have_been_cut_is_searched_for_the_beginnings_of_secrets():
@@ -193,15 +194,17 @@ def test_only_what_may_have_been_cut_is_searched_for_the_beginnings_of_secrets()
     assert redactor.message("x" * 300 + " post office") == "x" * 300 + " post office"
     assert redactor.message("x" * 300 + "pos") == "x" * 300 + "pos"
     assert redactor.message("x" * 300 + "b" + "a" * 9) == "x" * 300 + "baa" + REDACTED
-    assert redactor.end_of_output("aab and post\n", 100) == "aab and post\n"
+    assert redactor.end_of_output("aab and post\n", 100, is_cut=True) == "aab and post\n"
+    whole = "aaab processed, now in postgres"  # ends and begins as secrets do
+    assert redactor.end_of_output(whole, 100, is_cut=False) == whole
 
 
 def test_the_end_of_an_output_has_its_bound_and_is_cut_after_secrets_were_seen():
     cut = redact.SLACK_BYTES * "a" + "-" + CANARY + "é" * 20
-    made = Redactor([CANARY]).end_of_output(cut, 41)
+    made = Redactor([CANARY]).end_of_output(cut, 41, is_cut=True)
     assert made == "]" + "é" * 20
     key = "-----BEGIN PRIVATE KEY-----\n" + "MIIE\n" * 600 + "-----END PRIVATE KEY-----\n"
-    assert Redactor().end_of_output(key + "done" * 100, 500) == f"{REDACTED}\n" + "done" * 100
+    assert Redactor().end_of_output(key + "done" * 100, 500, is_cut=True) == f"{REDACTED}\n" + "done" * 100
 
 
 def test_no_bound_of_the_guard_is_below_what_is_looked_at():

@@ -27,6 +27,7 @@ from supervisor.core.model import LimitName, Mono, Outcome
 from supervisor.core.records import AttemptPhase, Row
 from supervisor.core.settings import Config, Settings
 from supervisor.core.state import Memo
+from supervisor.counting import TOLD
 from supervisor.daemon import Daemon
 from supervisor.errors import ConfigError, LaunchError, WireError
 from supervisor.evidence import Gatherer
@@ -389,6 +390,26 @@ def test_a_service_that_goes_on_at_once_is_begun_by_the_keeper_and_judged_afterw
     assert not os.path.exists(world.places.run("1.3"))
     assert brain.daemon.state.jobs["job"].state.value == "idle"
     assert world.keeper.starts == {"1.1": 1, "1.2": 1}
+
+
+@pytest.mark.parametrize("how", ["not written", "not judged"])
+def test_how_far_an_attempt_was_counted_is_known_until_its_end_is_written(make, monkeypatch, how):
+    """The next brain is told of that end again, and would count all of it once more."""
+    world = make(job())
+    brain = world.brain()
+    brain.running("1.1")
+    brain.say(wire.OUTPUT, counts={"1.1": [5000, 0]})
+    assert brain.quiet(wire.FORGET)
+    brain.ask(lambda: brain.daemon._counting.save(brain.daemon._attempts.live))
+    marks = {key: count for key, count in world.store.saved.items() if key[0] == TOLD}
+    assert 5000 in marks.values()
+    if how == "not written":
+        world.store.broken = True
+    else:
+        monkeypatch.setattr(engine, "step", Fails())
+    brain.end("1.1", code=1)
+    assert brain.quiet(wire.FORGET)
+    assert {key: count for key, count in world.store.saved.items() if key[0] == TOLD} == marks
 
 
 def test_an_attempt_is_surveyed_when_it_begins_and_not_when_a_later_brain_takes_it_over(make, monkeypatch):
