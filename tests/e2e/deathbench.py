@@ -192,7 +192,16 @@ DEATHS: dict[str, Death] = {
     "memory, objects": Death(("memory_objects",), SMALL, "memory", "memory", _grown("memory_objects", "User", "str")),
     "memory, dict": Death(("memory_dict",), SMALL, "memory", "memory", _grown("memory_dict", "str", "tuple")),
     "memory, linked": Death(("memory_linked",), SMALL, "memory", "memory", _grown("memory_linked", "tuple", "object")),
-    "memory, threads": Death(("memory_threads",), SMALL, "memory", "memory", lambda end: _in("memory_bytes")(end) or _says("memory_bytes")(end)),
+    # A thread that is refused memory before it has begun leaves who starts it waiting for ever (CPython's own): then it is the time limit that strikes,
+    # and the summary says what the thread died of.
+    "memory, threads": Death(
+        ("memory_threads",),
+        SMALL,
+        "memory",
+        "memory",
+        lambda end: _in("memory_bytes")(end) or _says("memory_bytes")(end) or _says("died of MemoryError at its memory limit")(end),
+        (("memory", "memory"), ("time", "time")),
+    ),
     "memory, at once": Death(("memory_at_once",), SMALL, "memory", "memory", _says("memory_at_once")),
     # Up to 3.11 nothing counts MemoryErrors that are caught: that its CPU time ran out is true, and the evidence says what else may be.
     "memory, swallowed": Death(
