@@ -272,11 +272,11 @@ def test_a_secret_may_begin_with_a_slash_and_a_place_is_none():
     secrets = {"DB_PASSWORD": "/x8KdCanary", "API_KEY": "/a/b8/Canary", "SEED": "q/83CanaryAAAbbbccc/01=="}
     places = {
         "SSH_AUTH_SOCK": "/tmp/agent.7",
-        "XAUTHORITY": "/work/me/.Xauthority",
-        "SUDO_ASKPASS": "/work/bin/ask",
-        "PGPASSFILE": "/work/pg.pass",
-        "VAULT_TOKEN_PATH": "/work/token",
-        "CREDENTIALS_DIRECTORY": "/work/credentials",
+        "XAUTHORITY": "/data/me/.Xauthority",
+        "SUDO_ASKPASS": "/data/bin/ask",
+        "PGPASSFILE": "/data/pg.pass",
+        "VAULT_TOKEN_PATH": "/data/token",
+        "CREDENTIALS_DIRECTORY": "/data/credentials",
         "GOOGLE_APPLICATION_CREDENTIALS": "/etc/app/key.json",
         "TLS_PRIVATE_KEY": "/srv/app/key.pem",
         "INPUT": "share/python3/Data/2024/x",
@@ -300,11 +300,11 @@ BESIDE_NO_NAME = [
     ["python3", "-c", "connect(host, password=password, token=get_token(1), key=itemgetter(0))"],
     ["python3", "-c", "raise KeyError('token: missing') from os.environ['DB_PASSWORD']"],
     ["python3", "-c", "token: Optional[str] = None; assert password == 'required'"],
-    ["sh", "-c", "TOKEN=$(cat /work/token) API_KEY=$KEY_OF_API X_TOKEN=${TOKEN} run --token-file=/run/token"],
+    ["sh", "-c", "TOKEN=$(cat /data/token) API_KEY=$KEY_OF_API X_TOKEN=${TOKEN} run --token-file=/run/token"],
     ["curl", "-H", "Authorization: Bearer $API_TOKEN"],
     ["auth.type=oauth2 auth.mode=required max_tokens=100000 token_type=sha256"],
     ["cat: /run/secrets/token: No such file or directory"],
-    ["PRIVATE_KEY=/srv/app/key.pem", "PASSWORD_FILE=/work/password"],
+    ["PRIVATE_KEY=/srv/app/key.pem", "PASSWORD_FILE=/data/password"],
 ]
 
 
