@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 import structlog
 from msgspec import Struct
-from msgspec.structs import replace
 
 from supervisor.core.jobs import Job
 from supervisor.core.model import RunId, Wall
@@ -130,7 +129,7 @@ class Surveyor:
         before = None
         if kept is not None:
             try:
-                before = _as_told_now(Survey.decode(kept[0]))
+                before = Survey.decode(kept[0])
             except ValueError:
                 log.warning("survey_unreadable", job=job.name)
         since = (None, None) if before is None or kept is None else (kept[1], kept[2])
@@ -205,12 +204,6 @@ class Surveyor:
                 yield from known[1].items()
             except OSError:
                 continue
-
-
-def _as_told_now(before: Survey) -> Survey:
-    """A kept survey without what an earlier version called the interpreter: any program, also where that is no Python."""
-    name = os.path.basename(before.interpreter.partition(" (")[0])
-    return before if name.startswith(("python", "pypy")) else replace(before, interpreter="")
 
 
 def _spelled(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from supervisor.adapters.surveyor import FILES_MAX, Surveyor
 from supervisor.core.jobs import Job, Launch, Limits
@@ -150,23 +149,6 @@ def test_a_program_that_is_no_python_is_told_once_and_as_what_it_is(app):
     assert Survey.decode(first.text).interpreter == ""
     (app / "tool").write_text("#!/bin/sh\nexit 3 # new\n")
     assert shelf.words(tool) == [f"{app}/tool: changed"]
-
-
-def test_what_an_earlier_version_kept_of_a_program_that_is_no_python_is_no_change(app):
-    shelf = Shelf()
-    (app / "tool").write_text("#!/bin/sh\nexit 0\n")
-    (app / "tool").chmod(0o755)
-    tool = Job("j", Launch(("./tool",), str(app)))
-    kept = Survey.decode(shelf.look(tool, good=True).text)
-    for was, told in (
-        (f"{app}/tool (17 bytes of 2026-02-28 03:00)", []),
-        (
-            "/usr/bin/python3.11 (6,000 bytes of 2026-02-28 03:00)",
-            ["Python: /usr/bin/python3.11 (6,000 bytes of 2026-02-28 03:00) is gone"],
-        ),
-    ):
-        shelf.kept["j"] = (replace(kept, interpreter=was).encode(), 41, T0)
-        assert shelf.words(tool) == told
 
 
 def test_hostile_folders_are_bounded_and_nothing_blocks(app):

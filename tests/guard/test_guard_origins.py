@@ -1,6 +1,13 @@
 """Where an exception came from: by whose hand, out of which other one, out of which process."""
 
+import ast
+import subprocess
+import sys
+
 import pytest
+
+from supervisor.adapters.guard import SITE
+from supervisor.core import prose
 
 BY_HAND = [
     ("raise MemoryError('no')", True),
@@ -206,3 +213,15 @@ def test_a_group_of_very_many_kinds_is_told_in_part_and_in_the_same_order(python
     told = [origins(run(python, "-c", program.replace("ORDER", order))) for order in ("kinds", "kinds[::-1]")]
     assert told[0] == told[1]
     assert len(told[0]) == 8
+
+
+def test_the_guard_and_the_verdict_take_the_same_frames_for_the_applications_own():
+    """The guard can import nothing of ours, so it has the rule's words a second time."""
+    names = ("FOREIGN", "PACKAGES", "PROGRAMS", "ENTRY_LINES")
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); from _mainstay_guard import report; print([getattr(report, name) for name in {names}])"
+    done = subprocess.run([sys.executable, "-I", "-c", code, SITE], capture_output=True, text=True, timeout=60, check=True)
+    theirs = dict(zip(names, ast.literal_eval(done.stdout), strict=True))
+    ours = {name: getattr(prose, name) for name in names}
+    assert {name: sorted(words) if isinstance(words, tuple) else words for name, words in theirs.items()} == {
+        name: sorted(words) if isinstance(words, tuple) else words for name, words in ours.items()
+    }

@@ -92,8 +92,8 @@ class Case(Struct, frozen=True, dict=True):
         """What called into C code that then called itself and left no frames (json, pickle): the application's function that first went out."""
         ended = self.overrun or self.evidence.words.exception
         frames = ended.frames if ended is not None else ()
-        own = own_frames(frames) if is_installed(frames) else [frame for frame in frames if is_own(frame)]
-        going_out = (frame for i, frame in enumerate(frames) if frame in own and not any(after in own for after in frames[i + 1 : i + 2]))
+        own = set(own_frames(frames) if is_installed(frames) else filter(is_own, frames))
+        going_out = (frame for i, frame in enumerate(frames) if frame in own and own.isdisjoint(frames[i + 1 : i + 2]))
         at_frame = next(going_out, None)
         if at_frame is None:
             return None
